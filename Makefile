@@ -1,0 +1,33 @@
+# Every way to build, try and check NexusGrid. Recipes install what they miss.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help build demo test verify sim soak bench fix
+
+ARGS ?=
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+build: ## the agent, `nexusgrid`
+	@deploy/build/run.sh build
+
+demo: ## a whole grid of seven nodes on this machine, with a tour (ARGS=--once ends after it)
+	@deploy/build/run.sh demo $(ARGS)
+
+test: ## everything that must hold before a change lands
+	@deploy/build/run.sh test
+
+verify: ## formatting, lints, licences, documentation: reads only
+	@deploy/build/run.sh verify
+
+sim: ## many seeds of the simulation (ARGS=number, default 10000)
+	@deploy/build/run.sh sim $(ARGS)
+
+soak: ## long fault runs with real processes (ARGS=rounds, default 200)
+	@deploy/build/run.sh soak $(ARGS)
+
+bench: ## throughput and latency beside the machine's own limits
+	@deploy/build/run.sh bench $(ARGS)
+
+fix: ## formats and applies what clippy can mend: writes
+	@deploy/build/run.sh fix

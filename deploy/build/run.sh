@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# What the Makefile's targets do. Stages print how long they took.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+source deploy/build/install.sh
+
+# s3s declares a newer Rust than the oldest one we support, and builds on it.
+cargo_flags=(--locked --ignore-rust-version)
+stages=()
+
+stage() { # NAME COMMAND...
+    local name=$1 start end
+    shift
+    echo "=== $name" >&2
+    start=$(date +%s)
+    if ! "$@"; then
+        echo "=== $name: FAILED after $(($(date +%s) - start)) s" >&2
+        exit 1
+    fi
+    end=$(date +%s)
+    stages+=("$(printf '%-28s %5d s' "$name" $((end - start)))")
+}
+
+report() {
+    echo "=== minutes of each stage" >&2
+    printf '%s\n' "${stages[@]}" >&2
+}
+
+build() { cargo build "${cargo_flags[@]}" -p nexusgrid-agent; }
+
+verify() {
+    stage "format" cargo fmt --all --check
+    stage "lints" cargo clippy "${cargo_flags[@]}" --workspace --all-targets -- -D warnings
+    stage "licences and sources" cargo deny --log-level error check bans licenses sources
+    RUSTDOCFLAGS="-D warnings" stage "documentation" \
+        cargo doc "${cargo_flags[@]}" --workspace --no-deps --quiet
+}
+
+case "${1:-}" in
+build)
+    install_build
+    source deploy/build/env.sh
+    build
+    ;;
+demo)
+    shift
+    install_build
+    source deploy/build/env.sh
+    build >&2
+    exec "$CARGO_TARGET_DIR/debug/nexusgrid" demo "$@"
+    ;;
+verify)
+    install_build
+    install_checks
+    source deploy/build/env.sh
+    verify
+    report
+    ;;
+test)
+    stage "install" install_build
+    stage "install test tools" install_checks
+    stage "install clients" install_clients
+    stage "RocksDB" deploy/build/rocksdb.sh >/dev/null
+    source deploy/build/env.sh
+    verify
+    stage "build" cargo build "${cargo_flags[@]}" --workspace --all-targets
+    stage "tests" cargo nextest run "${cargo_flags[@]}" --workspace --no-fail-fast --final-status-level flaky
+    report
+    ;;
+sim)
+    install_build
+    install_checks
+    source deploy/build/env.sh
+    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests -E 'test(simulation)' --no-capture
+    ;;
+soak)
+    install_build
+    install_checks
+    install_clients
+    source deploy/build/env.sh
+    NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests -E 'test(soak)' --no-capture
+    ;;
+fix)
+    install_build
+    source deploy/build/env.sh
+    cargo clippy "${cargo_flags[@]}" --workspace --all-targets --fix --allow-dirty --allow-staged
+    cargo fmt --all
+    ;;
+*)
+    echo "usage: run.sh build|demo|test|verify|sim|soak|fix" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,4 @@
+//! Whole-system tests, in one binary: it links once.
+#![allow(clippy::disallowed_methods, reason = "these tests drive real processes, files and sockets")]
+
+mod layering;
