@@ -1,0 +1,16 @@
+//! Bounds of this crate. Sizes in bytes, durations in their own unit.
+
+use std::time::Duration;
+
+/// A command's body. One Raft entry stays below this plus a small head.
+pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
+/// Rows that one command may change.
+pub const COMMAND_ROWS_MAX: usize = 1_000;
+/// A query's body.
+pub const QUERY_BYTES_MAX: usize = 256 * 1024;
+/// A reply of a command or a query.
+pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// One chunk of a snapshot on the wire.
+pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
+/// Pause between two tries to find a group's leader.
+pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(50);

@@ -1,0 +1,66 @@
+//! The seam between Raft and what Raft decides: a pure, deterministic state machine over a [`KvRead`].
+//!
+//! Every replica of a group hands the same commands in the same order to [`StateMachine::apply`] and
+//! must arrive at the same rows, byte for byte. So `apply` knows no clock, no randomness and no disk:
+//! whatever varies (ids, times, random keys) the proposer puts into the command.
+//!
+//! The host writes what `apply` returns in one batch with the applied index and the reply kept for
+//! deduplication (I6): a machine never writes by itself, never sees a request twice, and need not
+//! know that it is replicated.
+
+use nexusgrid_codec::id::GroupId;
+use nexusgrid_env::{Batch, KvError, KvRead};
+
+/// What surrounds a command when it is applied; the same on every replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ApplyContext {
+    /// Position in the group's log: only grows, the *commit sequence* that rows carry.
+    pub index: u64,
+    /// The group that decides.
+    pub group: GroupId,
+}
+
+/// The effect of one command.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Rows to write, atomically. At most [`crate::limits::COMMAND_ROWS_MAX`] changes.
+    pub batch: Batch,
+    /// What the proposer gets, an encoded success or refusal of the machine's own.
+    pub reply: Vec<u8>,
+}
+
+/// A pure, deterministic state machine over a key-value store.
+///
+/// The families named here hold the machine's rows; the host keeps its own rows in
+/// [`HOST_FAMILIES`], whose names a machine must not use.
+pub trait StateMachine: Send + Sync + 'static {
+    /// Families the machine reads and writes.
+    fn families(&self) -> &'static [&'static str];
+
+    /// Those of [`StateMachine::families`] whose large values live apart from the keys.
+    fn blob_families(&self) -> &'static [&'static str];
+
+    /// (state, command, context) → (rows to write, reply).
+    ///
+    /// `command` is committed, but came over the wire: a malformed one must give a reply that says
+    /// so, never a panic. An error means that `state` could not be read: the replica stops, because
+    /// to go on would be to diverge from the others.
+    fn apply(
+        &self,
+        state: &dyn KvRead,
+        context: &ApplyContext,
+        command: &[u8],
+    ) -> Result<Applied, KvError>;
+
+    /// Answers a question about `state`. A malformed query gives a reply that says so.
+    fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError>;
+}
+
+/// Families of the host in every group's store: applied index and membership; replies by request.
+pub const HOST_FAMILIES: &[&str] = &[FAMILY_RAFT, FAMILY_REPLIES];
+
+/// Applied log id and membership.
+pub(crate) const FAMILY_RAFT: &str = "raft";
+
+/// Replies by request id, and request ids by applied index, for deduplication.
+pub(crate) const FAMILY_REPLIES: &str = "replies";
