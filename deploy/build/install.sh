@@ -25,8 +25,8 @@ install_build() {
 
 # What `verify` and the test runner need.
 install_checks() {
-    command -v cargo-nextest >/dev/null || cargo install --quiet --locked cargo-nextest
-    command -v cargo-deny >/dev/null || cargo install --quiet --locked cargo-deny
+    command -v cargo-nextest >/dev/null || cargo install --quiet --locked --debug cargo-nextest
+    command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny
     rustup component add clippy rustfmt 2>/dev/null >&2 || true
 }
 

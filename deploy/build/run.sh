@@ -71,14 +71,14 @@ sim)
     install_build
     install_checks
     source deploy/build/env.sh
-    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests -E 'test(simulation)' --no-capture
+    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests -E 'test(/simulation/)' --no-capture
     ;;
 soak)
     install_build
     install_checks
     install_clients
     source deploy/build/env.sh
-    NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests -E 'test(soak)' --no-capture
+    NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests --ignore-default-filter -E 'test(/::soak_/)' --no-capture
     ;;
 fix)
     install_build

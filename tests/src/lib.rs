@@ -1,1 +1,9 @@
-//! Whole-system tests live in `tests/tests`; this library holds what they share.
+//! Runs real grids of real `nexusgrid` processes for the whole-system tests, and real clients
+//! against them.
+#![allow(clippy::disallowed_methods, reason = "drives real processes, files and sockets")]
+
+mod client;
+mod grid;
+
+pub use client::{Client, run};
+pub use grid::{ACCESS_KEY, GridOptions, LocalGrid, SECRET_KEY, program};

@@ -1,0 +1,126 @@
+//! Nodes that die, alone and all together.
+
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nexusgrid_tests::{Client, LocalGrid, run};
+
+/// Starts the load generator against some nodes.
+fn start_load(grid: &LocalGrid, bucket: &str, journal: &str, seed: u32, nodes: &[usize]) -> Child {
+    let client = Client::new(grid, 1);
+    let endpoints: Vec<String> = nodes.iter().map(|node| grid.s3(*node)).collect();
+    let mut command: Command = client.command("python3");
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/load.py"))
+        .args([bucket, journal, &seed.to_string()])
+        .args(endpoints)
+        .stdin(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn verify(grid: &LocalGrid, bucket: &str, node: usize, journals: &[String]) -> String {
+    let client = Client::new(grid, node);
+    let mut command = client.command("python3");
+    command
+        .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/clients/verify.py"))
+        .args([bucket, client.endpoint()])
+        .args(journals);
+    run(&mut command)
+}
+
+/// Waits until the journal counts at least so many acknowledgements.
+fn wait_for_acknowledgements(journal: &str, count: usize) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    loop {
+        let text = std::fs::read_to_string(journal).unwrap_or_default();
+        if text.matches("\"ok\"").count() >= count {
+            return;
+        }
+        assert!(Instant::now() < deadline, "the load does not get through: {}", text.lines().last().unwrap_or(""));
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// All processes killed under load, `rounds` times: what was acknowledged is there and listed.
+fn kill_everything(rounds: u32) {
+    let mut grid = LocalGrid::start();
+    let client = Client::new(&grid, 1);
+    client.run("aws", &["s3", "mb", "s3://load"]);
+    let dir = tempfile::tempdir().unwrap();
+    let mut journals = Vec::new();
+    for round in 0..rounds {
+        let journal = dir.path().join(format!("{round}.journal")).display().to_string();
+        let mut load = start_load(&grid, "load", &journal, round, &[1, 2, 3, 4, 5, 6, 7]);
+        wait_for_acknowledgements(&journal, 40);
+        grid.kill_all();
+        load.kill().unwrap();
+        load.wait().unwrap();
+        journals.push(journal);
+        grid.serve_all(&[1, 2, 3, 4, 5, 6, 7]).unwrap();
+        grid.wait_ready(7);
+        println!("round {round}: {}", verify(&grid, "load", 1 + (round as usize % 7), &journals));
+    }
+}
+
+#[test]
+fn grid_all_processes_killed_under_load_lose_nothing_acknowledged() {
+    kill_everything(5);
+}
+
+#[test]
+fn soak_grid_all_processes_killed_under_load() {
+    let rounds = std::env::var("NEXUSGRID_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    kill_everything(rounds);
+}
+
+#[test]
+fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
+    let mut grid = LocalGrid::start();
+    let client = Client::new(&grid, 1);
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("body");
+    std::fs::write(&file, vec![0x5a; 2 << 20]).unwrap();
+    let body = file.to_str().unwrap();
+    let back = dir.path().join("back");
+    let put = |key: &str| {
+        let mut command = client.command("aws");
+        command.env("AWS_MAX_ATTEMPTS", "1").args(["s3api", "put-object", "--bucket", "b", "--key", key, "--body", body]);
+        command.output().unwrap()
+    };
+    let get_equal = |key: &str| {
+        client.run("aws", &["s3api", "get-object", "--bucket", "b", "--key", key, back.to_str().unwrap()]);
+        std::fs::read(&back).unwrap() == std::fs::read(&file).unwrap()
+    };
+    client.run("aws", &["s3", "mb", "s3://b"]);
+    assert!(put("healthy").status.success());
+
+    grid.kill(6);
+    grid.kill(7);
+    let output = put("two-dead");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(get_equal("healthy") && get_equal("two-dead"));
+
+    grid.kill(5);
+    let output = put("three-dead");
+    let message = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "a write with three of seven hosts dead must be refused");
+    assert!(message.contains("ServiceUnavailable") || message.contains("SlowDown"), "{message}");
+    // Metadata has lost at most three of five voters; if it has two left, reads fail, cleanly too.
+    let mut read = client.command("aws");
+    read.env("AWS_MAX_ATTEMPTS", "1").args(["s3api", "get-object", "--bucket", "b", "--key", "healthy"]).arg(&back);
+    let output = read.output().unwrap();
+    if output.status.success() {
+        assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&file).unwrap());
+    } else {
+        let message = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(message.contains("ServiceUnavailable") || message.contains("SlowDown"), "{message}");
+    }
+
+    grid.serve_all(&[5, 6, 7]).unwrap();
+    grid.wait_ready(7);
+    let output = put("all-back");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for key in ["healthy", "two-dead", "all-back"] {
+        assert!(get_equal(key), "{key} changed");
+    }
+}
