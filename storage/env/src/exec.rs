@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
@@ -14,24 +15,33 @@ pub struct Exec {
 
 struct Inner {
     tracker: TaskTracker,
-    stop: tokio::sync::watch::Sender<bool>,
+    stop: watch::Sender<bool>,
     inline_blocking: bool,
+    /// True while the simulated machine is suspended: its tasks are not polled.
+    suspended: Option<watch::Receiver<bool>>,
 }
 
 impl Exec {
     /// The product: blocking work runs on tokio's thread pool.
     pub fn threads() -> Exec {
-        Exec::build(false)
+        Exec::build(false, None)
     }
 
     /// The simulation: blocking work runs at once on the one thread, so that a seed replays.
     pub fn inline() -> Exec {
-        Exec::build(true)
+        Exec::build(true, None)
     }
 
-    fn build(inline_blocking: bool) -> Exec {
-        let (stop, _) = tokio::sync::watch::channel(false);
-        Exec { inner: Arc::new(Inner { tracker: TaskTracker::new(), stop, inline_blocking }) }
+    /// As [`Exec::inline`], for a machine that can be suspended: tasks stand still while
+    /// `suspended` is true.
+    pub fn inline_gated(suspended: watch::Receiver<bool>) -> Exec {
+        Exec::build(true, Some(suspended))
+    }
+
+    fn build(inline_blocking: bool, suspended: Option<watch::Receiver<bool>>) -> Exec {
+        let stop = watch::Sender::new(false);
+        let tracker = TaskTracker::new();
+        Exec { inner: Arc::new(Inner { tracker, stop, inline_blocking, suspended }) }
     }
 
     /// Runs `future` until it ends or the agent stops; `None` in the second case.
@@ -41,11 +51,12 @@ impl Exec {
         F::Output: Send + 'static,
     {
         let mut stopped = self.inner.stop.subscribe();
+        let suspended = self.inner.suspended.clone();
         self.inner.tracker.spawn(async move {
             tokio::select! {
                 biased;
                 _ = stopped.wait_for(|stop| *stop) => None,
-                output = future => Some(output),
+                output = gated(future, suspended) => Some(output),
             }
         })
     }
@@ -59,6 +70,10 @@ impl Exec {
         if self.inner.inline_blocking {
             // One yield, so that other tasks interleave with I/O as they would in the product.
             tokio::task::yield_now().await;
+            if let Some(suspended) = &self.inner.suspended {
+                // An error means that the machine is gone: its disk refuses what `work` does.
+                let _ = suspended.clone().wait_for(|suspended| !*suspended).await;
+            }
             return work();
         }
         match tokio::task::spawn_blocking(work).await {
@@ -91,5 +106,22 @@ impl Exec {
     /// Waits until every task has ended, after [`Exec::stop`].
     pub async fn wait(&self) {
         self.inner.tracker.wait().await;
+    }
+}
+
+/// Runs `future`, except while the machine is suspended.
+async fn gated<F: Future>(future: F, suspended: Option<watch::Receiver<bool>>) -> F::Output {
+    let mut future = std::pin::pin!(future);
+    let Some(mut suspended) = suspended else { return future.await };
+    loop {
+        // An error means that the world is gone: nobody will suspend the machine again.
+        if suspended.wait_for(|suspended| !*suspended).await.is_err() {
+            return future.await;
+        }
+        tokio::select! {
+            biased;
+            Ok(_) = suspended.wait_for(|suspended| *suspended) => {}
+            output = &mut future => return output,
+        }
     }
 }

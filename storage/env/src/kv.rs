@@ -52,12 +52,7 @@ pub struct ScanRange {
 impl ScanRange {
     /// All keys that begin with `prefix`.
     pub fn prefix(prefix: &[u8], limit: usize) -> ScanRange {
-        ScanRange {
-            start: prefix.to_vec(),
-            end: prefix_end(prefix),
-            reverse: false,
-            limit,
-        }
+        ScanRange { start: prefix.to_vec(), end: prefix_end(prefix), reverse: false, limit }
     }
 }
 
@@ -104,7 +99,12 @@ pub struct Batch {
 
 impl Batch {
     /// Sets a key.
-    pub fn put(&mut self, family: &'static str, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
+    pub fn put(
+        &mut self,
+        family: &'static str,
+        key: impl Into<Vec<u8>>,
+        value: impl Into<Vec<u8>>,
+    ) {
         self.changes.push(Change::Put(family, key.into(), value.into()));
     }
 
