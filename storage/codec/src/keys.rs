@@ -182,11 +182,6 @@ impl BlockKey {
     pub fn cipher(&self) -> Box<dyn aead::Aead> {
         aead::cipher(&self.0.0)
     }
-
-    #[cfg(test)]
-    pub(crate) fn bytes(&self) -> &[u8; KEY_LEN] {
-        &self.0.0
-    }
 }
 
 /// A key sealed under another: what rows and the root group store. `version` names the bucket key
