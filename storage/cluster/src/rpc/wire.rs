@@ -1,0 +1,349 @@
+//! How a call looks in HTTP/1.1, and the MAC that the shard channel puts on it.
+//!
+//! ```text
+//! POST /v1/<method, 4 hex digits>          200 | 400 refused | 429 busy | 500 failed | 504 too late
+//! content-length: <head + body>            content-length: <head + body>
+//! x-head: <head length>                    x-head: <head length>
+//! x-deadline-ms: <time left>               x-tag: …
+//! x-tag: <64 hex digits, shard channel>
+//!
+//! <head><body>                             <head><body>      (an error's text travels as head)
+//! ```
+//!
+//! The tag is two AES-256-GMAC tags: one over the body, one over everything else *and* the first.
+//! Nonce = direction ‖ part ‖ number of the call on this connection; both ends count, so a call
+//! that is repeated, dropped, reordered or moved to another connection does not verify (I14: a
+//! nonce serves once).
+
+#![deny(clippy::indexing_slicing)]
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use nexusgrid_env::{MethodId, NodeId, RpcError};
+use ring::aead;
+use sha2::Sha256;
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use crate::limits;
+
+pub(crate) const HEAD: &str = "x-head";
+pub(crate) const DEADLINE: &str = "x-deadline-ms";
+pub(crate) const TAG: &str = "x-tag";
+const TAG_LEN: usize = 16;
+
+/// First bytes of a shard connection: a mark that is neither TLS nor HTTP, a version, and the
+/// session.
+pub(crate) const SHARD_PREFACE_MARK: u8 = b'N';
+pub(crate) const SHARD_PREFACE_VERSION: u8 = 1;
+pub(crate) const SESSION_LEN: usize = 16;
+pub(crate) const SHARD_PREFACE_LEN: usize = 2 + SESSION_LEN;
+/// First byte of a TLS connection.
+pub(crate) const TLS_HANDSHAKE: u8 = 0x16;
+
+/// Label of the TLS exporter (RFC 5705) that shard sessions are derived from.
+pub(crate) const EXPORTER_LABEL: &[u8] = b"EXPORTER-nexusgrid-shard-v1";
+
+/// An HTTP body of two parts, of known length, written in one go with the HTTP head.
+pub(crate) struct Parts {
+    head: Bytes,
+    body: Bytes,
+}
+
+impl Parts {
+    pub(crate) fn new(head: Bytes, body: Bytes) -> Parts {
+        Parts { head, body }
+    }
+}
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let part = if self.head.is_empty() {
+            std::mem::take(&mut self.body)
+        } else {
+            std::mem::take(&mut self.head)
+        };
+        Poll::Ready((!part.is_empty()).then(|| Ok(Frame::data(part))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.head.is_empty() && self.body.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact((self.head.len() + self.body.len()) as u64)
+    }
+}
+
+/// The path of a method.
+pub(crate) fn path(method: MethodId) -> String {
+    format!("/v1/{:04x}", method.0)
+}
+
+/// The method of a path, in its one spelling.
+pub(crate) fn method(path_text: &str) -> Option<MethodId> {
+    let digits = path_text.strip_prefix("/v1/")?;
+    let id = MethodId(u16::from_str_radix(digits, 16).ok()?);
+    (path(id) == path_text).then_some(id)
+}
+
+/// A header that holds a decimal number.
+pub(crate) fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
+    let text = headers.get(name)?.to_str().ok()?;
+    (text.len() <= 19 && text.bytes().all(|digit| digit.is_ascii_digit()))
+        .then(|| text.parse().ok())
+        .flatten()
+}
+
+/// Lengths of head and body, as the HTTP head announces them.
+pub(crate) fn lengths(headers: &HeaderMap, body: &Incoming) -> Option<(usize, usize)> {
+    let total = usize::try_from(body.size_hint().exact()?).ok()?;
+    let head = usize::try_from(number(headers, HEAD)?).ok()?;
+    Some((head, total.checked_sub(head)?))
+}
+
+/// Reads a body whose announced lengths were checked, and splits it.
+pub(crate) async fn read(
+    mut incoming: Incoming,
+    head_len: usize,
+    body_len: usize,
+) -> Result<(Bytes, Bytes), hyper::Error> {
+    let mut whole = BytesMut::new();
+    let mut first: Option<Bytes> = None;
+    let expected = head_len + body_len;
+    while let Some(frame) = incoming.frame().await {
+        let Ok(data) = frame?.into_data() else { continue };
+        if data.is_empty() {
+            continue;
+        }
+        if data.len() == expected {
+            first = Some(data);
+            continue;
+        }
+        if whole.capacity() == 0 {
+            whole.reserve(expected);
+        }
+        whole.extend_from_slice(&data);
+    }
+    // hyper ends a body of a known length with an error if it is cut, so nothing is missing here.
+    let mut whole = first.unwrap_or_else(|| whole.freeze());
+    let head = whole.split_to(head_len.min(whole.len()));
+    Ok((head, whole))
+}
+
+/// Time left, as a header carries it.
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Status and text of an error reply.
+pub(crate) fn error_reply(error: &RpcError) -> (StatusCode, Bytes) {
+    let (status, text) = match error {
+        RpcError::Refused(text) => (StatusCode::BAD_REQUEST, text.clone()),
+        RpcError::Busy(text) => (StatusCode::TOO_MANY_REQUESTS, text.clone()),
+        RpcError::Failed(text) => (StatusCode::INTERNAL_SERVER_ERROR, text.clone()),
+        // A service that itself called others and cannot say whether it happened.
+        RpcError::Unknown(..) => (StatusCode::GATEWAY_TIMEOUT, error.to_string()),
+        // Nothing was done there, nor here: may be repeated.
+        RpcError::Unreachable(..) => (StatusCode::TOO_MANY_REQUESTS, error.to_string()),
+    };
+    let mut end = text.len().min(limits::RPC_ERROR_TEXT_BYTES_MAX);
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    (status, Bytes::copy_from_slice(text.get(..end).unwrap_or_default().as_bytes()))
+}
+
+/// The error of a reply that is not 200.
+pub(crate) fn error_of(peer: NodeId, status: StatusCode, text: &[u8]) -> RpcError {
+    let text = String::from_utf8_lossy(text).into_owned();
+    match status {
+        StatusCode::BAD_REQUEST | StatusCode::FORBIDDEN => RpcError::Refused(text),
+        StatusCode::TOO_MANY_REQUESTS => RpcError::Busy(text),
+        StatusCode::INTERNAL_SERVER_ERROR => RpcError::Failed(text),
+        _ => RpcError::Unknown(peer, text),
+    }
+}
+
+/// Which way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Request,
+    Reply,
+}
+
+/// What the MAC covers besides the bytes: everything that gives them meaning.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Covered<'a> {
+    pub(crate) direction: Direction,
+    /// Method of a request, or HTTP status of a reply.
+    pub(crate) code: u16,
+    /// Zero in a reply.
+    pub(crate) deadline_ms: u64,
+    pub(crate) head: &'a [u8],
+    pub(crate) body: &'a [u8],
+    /// Whether the body is covered (see [`crate::method::Channel::ShardRead`]).
+    pub(crate) body_covered: bool,
+}
+
+/// The key of one shard connection.
+pub(crate) struct MacKey(aead::LessSafeKey);
+
+impl MacKey {
+    /// Derives a session's key from the TLS connection it was opened on.
+    pub(crate) fn derive(exported: &[u8; 32], session: &[u8; SESSION_LEN]) -> Option<MacKey> {
+        let mut key = Zeroizing::new([0_u8; 32]);
+        hkdf::Hkdf::<Sha256>::new(Some(session), exported)
+            .expand(b"nexusgrid shard mac v1", key.as_mut())
+            .ok()?;
+        let key = aead::UnboundKey::new(&aead::AES_256_GCM, key.as_ref()).ok()?;
+        Some(MacKey(aead::LessSafeKey::new(key)))
+    }
+
+    /// The header value for call number `count`.
+    pub(crate) fn tag(&self, count: u64, covered: &Covered<'_>) -> Option<String> {
+        let tags = self.compute(count, covered)?;
+        Some(tags.iter().map(|byte| format!("{byte:02x}")).collect())
+    }
+
+    /// Whether a header value is right for call number `count`.
+    pub(crate) fn verify(&self, count: u64, covered: &Covered<'_>, header: Option<&[u8]>) -> bool {
+        let (Some(tags), Some(header)) = (self.compute(count, covered), header.and_then(unhex))
+        else {
+            return false;
+        };
+        tags.ct_eq(&header).into()
+    }
+
+    fn compute(&self, count: u64, covered: &Covered<'_>) -> Option<[u8; 2 * TAG_LEN]> {
+        let mut tags = [0; 2 * TAG_LEN];
+        let (head_tag, body_tag) = tags.split_first_chunk_mut::<TAG_LEN>()?;
+        if covered.body_covered && !covered.body.is_empty() {
+            body_tag.copy_from_slice(&self.gmac(count, covered.direction, 1, covered.body)?);
+        }
+        let mut rest = Vec::with_capacity(64 + covered.head.len());
+        rest.extend(covered.code.to_le_bytes());
+        rest.push(u8::from(covered.body_covered));
+        rest.extend(covered.deadline_ms.to_le_bytes());
+        rest.extend((covered.head.len() as u64).to_le_bytes());
+        rest.extend((covered.body.len() as u64).to_le_bytes());
+        rest.extend_from_slice(body_tag);
+        rest.extend_from_slice(covered.head);
+        head_tag.copy_from_slice(&self.gmac(count, covered.direction, 0, &rest)?);
+        Some(tags)
+    }
+
+    fn gmac(
+        &self,
+        count: u64,
+        direction: Direction,
+        part: u8,
+        bytes: &[u8],
+    ) -> Option<[u8; TAG_LEN]> {
+        let direction = match direction {
+            Direction::Request => 0,
+            Direction::Reply => 1,
+        };
+        let [c0, c1, c2, c3, c4, c5, c6, c7] = count.to_le_bytes();
+        let nonce = [direction, part, 0, 0, c0, c1, c2, c3, c4, c5, c6, c7];
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(
+                aead::Nonce::assume_unique_for_key(nonce),
+                aead::Aad::from(bytes),
+                &mut [],
+            )
+            .ok()?;
+        tag.as_ref().try_into().ok()
+    }
+}
+
+fn unhex(text: &[u8]) -> Option<[u8; 2 * TAG_LEN]> {
+    if text.len() != 4 * TAG_LEN {
+        return None;
+    }
+    let mut bytes = [0; 2 * TAG_LEN];
+    for (byte, digits) in bytes.iter_mut().zip(text.chunks_exact(2)) {
+        let digits = std::str::from_utf8(digits).ok()?;
+        *byte = u8::from_str_radix(digits, 16).ok()?;
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn covered<'a>(head: &'a [u8], body: &'a [u8]) -> Covered<'a> {
+        Covered {
+            direction: Direction::Request,
+            code: 0x0301,
+            deadline_ms: 1000,
+            head,
+            body,
+            body_covered: true,
+        }
+    }
+
+    #[test]
+    fn mac_covers_every_field() {
+        let key = MacKey::derive(&[7; 32], &[9; SESSION_LEN]).unwrap();
+        let base = covered(b"head", b"body");
+        let tag = key.tag(5, &base).unwrap();
+        let header = Some(tag.as_bytes());
+        assert!(key.verify(5, &base, header));
+        assert!(!key.verify(6, &base, header), "replayed as the next call");
+        assert!(!key.verify(4, &base, header));
+        assert!(!key.verify(5, &Covered { head: b"heae", ..base }, header));
+        assert!(!key.verify(5, &Covered { body: b"bodx", ..base }, header));
+        assert!(!key.verify(5, &Covered { head: b"headb", body: b"ody", ..base }, header));
+        assert!(!key.verify(5, &Covered { code: 0x0302, ..base }, header));
+        assert!(!key.verify(5, &Covered { deadline_ms: 1001, ..base }, header));
+        assert!(!key.verify(5, &Covered { direction: Direction::Reply, ..base }, header));
+        assert!(!key.verify(5, &Covered { body_covered: false, ..base }, header));
+        assert!(!key.verify(5, &base, None));
+        assert!(!key.verify(5, &base, Some(b"short")));
+        let other = MacKey::derive(&[7; 32], &[8; SESSION_LEN]).unwrap();
+        assert!(!other.verify(5, &base, header), "another session's key");
+    }
+
+    #[test]
+    fn mac_golden() {
+        let key = MacKey::derive(&[7; 32], &[9; SESSION_LEN]).unwrap();
+        let tag = key.tag(5, &covered(b"head", b"body")).unwrap();
+        assert_eq!(tag, GOLDEN_TAG);
+    }
+
+    const GOLDEN_TAG: &str = "";
+
+    #[test]
+    fn read_reply_tag_ignores_the_body_only() {
+        let key = MacKey::derive(&[7; 32], &[9; SESSION_LEN]).unwrap();
+        let reply = Covered { body_covered: false, ..covered(b"head", b"ciphertext") };
+        let tag = key.tag(1, &reply).unwrap();
+        assert!(key.verify(1, &Covered { body: b"ciphertexT", ..reply }, Some(tag.as_bytes())));
+        assert!(!key.verify(1, &Covered { body: b"cipher", ..reply }, Some(tag.as_bytes())));
+    }
+
+    #[test]
+    fn paths_have_one_spelling() {
+        assert_eq!(method("/v1/0301"), Some(MethodId(0x0301)));
+        for odd in ["/v1/301", "/v1/0x301", "/v1/+301", "/v2/0301", "/v1/0301/", "/v1/030G"] {
+            assert_eq!(method(odd), None, "{odd}");
+        }
+    }
+}
