@@ -36,7 +36,7 @@ pub trait DiskLock: Send + Sync {}
 pub trait Disk: Send + Sync + 'static {
     /// Opens a file.
     fn open(&self, path: &Path, mode: OpenMode) -> io::Result<Arc<dyn DiskFile>>;
-    /// Makes a directory and its parents.
+    /// Makes a directory and its parents; their names are durable on return.
     fn create_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Removes a file.
     fn remove_file(&self, path: &Path) -> io::Result<()>;
@@ -44,7 +44,7 @@ pub trait Disk: Send + Sync + 'static {
     fn remove_dir_all(&self, path: &Path) -> io::Result<()>;
     /// Renames a file or directory, replacing a file at `to`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
-    /// Names in a directory, sorted.
+    /// Names in a directory (bare, without its path), sorted.
     fn list(&self, path: &Path) -> io::Result<Vec<PathBuf>>;
     /// Whether a file or directory exists.
     fn exists(&self, path: &Path) -> io::Result<bool>;
