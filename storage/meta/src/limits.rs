@@ -14,3 +14,11 @@ pub const REPLY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const SNAPSHOT_CHUNK_BYTES: usize = 1024 * 1024;
 /// Pause between two tries to find a group's leader.
 pub const LEADER_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// Entries of one append message, unless a single one is larger.
+pub const APPEND_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Bytes of entries that may wait for one log's writer.
+pub const LOG_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Replies are kept for deduplication while so many later entries of the group were applied.
+pub const REPLY_WINDOW_ENTRIES: u64 = 16_384;
+/// Entries applied in one go on the blocking pool.
+pub const APPLY_CHUNK_ENTRIES: usize = 64;
