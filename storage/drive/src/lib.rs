@@ -1,1 +1,63 @@
-//! To be written.
+//! One drive's shard store: a log of 4 KiB-aligned records over append-only segments, and an index
+//! that is a fold of that log.
+//!
+//! ```text
+//!  put, fence, tombstone, …          get, stat, list
+//!        │                                │
+//!   [queue]  lanes, fair by bytes         │  never waits for writers
+//!        │                                │
+//!   [commit] one writer: drain the queue, │
+//!     [admit] each operation (R1, R3–R7)  │
+//!     write once, sync once ──► segments ◄┘──┐
+//!     [fold] the records into ──► index (env::Kv, never ahead of the data)
+//!        │
+//!     answer all
+//! ```
+//!
+//! The writer admits each operation against the index plus the batch's own changes ([`txn`]), so
+//! the order of the log is the order of decisions; [`recover`] replays the same fold over what the
+//! index has not seen, or over everything if it is lost. [`reclaim`] frees dead records: holes for
+//! large ones, compaction for small ones, both through the same log.
+//!
+//! Keeps: R1, R3, R4, R6, R7 and the drive's part of R5 (DESIGN §4); I3 and I5. Knows shards, never
+//! objects or keys. State on disk: `superblock`, `lock`, `segments/*.seg`, `index/`.
+//!
+//! Files: [`types`] what callers see, [`store`] the interface, `superblock`, `record`, `log`,
+//! `segment` the format, `fold`, `txn`, `index` the index, `admit`, `commit`, `queue` the writer,
+//! `recover` and `open` the start, `read`, `reclaim`, `space`, `metrics` the rest.
+
+pub mod error;
+pub mod fuzz;
+pub mod limits;
+pub mod log;
+pub mod metrics;
+pub mod record;
+pub mod store;
+pub mod superblock;
+pub mod types;
+
+mod admit;
+mod commit;
+mod fold;
+mod index;
+mod open;
+mod queue;
+mod read;
+mod reclaim;
+mod recover;
+mod segment;
+mod shared;
+mod space;
+mod txn;
+
+#[cfg(test)]
+mod tests;
+
+pub use error::{DriveError, OpenError};
+pub use metrics::{DriveMetrics, MetricsSnapshot};
+pub use store::DriveStore;
+pub use types::{
+    Damage, DriveIdentity, DriveOptions, DriveState, FillSessionId, Incarnation, ListPage,
+    Maintained, OpenReport, PutAck, ReadOptions, Reconciled, SessionFloor, ShardKey, ShardRead,
+    ShardStat, ShardWrite, SpaceLevel, SpaceMarks, SuperblockInfo, Usage, Verdict, WriteClass,
+};

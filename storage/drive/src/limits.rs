@@ -1,0 +1,42 @@
+//! Every bound of this crate, by name.
+
+/// Alignment of records in a segment, in bytes.
+pub const RECORD_ALIGN: u64 = 4096;
+/// Longest encoded shard header accepted in a record, in bytes (an 8 MiB block of one data shard
+/// in the smallest frames stays far below).
+pub const SHARD_HEADER_BYTES_MAX: usize = 256 * 1024;
+/// Longest shard body accepted, in bytes: a whole 8 MiB block (k = 1) with its frame tags.
+pub const SHARD_BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Longest body of a facts record, in bytes; more facts make more records.
+pub const FACTS_BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Longest footer body, in bytes (a 1 GiB segment of 4 KiB records needs about 25 MiB).
+pub const FOOTER_BODY_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Smallest and largest segment size that options may ask for, in bytes.
+pub const SEGMENT_BYTES_MIN: u64 = 64 * 1024;
+/// See [`SEGMENT_BYTES_MIN`].
+pub const SEGMENT_BYTES_MAX: u64 = 4 * 1024 * 1024 * 1024;
+/// Bytes of one group commit: a batch closes once it holds so many.
+pub const BATCH_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Operations of one group commit.
+pub const BATCH_OPS_MAX: usize = 1024;
+/// Bytes that may wait in one lane of the commit queue; further writers wait outside.
+pub const LANE_BYTES_MAX: u32 = 64 * 1024 * 1024;
+/// What an operation without a body counts for in the queue, in bytes.
+pub const OP_BYTES_MIN: u32 = 4096;
+/// Bytes a lane may put into a batch per turn, times its weight.
+pub const LANE_QUANTUM_BYTES: u64 = 512 * 1024;
+/// Blocks one `tombstone`, `drop_tombstones`, `trash` or `restore` operation carries; longer calls
+/// are cut into several.
+pub const BLOCKS_PER_OP_MAX: usize = 512;
+/// Rows that one `list` call returns at most.
+pub const LIST_ROWS_MAX: usize = 10_000;
+/// Segment files held open at once.
+pub const OPEN_SEGMENTS_MAX: usize = 256;
+/// Ranges that begin below this offset are read together with the record head in one read.
+pub const ONE_READ_BYTES_MAX: u64 = 128 * 1024;
+/// Rows a maintenance step reads from the index at once.
+pub const MAINTAIN_ROWS: usize = 256;
+/// Bytes of live shards compaction copies per queued operation group.
+pub const COMPACT_CHUNK_BYTES: u64 = 4 * 1024 * 1024;
+/// Damaged places that an open report names; further ones are only counted.
+pub const DAMAGE_REPORTED_MAX: usize = 1000;

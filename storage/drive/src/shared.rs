@@ -1,0 +1,289 @@
+//! What the parts of one open store share.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nexusgrid_env::{BootInstant, DiskLock, Env, Kv, KvError, OpenMode};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use crate::error::DriveError;
+use crate::index::{self, Meta, SegmentRow, ShardRow};
+use crate::limits::OPEN_SEGMENTS_MAX;
+use crate::log::LogItem;
+use crate::metrics::{DriveMetrics, add};
+use crate::queue::Queue;
+use crate::segment::{self, SegmentFile};
+use crate::space::Budget;
+use crate::types::{DriveOptions, DriveState, OpenReport, ShardKey, SuperblockInfo};
+
+/// The end of the log: what only the writer changes.
+pub struct LogEnd {
+    /// Where records go.
+    pub active: SegmentFile,
+    /// Where the next one goes; everything below is synced.
+    pub end: u64,
+    /// The records in the active segment, for its footer.
+    pub items: Vec<LogItem>,
+    /// The first free sequence.
+    pub sequence: u64,
+    /// What the index has folded.
+    pub meta: Meta,
+}
+
+#[derive(Default)]
+struct OpenFiles {
+    files: BTreeMap<u64, (SegmentFile, u64)>,
+    uses: u64,
+}
+
+/// See the module.
+pub struct Shared {
+    /// The outside.
+    pub env: Env,
+    /// The drive's directory.
+    pub dir: PathBuf,
+    /// How it behaves.
+    pub options: DriveOptions,
+    /// From the superblock.
+    pub info: SuperblockInfo,
+    /// What opening found.
+    pub report: OpenReport,
+    /// The index.
+    pub kv: Arc<dyn Kv>,
+    /// Operations that wait for the writer.
+    pub queue: Queue,
+    /// Held by the writer during a commit.
+    pub log: Mutex<LogEnd>,
+    /// Counters.
+    pub metrics: DriveMetrics,
+    /// Copy of the last committed [`Meta`], for readers.
+    pub meta: Mutex<Meta>,
+    /// Whether the drive serves.
+    pub state: watch::Sender<DriveState>,
+    /// Set once the writer has ended.
+    pub ended: watch::Sender<bool>,
+    /// Segments that cannot be compacted now: damaged, or their facts may be lost.
+    pub stuck: Mutex<BTreeSet<u64>>,
+    /// One maintenance step at a time.
+    pub maintaining: tokio::sync::Mutex<()>,
+    /// Age of the drive when it was opened, in ms, and when that was.
+    pub age_base_ms: u64,
+    /// See `age_base_ms`.
+    pub opened_at: BootInstant,
+    files: Mutex<OpenFiles>,
+    read_errors_in_row: AtomicU32,
+    _lock: Box<dyn DiskLock>,
+}
+
+/// What `open` hands over.
+pub struct Parts {
+    /// See [`Shared`].
+    pub env: Env,
+    /// See [`Shared`].
+    pub dir: PathBuf,
+    /// See [`Shared`].
+    pub options: DriveOptions,
+    /// See [`Shared`].
+    pub info: SuperblockInfo,
+    /// See [`Shared`].
+    pub report: OpenReport,
+    /// See [`Shared`].
+    pub kv: Arc<dyn Kv>,
+    /// See [`Shared`].
+    pub log: LogEnd,
+    /// Segments known to be damaged.
+    pub stuck: BTreeSet<u64>,
+    /// The lock on the directory.
+    pub lock: Box<dyn DiskLock>,
+}
+
+impl Shared {
+    /// A healthy store.
+    pub fn new(parts: Parts) -> Shared {
+        let opened_at = parts.env.clock.now();
+        let meta = parts.log.meta;
+        let shared = Shared {
+            env: parts.env,
+            dir: parts.dir,
+            options: parts.options,
+            info: parts.info,
+            report: parts.report,
+            kv: parts.kv,
+            queue: Queue::new(),
+            log: Mutex::new(parts.log),
+            metrics: DriveMetrics::default(),
+            meta: Mutex::new(meta),
+            state: watch::Sender::new(DriveState::Healthy),
+            ended: watch::Sender::new(false),
+            stuck: Mutex::new(parts.stuck),
+            maintaining: tokio::sync::Mutex::new(()),
+            age_base_ms: meta.age_ms,
+            opened_at,
+            files: Mutex::default(),
+            read_errors_in_row: AtomicU32::new(0),
+            _lock: parts.lock,
+        };
+        let active = shared.log.lock().active.clone();
+        shared.remember_file(active);
+        shared
+    }
+
+    /// Age of the drive: running time since it was formatted, as far as it was written down. The
+    /// trash goes by it, so that a wrong wall clock purges nothing.
+    pub fn age_ms(&self) -> u64 {
+        let running = self.env.clock.now().since(self.opened_at);
+        self.age_base_ms.saturating_add(u64::try_from(running.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// An error unless the drive serves.
+    pub fn check(&self) -> Result<(), DriveError> {
+        match &*self.state.borrow() {
+            DriveState::Healthy => Ok(()),
+            DriveState::Failed(reason) => Err(DriveError::Failed(reason.clone())),
+            DriveState::Closed => Err(DriveError::Closed),
+        }
+    }
+
+    /// The drive has failed: at once, for good, the first reason stands.
+    pub fn fail(&self, reason: impl Into<String>) -> DriveError {
+        let reason = reason.into();
+        let changed = self.state.send_if_modified(|state| {
+            let healthy = *state == DriveState::Healthy;
+            if healthy {
+                *state = DriveState::Failed(reason.clone());
+            }
+            healthy
+        });
+        if changed {
+            tracing::error!(drive = self.info.identity.drive.0, reason, "drive failed");
+        }
+        match self.check() {
+            Err(error) => error,
+            Ok(()) => DriveError::Failed(reason),
+        }
+    }
+
+    /// An index error fails the drive: what is durable can no longer be found.
+    pub fn index_failed(&self, error: &KvError) -> DriveError {
+        if matches!(error, KvError::Corrupt(_)) {
+            self.ask_for_rebuild();
+        }
+        self.fail(format!("index: {error}"))
+    }
+
+    /// A row of the live index.
+    pub fn shard_row(&self, key: ShardKey) -> Result<Option<ShardRow>, DriveError> {
+        let bytes = self
+            .kv
+            .get(index::SHARDS, &index::shard_key(key))
+            .map_err(|error| self.index_failed(&error))?;
+        bytes.map(|bytes| self.decode(index::SHARDS, &bytes)).transpose()
+    }
+
+    /// A segment's row of the live index.
+    pub fn segment_row(&self, id: u64) -> Result<Option<SegmentRow>, DriveError> {
+        let bytes = self
+            .kv
+            .get(index::SEGMENTS, &index::segment_key(id))
+            .map_err(|error| self.index_failed(&error))?;
+        bytes.map(|bytes| self.decode(index::SEGMENTS, &bytes)).transpose()
+    }
+
+    /// Decodes a row; failing means the index is damaged, which fails the drive (a restart
+    /// rebuilds it).
+    pub fn decode<T: serde::de::DeserializeOwned>(
+        &self,
+        family: &'static str,
+        bytes: &[u8],
+    ) -> Result<T, DriveError> {
+        index::decode(bytes).ok_or_else(|| {
+            self.index_failed(&KvError::Corrupt(format!("row of {family} does not decode")))
+        })
+    }
+
+    /// Leaves a mark that makes the next open rebuild the index from the segments.
+    fn ask_for_rebuild(&self) {
+        let mark = index::rebuild_mark(&self.dir);
+        let made = self
+            .env
+            .disk
+            .open(&mark, OpenMode::OpenOrCreate)
+            .and_then(|file| file.sync())
+            .and_then(|()| self.env.disk.sync_dir(&self.dir));
+        if let Err(error) = made {
+            tracing::error!(%error, "cannot leave the mark that rebuilds the index");
+        }
+    }
+
+    /// An open segment; `Err` in the outer result is the drive's, in the inner one the file's.
+    pub fn segment_file(&self, id: u64) -> Result<io::Result<SegmentFile>, DriveError> {
+        {
+            let mut open = self.files.lock();
+            open.uses += 1;
+            let uses = open.uses;
+            if let Some((file, used)) = open.files.get_mut(&id) {
+                *used = uses;
+                return Ok(Ok(file.clone()));
+            }
+        }
+        let Some(row) = self.segment_row(id)? else {
+            return Ok(Err(io::ErrorKind::NotFound.into()));
+        };
+        let path = segment::path(&self.dir, id);
+        match self.env.disk.open(&path, OpenMode::ReadWrite) {
+            Ok(file) => {
+                let segment = SegmentFile { id, uuid: row.uuid, file };
+                self.remember_file(segment.clone());
+                Ok(Ok(segment))
+            }
+            Err(error) => Ok(Err(error)),
+        }
+    }
+
+    /// Keeps a file open, closing the least recently used one beyond the limit.
+    pub fn remember_file(&self, segment: SegmentFile) {
+        let mut open = self.files.lock();
+        open.uses += 1;
+        let uses = open.uses;
+        open.files.insert(segment.id, (segment, uses));
+        if open.files.len() > OPEN_SEGMENTS_MAX {
+            let oldest = open.files.iter().min_by_key(|(_, (_, used))| *used).map(|(id, _)| *id);
+            if let Some(id) = oldest {
+                open.files.remove(&id);
+            }
+        }
+    }
+
+    /// Closes a removed segment.
+    pub fn forget_file(&self, id: u64) {
+        self.files.lock().files.remove(&id);
+    }
+
+    /// A read went well.
+    pub fn read_went_well(&self) {
+        self.read_errors_in_row.store(0, Ordering::Relaxed);
+    }
+
+    /// The disk could not read. One bad place is that shard's matter; many in a row are the drive's.
+    pub fn read_failed(&self, error: &io::Error) {
+        add(&self.metrics.read_errors, 1);
+        let in_row = self.read_errors_in_row.fetch_add(1, Ordering::Relaxed) + 1;
+        if in_row >= self.options.read_errors_max {
+            self.fail(format!("{in_row} read errors in a row, the last: {error}"));
+        }
+    }
+
+    /// What may be written now.
+    pub fn budget(&self) -> io::Result<Budget> {
+        Ok(Budget::of(self.env.disk.space(&self.dir)?, &self.options.marks))
+    }
+}
+
+/// Whether the disk refuses for lack of space, which is no failure of the drive.
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
