@@ -16,5 +16,8 @@ mod kv_crash;
 #[path = "all/net.rs"]
 mod net;
 #[cfg(test)]
+#[path = "all/rocks.rs"]
+mod rocks;
+#[cfg(test)]
 #[path = "all/world.rs"]
 mod world;

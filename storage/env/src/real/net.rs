@@ -2,10 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
 
 use crate::Datagram;
 use crate::limits::{CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, LISTEN_BACKLOG};
@@ -59,6 +63,34 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Resolves a name and port (`host:port`) to addresses.
 pub async fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host(name).await?.collect())
+}
+
+/// Listens on a Unix socket that only this user may connect to. The path must be absent.
+pub fn unix_listen(path: &Path) -> io::Result<UnixListener> {
+    let listener = UnixListener::bind(path)?;
+    // Until here the usual umask already keeps others from the write that connecting needs.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Connects to a Unix socket.
+pub async fn unix_connect(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
+}
+
+/// Listens on a socket in the file system that only this user can connect to. The path must be
+/// absent. Call it inside a runtime.
+pub fn unix_listen(path: &Path) -> io::Result<UnixListener> {
+    let socket = UnixSocket::new_stream()?;
+    socket.bind(path)?;
+    // Before it listens, so that nobody else gets in between.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    socket.listen(LISTEN_BACKLOG)
+}
+
+/// Connects to a socket in the file system.
+pub async fn unix_connect(path: &Path) -> io::Result<UnixStream> {
+    UnixStream::connect(path).await
 }
 
 /// A UDP socket.
@@ -123,6 +155,21 @@ mod tests {
         let mut got = [0; 4];
         server.read_exact(&mut got).await.unwrap();
         assert_eq!(&got, b"ping");
+    }
+
+    #[tokio::test]
+    async fn a_socket_in_the_file_system_is_for_its_user() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        assert!(unix_connect(&path).await.is_err());
+        let listener = unix_listen(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        let (client, server) = tokio::join!(unix_connect(&path), listener.accept());
+        client.unwrap().write_all(b"ping").await.unwrap();
+        let mut got = [0; 4];
+        server.unwrap().0.read_exact(&mut got).await.unwrap();
+        assert_eq!(&got, b"ping");
+        assert!(unix_listen(&path).is_err(), "the path is taken");
     }
 
     #[tokio::test]

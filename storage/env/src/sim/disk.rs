@@ -5,7 +5,7 @@
 //! with [`SimDisk::inject`]; [`SimDisk::power_off_after`] cuts power in the middle of the n-th
 //! change. Errors are those of Linux, by number.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -213,12 +213,24 @@ impl State {
         self.files.get_mut(&inode).ok_or_else(|| errno(libc::EIO))
     }
 
-    fn used_bytes(&self) -> u64 {
-        self.files.values().map(|file| file.content.pages() * PAGE).sum()
+    /// Pages of files that have a name now or are open: what a crash might bring back is free.
+    fn used_pages(&self) -> u64 {
+        let named: BTreeSet<Inode> =
+            self.names.files().into_iter().map(|(_, inode)| inode).collect();
+        let takes = |inode: &Inode, file: &File| file.handles > 0 || named.contains(inode);
+        self.files.iter().filter(|(i, f)| takes(i, f)).map(|(_, f)| f.content.pages()).sum()
     }
 
     fn free_pages(&self) -> u64 {
-        self.capacity_bytes.saturating_sub(self.used_bytes()) / PAGE
+        (self.capacity_bytes / PAGE).saturating_sub(self.used_pages())
+    }
+
+    /// As [`State::free_pages`]; a disk whose size nobody set is not worth counting.
+    fn free_pages_for_write(&self) -> u64 {
+        match self.capacity_bytes {
+            CAPACITY_BYTES_DEFAULT => u64::MAX,
+            _ => self.free_pages(),
+        }
     }
 
     /// Drops files that no name, no crash and no open handle can bring back.
@@ -454,7 +466,7 @@ impl SimFile {
             state.file(self.inode)?.content.write(&data[..part], offset);
             return Err(errno(libc::EIO));
         }
-        let free_pages = state.free_pages();
+        let free_pages = state.free_pages_for_write();
         let content = &mut state.file(self.inode)?.content;
         if permit.effect == Some(Effect::Full)
             || content.pages_missing(offset, data.len() as u64) > free_pages

@@ -84,9 +84,8 @@ impl Model {
 
     /// Checks what a crash left against what it may leave, and goes on from there.
     fn adopt(&mut self, disk: &SimDisk) {
-        let found: BTreeMap<u8, Vec<u8>> = (0..4)
-            .filter_map(|name| Some((name, disk.content(&path(name)).ok()?)))
-            .collect();
+        let found: BTreeMap<u8, Vec<u8>> =
+            (0..4).filter_map(|name| Some((name, disk.content(&path(name)).ok()?))).collect();
         let mut names = BTreeMap::new();
         let mut files = BTreeMap::new();
         for name in 0..4u8 {

@@ -6,9 +6,7 @@ use std::sync::Arc;
 
 use nexusgrid_env::real::{RealDisk, RocksEngine};
 use nexusgrid_env::sim::{SimDisk, SimEngine};
-use nexusgrid_env::{
-    Batch, Disk, Durability, Kv, KvEngine, KvError, KvOptions, KvRead, ScanRange,
-};
+use nexusgrid_env::{Batch, Disk, Durability, Kv, KvEngine, KvError, KvOptions, KvRead, ScanRange};
 use proptest::prelude::*;
 
 fn options() -> KvOptions {
@@ -129,10 +127,7 @@ fn a_store_is_opened_once_and_keeps_its_rows() {
         assert!(matches!(store.get("other", b"a"), Err(KvError::UnknownFamily(_))));
         let mut batch = Batch::default();
         batch.put("other", "a", "b");
-        assert!(matches!(
-            store.write(batch, Durability::Synced),
-            Err(KvError::UnknownFamily(_))
-        ));
+        assert!(matches!(store.write(batch, Durability::Synced), Err(KvError::UnknownFamily(_))));
         drop(store);
         let more = KvOptions { families: vec!["rows", "other", "new"], ..options() };
         let store = engine.open(&dir, &more).unwrap();
@@ -150,7 +145,8 @@ fn large_values_keep_their_bytes() {
     on_every_engine(|engine, _, home| {
         let dir = home.join("store");
         let store = engine.open(&dir, &options()).unwrap();
-        let value: Vec<u8> = (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        let value: Vec<u8> =
+            (0..200_000u32).map(|n| (n.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         let mut batch = Batch::default();
         batch.put("blobs", "large", value.clone());
         batch.put("blobs", "small", "x");

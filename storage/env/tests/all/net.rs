@@ -73,7 +73,7 @@ fn calls_carry_the_caller_and_take_time() {
         let own = world.net().endpoint(A, Arc::new(Counter::default()));
         let before = world.elapsed();
         own.call(A, request("x"), SECOND).await.unwrap();
-        assert_eq!(world.elapsed() - before, Duration::from_millis(0).max(world.elapsed() - before));
+        assert_eq!(world.elapsed(), before);
         assert_eq!(world.net().calls(), 2, "no network to oneself");
     });
 }
@@ -99,10 +99,7 @@ fn partitions_cut_and_heal() {
         world.net().partition(&[A], &[B]);
         for _ in 0..10 {
             let answer = rpc.call(B, request("x"), 5 * SECOND).await;
-            assert!(matches!(
-                answer,
-                Err(RpcError::Unreachable(B, _) | RpcError::Unknown(B, _))
-            ));
+            assert!(matches!(answer, Err(RpcError::Unreachable(B, _) | RpcError::Unknown(B, _))));
         }
         assert_eq!(counter.served(), 0);
         world.net().heal();

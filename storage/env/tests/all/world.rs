@@ -150,7 +150,10 @@ impl RpcService for Keeper {
             if from.node.0 % 2 == 0 { file.sync() } else { Ok(()) }
         });
         match stored.await {
-            Ok(()) => Ok(RpcResponse { head: request.method.0.to_le_bytes().to_vec().into(), body: Bytes::new() }),
+            Ok(()) => Ok(RpcResponse {
+                head: request.method.0.to_le_bytes().to_vec().into(),
+                body: Bytes::new(),
+            }),
             Err(error) => Err(RpcError::Failed(error.to_string())),
         }
     }
@@ -202,9 +205,9 @@ fn busy_world(seed: u64) -> (u64, u64, Duration) {
                 4 => world.net().cut(node, NodeId(1 + rng.below(5))),
                 5 => world.net().heal(),
                 6 => world.jump(node, 30 * SECOND),
-                _ => world
-                    .disk(node)
-                    .inject(DiskFault::new(&[DiskOp::Write], Effect::Eio).times(1)),
+                _ => {
+                    world.disk(node).inject(DiskFault::new(&[DiskOp::Write], Effect::Eio).times(1))
+                }
             }
             for node in &nodes {
                 if !world.is_up(*node) && rng.below(3) == 0 {
@@ -231,10 +234,31 @@ fn busy_world(seed: u64) -> (u64, u64, Duration) {
 fn a_seed_replays() {
     for seed in 0..6 {
         let first = busy_world(seed);
+        println!("seed {seed}: {first:?}");
         assert!(first.1 > 100, "the world was busy: {first:?}");
         assert_eq!(first, busy_world(seed), "seed {seed}");
     }
     assert_ne!(busy_world(1).0, busy_world(2).0);
+}
+
+/// Set for the second process: the seed whose hash it prints.
+const REPLAY_SEED: &str = "NEXUSGRID_TEST_REPLAY_SEED";
+
+#[test]
+#[allow(clippy::disallowed_methods, reason = "starts this test in a second process")]
+fn a_seed_replays_in_another_process() {
+    if let Ok(seed) = std::env::var(REPLAY_SEED) {
+        println!("hash={:016x}", busy_world(seed.parse().unwrap()).0);
+        return;
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "world::a_seed_replays_in_another_process", "--nocapture"])
+        .env(REPLAY_SEED, "11")
+        .output()
+        .unwrap();
+    let expected = format!("hash={:016x}", busy_world(11).0);
+    let printed = String::from_utf8_lossy(&output.stdout);
+    assert!(printed.contains(&expected), "{expected} not in {printed}");
 }
 
 #[test]
