@@ -3,13 +3,13 @@
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
 use std::path::Path;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixStream};
+use tokio::net::{
+    TcpListener, TcpSocket, TcpStream, UdpSocket, UnixListener, UnixSocket, UnixStream,
+};
 
 use crate::Datagram;
 use crate::limits::{CONNECT_TIMEOUT, DATAGRAM_BYTES_MAX, LISTEN_BACKLOG};
@@ -63,19 +63,6 @@ pub async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
 /// Resolves a name and port (`host:port`) to addresses.
 pub async fn resolve(name: &str) -> io::Result<Vec<SocketAddr>> {
     Ok(tokio::net::lookup_host(name).await?.collect())
-}
-
-/// Listens on a Unix socket that only this user may connect to. The path must be absent.
-pub fn unix_listen(path: &Path) -> io::Result<UnixListener> {
-    let listener = UnixListener::bind(path)?;
-    // Until here the usual umask already keeps others from the write that connecting needs.
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// Connects to a Unix socket.
-pub async fn unix_connect(path: &Path) -> io::Result<UnixStream> {
-    UnixStream::connect(path).await
 }
 
 /// Listens on a socket in the file system that only this user can connect to. The path must be
