@@ -4,6 +4,7 @@
 
 mod client;
 mod grid;
+pub mod history;
 
 pub use client::{Client, run};
 pub use grid::{ACCESS_KEY, GridOptions, LocalGrid, SECRET_KEY, program};
