@@ -2,6 +2,8 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -17,8 +19,16 @@ struct Inner {
     tracker: TaskTracker,
     stop: watch::Sender<bool>,
     inline_blocking: bool,
-    /// True while the simulated machine is suspended: its tasks are not polled.
-    suspended: Option<watch::Receiver<bool>>,
+    machine: Option<SimulatedMachine>,
+}
+
+/// What a simulated machine does to the tasks that run on it.
+#[derive(Clone)]
+pub struct SimulatedMachine {
+    /// True while it is suspended: its tasks are not polled.
+    pub suspended: watch::Receiver<bool>,
+    /// Virtual time that each piece of blocking work takes, in microseconds: a slow disk.
+    pub blocking_micros: Arc<AtomicU64>,
 }
 
 impl Exec {
@@ -32,16 +42,15 @@ impl Exec {
         Exec::build(true, None)
     }
 
-    /// As [`Exec::inline`], for a machine that can be suspended: tasks stand still while
-    /// `suspended` is true.
-    pub fn inline_gated(suspended: watch::Receiver<bool>) -> Exec {
-        Exec::build(true, Some(suspended))
+    /// As [`Exec::inline`], for a machine that can be suspended or slow.
+    pub fn inline_on(machine: SimulatedMachine) -> Exec {
+        Exec::build(true, Some(machine))
     }
 
-    fn build(inline_blocking: bool, suspended: Option<watch::Receiver<bool>>) -> Exec {
+    fn build(inline_blocking: bool, machine: Option<SimulatedMachine>) -> Exec {
         let stop = watch::Sender::new(false);
         let tracker = TaskTracker::new();
-        Exec { inner: Arc::new(Inner { tracker, stop, inline_blocking, suspended }) }
+        Exec { inner: Arc::new(Inner { tracker, stop, inline_blocking, machine }) }
     }
 
     /// Runs `future` until it ends or the agent stops; `None` in the second case.
@@ -51,7 +60,7 @@ impl Exec {
         F::Output: Send + 'static,
     {
         let mut stopped = self.inner.stop.subscribe();
-        let suspended = self.inner.suspended.clone();
+        let suspended = self.inner.machine.as_ref().map(|machine| machine.suspended.clone());
         self.inner.tracker.spawn(async move {
             tokio::select! {
                 biased;
@@ -70,9 +79,13 @@ impl Exec {
         if self.inner.inline_blocking {
             // One yield, so that other tasks interleave with I/O as they would in the product.
             tokio::task::yield_now().await;
-            if let Some(suspended) = &self.inner.suspended {
+            if let Some(machine) = &self.inner.machine {
+                let micros = machine.blocking_micros.load(Ordering::Relaxed);
+                if micros > 0 {
+                    tokio::time::sleep(Duration::from_micros(micros)).await;
+                }
                 // An error means that the machine is gone: its disk refuses what `work` does.
-                let _ = suspended.clone().wait_for(|suspended| !*suspended).await;
+                let _ = machine.suspended.clone().wait_for(|suspended| !*suspended).await;
             }
             return work();
         }

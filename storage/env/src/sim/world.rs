@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -15,6 +16,7 @@ use super::kv::SimEngine;
 use super::net::SimNet;
 use super::rng::SeededRng;
 use super::trace::{Event, Trace};
+use crate::exec::SimulatedMachine;
 use crate::{Env, Exec, NodeId, Rng};
 
 /// Up to so long a simulated machine was up when its agent starts.
@@ -51,6 +53,7 @@ struct Shared {
 struct Machine {
     disk: SimDisk,
     suspended: watch::Sender<bool>,
+    blocking_micros: Arc<AtomicU64>,
     /// Replaced when power returns.
     clock: Arc<SimClock>,
     lives: u64,
@@ -144,7 +147,10 @@ impl World {
         }
         machine.lives += 1;
         let label = format!("{node} life {}", machine.lives);
-        let exec = Exec::inline_gated(machine.suspended.subscribe());
+        let exec = Exec::inline_on(SimulatedMachine {
+            suspended: machine.suspended.subscribe(),
+            blocking_micros: machine.blocking_micros.clone(),
+        });
         let disk = machine.disk.mount();
         let env = Env {
             clock: machine.clock.clone(),
@@ -164,7 +170,7 @@ impl World {
         let clock = self.power_on_clock(node, 0, 0, &suspended);
         let disk =
             SimDisk::labelled(self.shared.seed, &format!("{node}"), self.shared.trace.clone());
-        Machine { disk, suspended, clock, lives: 0, env: None }
+        Machine { disk, suspended, blocking_micros: Arc::default(), clock, lives: 0, env: None }
     }
 
     fn power_on_clock(
@@ -253,6 +259,14 @@ impl World {
         self.with_machine(node, "resumes", |machine| {
             machine.clock.jump(Duration::ZERO);
             machine.suspended.send_replace(false);
+        });
+    }
+
+    /// Sets how long each piece of blocking work (see [`Exec::blocking`]) takes on a machine: its
+    /// disk is slow. Zero is the default.
+    pub fn set_slow_disk(&self, node: NodeId, each: Duration) {
+        self.with_machine(node, "has another disk speed", |machine| {
+            machine.blocking_micros.store(each.as_micros() as u64, Ordering::Relaxed);
         });
     }
 

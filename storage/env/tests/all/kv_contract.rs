@@ -13,10 +13,12 @@ fn options() -> KvOptions {
     KvOptions { families: vec!["rows", "other"], blob_families: vec!["blobs"], create: true }
 }
 
+type NamedEngine = (&'static str, Arc<dyn KvEngine>, Arc<dyn Disk>);
+
 fn on_every_engine(check: impl Fn(&dyn KvEngine, &dyn Disk, &Path)) {
     let directory = tempfile::tempdir().unwrap();
     let sim = SimDisk::new(1);
-    let engines: [(&str, Arc<dyn KvEngine>, Arc<dyn Disk>); 3] = [
+    let engines: [NamedEngine; 3] = [
         ("rocks", Arc::new(RocksEngine::new()), Arc::new(RealDisk)),
         ("sim", Arc::new(SimEngine::new(Arc::new(sim.clone()))), Arc::new(sim)),
         ("sim-on-real", Arc::new(SimEngine::new(Arc::new(RealDisk))), Arc::new(RealDisk)),

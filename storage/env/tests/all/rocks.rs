@@ -83,7 +83,7 @@ fn six_stores_of_one_process_stay_small() {
             let mut batch = Batch::default();
             for row in 0..100u32 {
                 let key = [round.wrapping_mul(2_654_435_761).to_be_bytes(), row.to_be_bytes()];
-                let value: Vec<u8> = (0..500).map(|n| (n * row ^ round) as u8).collect();
+                let value: Vec<u8> = (0..500).map(|n| ((n * row) ^ round) as u8).collect();
                 batch.put(FAMILIES[(row % 8) as usize], key.concat(), value);
             }
             batch.put("blobs", round.to_be_bytes(), vec![round as u8; 16 << 10]);

@@ -113,6 +113,19 @@ fn clocks_jump_drift_and_skew_each_on_its_own() {
 }
 
 #[test]
+fn a_slow_disk_takes_virtual_time() {
+    let world = World::new(5);
+    world.run(async {
+        let (slow, fast) = (world.start(A), world.start(NodeId(2)));
+        world.set_slow_disk(A, SECOND / 10);
+        slow.exec.blocking(|| ()).await;
+        assert_eq!(world.elapsed(), SECOND / 10);
+        fast.exec.blocking(|| ()).await;
+        assert_eq!(world.elapsed(), SECOND / 10);
+    });
+}
+
+#[test]
 fn virtual_time_goes_on_through_several_runs() {
     let world = World::new(4);
     world.run(async { tokio::time::sleep(SECOND).await });
@@ -147,7 +160,7 @@ impl RpcService for Keeper {
             let file = disk.open(Path::new("/kept"), OpenMode::OpenOrCreate)?;
             let at = file.len()?;
             file.write_at(&request.head, at)?;
-            if from.node.0 % 2 == 0 { file.sync() } else { Ok(()) }
+            if from.node.0.is_multiple_of(2) { file.sync() } else { Ok(()) }
         });
         match stored.await {
             Ok(()) => Ok(RpcResponse {
