@@ -3,7 +3,13 @@
 //! [`machine`] is the seam: a pure state machine over a key-value store. Above it stand the pure
 //! machines; below it [`raft`] (log, state store, network) and [`host`] (groups of one node).
 
+pub mod host;
 pub mod limits;
 pub mod machine;
+pub mod namespace;
+pub mod raft;
+pub mod root;
+pub mod rows;
 
 pub use machine::{Applied, ApplyContext, StateMachine};
+pub use host::{Consistency, GroupDirectory, HostOptions, Machines, MetaError, MetaHost, ROOT_GROUP};

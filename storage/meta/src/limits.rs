@@ -22,3 +22,19 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const REPLY_WINDOW_ENTRIES: u64 = 16_384;
 /// Entries applied in one go on the blocking pool.
 pub const APPLY_CHUNK_ENTRIES: usize = 64;
+/// Files of one snapshot.
+pub const SNAPSHOT_FILES_MAX: usize = 10_000;
+/// Length of a snapshot file's name.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
+/// A learner that lags by so many entries has caught up.
+pub const CAUGHT_UP_ENTRIES: u64 = 64;
+/// Deadline of a small question to one node.
+pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// Longest time a member works on a forwarded query.
+pub const SERVED_QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Deadline of one change of membership.
+pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
+/// A node that could not join is passed over for so long.
+pub const INVITE_BACKOFF: Duration = Duration::from_secs(10);
+/// Every so many rounds a leader asks the other members whether they still exist.
+pub const LOST_LOOK_ROUNDS: u64 = 5;

@@ -157,7 +157,7 @@ pub(crate) struct ProposeHead {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GroupHead {
     pub group: GroupId,
-    /// Of a query: whether the answer may be old.
+    /// Of a query: whether the answer may be old. Of an invitation: whether it is only a look.
     pub stale: bool,
 }
 

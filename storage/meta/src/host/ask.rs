@@ -1,0 +1,229 @@
+//! Commands and queries: finds who can serve them, and tries until the deadline.
+//!
+//! A command keeps its request id over all tries; the group answers a repeated one with the reply it
+//! gave first. So a try whose outcome is unknown may be followed by another, and only when time is
+//! up with no answer the caller is told that the outcome is unknown.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexusgrid_codec::id::GroupId;
+use nexusgrid_env::{BootInstant, NodeId, RpcError, RpcRequest};
+
+use super::group::{Group, Tried};
+use super::{Consistency, MetaError, MetaHost};
+use crate::limits::{COMMAND_BYTES_MAX, LEADER_RETRY_PAUSE, QUERY_BYTES_MAX};
+use crate::raft::encode::{decode, encode_bytes};
+use crate::raft::types::Envelope;
+use crate::raft::wire::{GroupHead, MetaMethod, Outcome, PROPOSE, ProposeHead, QUERY};
+
+/// Redirections followed without a pause.
+const HOPS_MAX: u32 = 3;
+
+/// Where the next try goes.
+struct Trail {
+    hint: Option<NodeId>,
+    attempt: usize,
+    hops: u32,
+}
+
+impl MetaHost {
+    /// Has `body` decided by `group` and returns the state machine's reply.
+    ///
+    /// `request_id` must be new for a new command, and the same when one is asked again after
+    /// [`MetaError::UnknownOutcome`]. `deadline` bounds the whole.
+    pub async fn propose(
+        &self,
+        group: GroupId,
+        request_id: u128,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<Bytes, MetaError> {
+        check_size("command", body.len(), COMMAND_BYTES_MAX)?;
+        let until = self.inner.env.clock.now().plus(deadline);
+        let mut trail = self.trail(group);
+        let (mut handed_on, mut asked_any) = (false, false);
+        while let Some(left) = self.left(until) {
+            let Some(target) = self.next_target(group, &mut trail) else {
+                self.pause(left).await;
+                continue;
+            };
+            asked_any = true;
+            let patience = left.min(self.inner.options.attempt_timeout);
+            let tried = if target == self.inner.node {
+                let envelope = Envelope { request_id, body: body.clone() };
+                match self.running(group) {
+                    Ok(replica) => replica.propose(envelope, patience).await,
+                    Err(_) => Tried::NoReplica,
+                }
+            } else {
+                let head = encode_bytes(&ProposeHead { group, request_id });
+                self.ask(target, PROPOSE, head, body.clone(), patience).await?
+            };
+            match tried {
+                Tried::Done(reply) => {
+                    self.inner.hints.lock().insert(group, target);
+                    return Ok(reply);
+                }
+                Tried::Unknown => {
+                    handed_on = true;
+                    self.inner.hints.lock().remove(&group);
+                }
+                Tried::NotLeader(leader) => self.follow(&mut trail, target, leader, left).await,
+                Tried::NoReplica => self.follow(&mut trail, target, None, left).await,
+            }
+        }
+        Err(match (handed_on, asked_any) {
+            (true, _) => MetaError::UnknownOutcome(group),
+            (false, true) => MetaError::NoLeader(group),
+            (false, false) => MetaError::UnknownGroup(group),
+        })
+    }
+
+    /// Answers `query` from the state of `group`.
+    pub async fn query(
+        &self,
+        group: GroupId,
+        query: Bytes,
+        consistency: Consistency,
+        deadline: Duration,
+    ) -> Result<Bytes, MetaError> {
+        check_size("query", query.len(), QUERY_BYTES_MAX)?;
+        let until = self.inner.env.clock.now().plus(deadline);
+        if let Ok(replica) = self.running(group) {
+            if let Some(answer) = self.query_here(&replica, query.clone(), consistency, until).await? {
+                return Ok(answer);
+            }
+            if self.inner.directory.voters(group).iter().all(|node| *node == self.inner.node) {
+                return Err(MetaError::Timeout(group));
+            }
+        }
+        let mut trail = self.trail(group);
+        let mut asked_any = false;
+        while let Some(left) = self.left(until) {
+            let target = self.next_target(group, &mut trail).filter(|target| *target != self.inner.node);
+            let Some(target) = target else {
+                self.pause(left).await;
+                continue;
+            };
+            asked_any = true;
+            let patience = left.min(self.inner.options.attempt_timeout);
+            let head = encode_bytes(&GroupHead { group, stale: consistency == Consistency::Stale });
+            match self.ask(target, QUERY, head, query.clone(), patience).await? {
+                Tried::Done(answer) => {
+                    self.inner.hints.lock().insert(group, target);
+                    return Ok(answer);
+                }
+                Tried::NotLeader(leader) => self.follow(&mut trail, target, leader, left).await,
+                Tried::NoReplica | Tried::Unknown => self.follow(&mut trail, target, None, left).await,
+            }
+        }
+        Err(if asked_any { MetaError::Timeout(group) } else { MetaError::UnknownGroup(group) })
+    }
+
+    /// Answers from the replica here; `None` if it cannot in time, because no leader confirms a
+    /// read index or because the replica lags.
+    pub(crate) async fn query_here(
+        &self,
+        replica: &Arc<Group>,
+        query: Bytes,
+        consistency: Consistency,
+        until: BootInstant,
+    ) -> Result<Option<Bytes>, MetaError> {
+        let failed = |error| MetaError::Stopped(replica.id, error);
+        if consistency == Consistency::Stale {
+            return replica.query_at(0, query).await.map(Some).map_err(failed);
+        }
+        while let Some(left) = self.left(until) {
+            let Ok(index) = tokio::time::timeout(left, replica.read_index()).await else { return Ok(None) };
+            let Some(index) = index else {
+                self.pause(left).await;
+                continue;
+            };
+            let Some(left) = self.left(until) else { return Ok(None) };
+            return match tokio::time::timeout(left, replica.query_at(index, query)).await {
+                Ok(answer) => answer.map(Some).map_err(failed),
+                Err(_) => Ok(None),
+            };
+        }
+        Ok(None)
+    }
+
+    pub(crate) fn left(&self, until: BootInstant) -> Option<Duration> {
+        let left = until.since(self.inner.env.clock.now());
+        (left > Duration::ZERO).then_some(left)
+    }
+
+    async fn pause(&self, left: Duration) {
+        self.inner.env.clock.sleep(left.min(LEADER_RETRY_PAUSE)).await;
+    }
+
+    fn trail(&self, group: GroupId) -> Trail {
+        let own = self.running(group).ok().and_then(|replica| replica.leader.borrow().leader);
+        let hint = own.or_else(|| self.inner.hints.lock().get(&group).copied());
+        Trail { hint, attempt: 0, hops: 0 }
+    }
+
+    fn next_target(&self, group: GroupId, trail: &mut Trail) -> Option<NodeId> {
+        if let Some(hint) = trail.hint.take() {
+            return Some(hint);
+        }
+        let replica = self.running(group).ok();
+        if let Some(leader) = replica.as_ref().and_then(|replica| replica.leader.borrow().leader) {
+            // What the own replica believes may be old: every second try goes round the voters.
+            trail.attempt += 1;
+            if trail.attempt % 2 == 1 {
+                return Some(leader);
+            }
+        }
+        let mut voters = self.inner.directory.voters(group);
+        if let Some(replica) = &replica {
+            voters.extend(replica.status().members.iter().filter(|member| member.voter).map(|member| member.node));
+        }
+        voters.sort_unstable();
+        voters.dedup();
+        trail.attempt += 1;
+        let at = (trail.attempt / 2).checked_rem(voters.len())?;
+        voters.get(at).copied()
+    }
+
+    /// Goes where a refusal points; pauses where it points nowhere, or too often elsewhere.
+    async fn follow(&self, trail: &mut Trail, from: NodeId, to: Option<NodeId>, left: Duration) {
+        trail.hint = to.filter(|to| *to != from);
+        trail.hops += 1;
+        if trail.hint.is_none() || trail.hops >= HOPS_MAX {
+            trail.hops = 0;
+            self.pause(left).await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        target: NodeId,
+        method: MetaMethod,
+        head: Bytes,
+        body: Bytes,
+        patience: Duration,
+    ) -> Result<Tried<Bytes>, MetaError> {
+        let request = RpcRequest { method: method.id, head, body };
+        match self.inner.rpc.call(target, request, patience).await {
+            Ok(response) => Ok(match decode::<Outcome>(&response.head, method.name) {
+                Ok(Outcome::Done) => Tried::Done(response.body),
+                Ok(Outcome::NotLeader(leader)) => Tried::NotLeader(leader),
+                Ok(Outcome::NoReplica) => Tried::NoReplica,
+                Ok(Outcome::Unknown) | Err(_) => Tried::Unknown,
+            }),
+            Err(RpcError::Unreachable(..) | RpcError::Busy(_)) => Ok(Tried::NoReplica),
+            Err(RpcError::Unknown(..) | RpcError::Failed(_)) => Ok(Tried::Unknown),
+            Err(RpcError::Refused(why)) => Err(MetaError::Refused(why)),
+        }
+    }
+}
+
+fn check_size(what: &'static str, bytes: usize, bytes_max: usize) -> Result<(), MetaError> {
+    if bytes > bytes_max {
+        return Err(MetaError::TooLarge { what, bytes, bytes_max });
+    }
+    Ok(())
+}

@@ -1,0 +1,268 @@
+//! One group's replica on this node: its Raft, its state, its watches, its batched read index.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexusgrid_codec::id::GroupId;
+use nexusgrid_env::{Env, NodeId, Rpc, RpcRequest};
+use openraft::async_runtime::watch::WatchReceiver;
+use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
+use openraft::{Raft, RaftMetrics, ReadPolicy, ServerState};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+
+use super::incoming::Incoming;
+use crate::limits::ASK_TIMEOUT;
+use crate::raft::encode::{decode, encode_bytes};
+use crate::raft::log::SegmentLog;
+use crate::raft::state::{Machine, StateStore};
+use crate::raft::types::{Envelope, MetaTypes, RaftId, node_of};
+use crate::raft::wire::{GroupHead, Outcome, READ_INDEX};
+
+/// Who leads a group, as one of its replicas sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LeaderView {
+    /// The leader's node, if one is known.
+    pub leader: Option<NodeId>,
+    /// Whether it is this replica. It may have been deposed without knowing: commands and
+    /// linearizable queries find that out, other deeds must not rest on it alone.
+    pub is_me: bool,
+    /// The term it leads.
+    pub term: u64,
+}
+
+/// A member of a group, for status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberView {
+    /// Its incarnation.
+    pub id: RaftId,
+    /// Its node.
+    pub node: NodeId,
+    /// Whether it votes.
+    pub voter: bool,
+    /// The newest entry it is known to hold; only the leader knows.
+    pub matched: Option<u64>,
+}
+
+/// A replica as it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupStatus {
+    /// The group.
+    pub group: GroupId,
+    /// This replica's incarnation.
+    pub raft_id: RaftId,
+    /// Who leads.
+    pub leader: LeaderView,
+    /// All members, by incarnation.
+    pub members: Vec<MemberView>,
+    /// The newest entry in this replica's log.
+    pub last_index: u64,
+    /// The newest entry applied here.
+    pub applied_index: u64,
+    /// Entries up to here are gone from the log.
+    pub purged_index: u64,
+}
+
+pub(crate) type MetaRaft = Raft<MetaTypes, Machine>;
+
+/// What a try to write or to read came to.
+pub(crate) enum Tried<T> {
+    Done(T),
+    NotLeader(Option<NodeId>),
+    NoReplica,
+    Unknown,
+}
+
+#[derive(Default)]
+struct ReadRounds {
+    running: bool,
+    waiting: Vec<oneshot::Sender<Option<u64>>>,
+}
+
+pub(crate) struct Group {
+    pub id: GroupId,
+    pub raft_id: RaftId,
+    pub env: Env,
+    pub rpc: Arc<dyn Rpc>,
+    pub raft: MetaRaft,
+    pub store: Arc<StateStore>,
+    pub log: SegmentLog,
+    pub leader: watch::Sender<LeaderView>,
+    pub incoming: tokio::sync::Mutex<Option<Incoming>>,
+    reads: Mutex<ReadRounds>,
+}
+
+impl Group {
+    pub(crate) fn new(
+        id: GroupId,
+        raft_id: RaftId,
+        env: Env,
+        rpc: Arc<dyn Rpc>,
+        raft: MetaRaft,
+        store: Arc<StateStore>,
+        log: SegmentLog,
+    ) -> Arc<Group> {
+        let (leader, _) = watch::channel(LeaderView::default());
+        Arc::new(Group {
+            id,
+            raft_id,
+            env,
+            rpc,
+            raft,
+            store,
+            log,
+            leader,
+            incoming: tokio::sync::Mutex::new(None),
+            reads: Mutex::new(ReadRounds::default()),
+        })
+    }
+
+    pub(crate) fn metrics(&self) -> RaftMetrics<MetaTypes> {
+        self.raft.metrics().borrow_watched().clone()
+    }
+
+    /// Keeps the leader view true until Raft ends.
+    pub(crate) async fn follow_leader(self: Arc<Self>) {
+        let mut metrics = self.raft.metrics();
+        loop {
+            let view = {
+                let now = metrics.borrow_and_update();
+                LeaderView {
+                    leader: now.current_leader.map(node_of),
+                    is_me: now.current_leader == Some(self.raft_id) && now.state == ServerState::Leader,
+                    term: now.current_term,
+                }
+            };
+            self.leader.send_if_modified(|old| {
+                let changed = *old != view;
+                *old = view;
+                changed
+            });
+            if metrics.changed().await.is_err() {
+                self.leader.send_replace(LeaderView::default());
+                return;
+            }
+        }
+    }
+
+    pub(crate) fn status(&self) -> GroupStatus {
+        let metrics = self.metrics();
+        let membership = metrics.membership_config.membership();
+        let voters: std::collections::BTreeSet<RaftId> = membership.voter_ids().collect();
+        let matched = |id: &RaftId| {
+            let replication = metrics.replication.as_ref()?;
+            replication.get(id)?.as_ref().map(|id| id.index)
+        };
+        let members = membership
+            .nodes()
+            .map(|(id, node)| MemberView { id: *id, node: *node, voter: voters.contains(id), matched: matched(id) })
+            .collect();
+        GroupStatus {
+            group: self.id,
+            raft_id: self.raft_id,
+            leader: *self.leader.borrow(),
+            members,
+            last_index: metrics.last_log_index.unwrap_or(0),
+            applied_index: *self.store.watch_applied().borrow(),
+            purged_index: metrics.purged.as_ref().map_or(0, |id| id.index),
+        }
+    }
+
+    /// Proposes here, if this replica leads.
+    pub(crate) async fn propose(&self, envelope: Envelope, deadline: Duration) -> Tried<Bytes> {
+        let written = tokio::time::timeout(deadline, self.raft.client_write(envelope)).await;
+        match written {
+            Err(_) => Tried::Unknown,
+            Ok(Ok(response)) => Tried::Done(response.data.0),
+            Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
+                Tried::NotLeader(to.leader_id.map(node_of))
+            }
+            // It was in this leader's log; another leader may have it too, or not.
+            Ok(Err(RaftError::APIError(ClientWriteError::LogEntryDiscarded(_)))) => Tried::Unknown,
+            Ok(Err(RaftError::APIError(_))) => Tried::NotLeader(None),
+            Ok(Err(RaftError::Fatal(_))) => Tried::Unknown,
+        }
+    }
+
+    /// An index that a read of now must see applied; `None` if no leader confirmed one.
+    ///
+    /// At most one round is in flight: whoever comes while it runs waits for the next, which begins
+    /// after they came.
+    pub(crate) async fn read_index(self: &Arc<Self>) -> Option<u64> {
+        let (answer, result) = oneshot::channel();
+        let begin = {
+            let mut reads = self.reads.lock();
+            reads.waiting.push(answer);
+            !std::mem::replace(&mut reads.running, true)
+        };
+        if begin {
+            let group = self.clone();
+            drop(self.env.exec.spawn(async move { group.read_rounds().await }));
+        }
+        result.await.ok().flatten()
+    }
+
+    async fn read_rounds(self: Arc<Self>) {
+        loop {
+            let waiting = {
+                let mut reads = self.reads.lock();
+                let waiting = std::mem::take(&mut reads.waiting);
+                if waiting.is_empty() {
+                    reads.running = false;
+                    return;
+                }
+                waiting
+            };
+            let index = tokio::time::timeout(ASK_TIMEOUT, self.read_round()).await.ok().flatten();
+            for waiter in waiting {
+                let _ = waiter.send(index);
+            }
+        }
+    }
+
+    /// One round: this leader asks a quorum whether it still leads, or a follower asks the leader.
+    async fn read_round(&self) -> Option<u64> {
+        match self.leader_read_index().await {
+            Tried::Done(index) => Some(index),
+            Tried::NotLeader(Some(leader)) if leader != node_of(self.raft_id) => {
+                let head = encode_bytes(&GroupHead { group: self.id, stale: false });
+                let request = RpcRequest { method: READ_INDEX.id, head, body: Bytes::new() };
+                let response = self.rpc.call(leader, request, ASK_TIMEOUT).await.ok()?;
+                match decode::<Outcome>(&response.head, READ_INDEX.name) {
+                    Ok(Outcome::Done) => Some(u64::from_le_bytes(*response.body.first_chunk()?)),
+                    _ => None,
+                }
+            }
+            _ => None,
+        }
+    }
+
+    async fn leader_read_index(&self) -> Tried<u64> {
+        match self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await {
+            // I12: openraft answers only once an entry of the leader's own term is committed.
+            Ok(linearizer) => Tried::Done(linearizer.read_log_id().index()),
+            Err(RaftError::APIError(LinearizableReadError::ForwardToLeader(to))) => {
+                Tried::NotLeader(to.leader_id.map(node_of))
+            }
+            Err(RaftError::APIError(LinearizableReadError::QuorumNotEnough(_))) => Tried::Unknown,
+            Err(RaftError::Fatal(_)) => Tried::NoReplica,
+        }
+    }
+
+    /// Answers a query from this replica, behind `index`.
+    pub(crate) async fn query_at(&self, index: u64, query: Bytes) -> Result<Bytes, String> {
+        let mut applied = self.store.watch_applied();
+        applied.wait_for(|applied| *applied >= index).await.map_err(|error| error.to_string())?;
+        let store = self.store.clone();
+        self.env
+            .exec
+            .blocking(move || {
+                let snapshot = store.kv().snapshot()?;
+                store.machine().query(&*snapshot, &query)
+            })
+            .await
+            .map(Bytes::from)
+            .map_err(|error| error.to_string())
+    }
+}

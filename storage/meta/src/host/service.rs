@@ -1,0 +1,308 @@
+//! What other nodes call: messages of members, and commands and queries from anywhere.
+//!
+//! Raft messages are taken only from nodes with the role `meta`, only from the node whose
+//! incarnation they claim to speak for, and only for the incarnation that runs here (I15).
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nexusgrid_codec::id::GroupId;
+use nexusgrid_env::{Peer, RpcError, RpcRequest, RpcResponse, RpcService};
+use openraft::Snapshot;
+use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::group::{Group, Tried};
+use super::incoming::Incoming;
+use super::{Consistency, MetaHost, group_dir};
+use crate::limits::{COMMAND_BYTES_MAX, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SERVED_QUERY_TIMEOUT};
+use crate::raft::encode::{decode, encode_bytes};
+use crate::raft::types::{Envelope, MetaTypes, Vote, generation_of, node_of};
+use crate::raft::wire::{
+    APPEND, Answer, BeginBody, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN, JoinHead, METHODS, MetaMethod,
+    Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY, READ_INDEX, Route, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END,
+    TRANSFER_LEADER, VOTE,
+};
+
+/// The one service for all groups of a node.
+pub(crate) struct MetaService {
+    pub(crate) host: MetaHost,
+}
+
+fn refused(why: impl ToString) -> RpcError {
+    RpcError::Refused(why.to_string())
+}
+
+fn failed(why: impl ToString) -> RpcError {
+    RpcError::Failed(why.to_string())
+}
+
+fn head_only<T: Serialize>(value: &T) -> RpcResponse {
+    RpcResponse { head: encode_bytes(value), body: Bytes::new() }
+}
+
+fn outcome(outcome: Outcome, body: Bytes) -> RpcResponse {
+    RpcResponse { head: encode_bytes(&outcome), body }
+}
+
+/// What an incarnation answers that does not run here.
+type NotHere = Answer<()>;
+
+impl MetaService {
+    /// The replica a message is for, once its sender is believed.
+    async fn replica(&self, from: Peer, route: Route) -> Result<Result<Arc<Group>, NotHere>, RpcError> {
+        if node_of(route.from) != from.node {
+            return Err(refused("a message in the name of another node"));
+        }
+        if let Ok(group) = self.host.running(route.group) {
+            return Ok(if group.raft_id == route.to { Ok(group) } else { Err(Answer::Gone) });
+        }
+        if !self.host.inner.begun.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(Err(Answer::Stopped));
+        }
+        Ok(Err(Answer::Gone))
+    }
+
+    /// Hands a Raft message to the replica it is for.
+    async fn raft<Q, A, F>(
+        &self,
+        from: Peer,
+        method: MetaMethod,
+        request: RpcRequest,
+        handle: impl FnOnce(Arc<Group>, Q) -> F,
+    ) -> Result<RpcResponse, RpcError>
+    where
+        Q: DeserializeOwned,
+        A: Serialize,
+        F: Future<Output = Result<A, RpcError>>,
+    {
+        let route: Route = decode(&request.head, method.name).map_err(refused)?;
+        match self.replica(from, route).await? {
+            Err(not_here) => Ok(head_only(&not_here)),
+            Ok(group) => {
+                let message: Q = decode(&request.body, method.name).map_err(refused)?;
+                Ok(head_only(&Answer::Done(handle(group, message).await?)))
+            }
+        }
+    }
+
+    async fn begin(&self, group: Arc<Group>, body: BeginBody) -> Result<(), RpcError> {
+        let env = group.env.clone();
+        let dir = group_dir(&self.host.inner.dir, group.id).join(format!("recv-{}", group.store.next_number()));
+        let mut incoming = group.incoming.lock().await;
+        let before = incoming.take();
+        let begun = env
+            .exec
+            .blocking(move || {
+                if let Some(before) = before {
+                    before.discard()?;
+                }
+                Incoming::begin(env.disk.clone(), dir, body.transfer, body.files)
+            })
+            .await;
+        *incoming = Some(begun.map_err(failed)?);
+        Ok(())
+    }
+
+    async fn chunk(&self, from: Peer, request: RpcRequest) -> Result<RpcResponse, RpcError> {
+        let head: ChunkHead = decode(&request.head, SNAPSHOT_CHUNK.name).map_err(refused)?;
+        let group = match self.replica(from, head.route).await? {
+            Ok(group) => group,
+            Err(not_here) => return Ok(head_only(&not_here)),
+        };
+        let mut slot = group.incoming.lock().await;
+        let Some(mut incoming) = slot.take().filter(|incoming| incoming.transfer == head.transfer) else {
+            return Err(failed("no such transfer"));
+        };
+        let body = request.body;
+        let (incoming, taken) = group
+            .env
+            .exec
+            .blocking(move || {
+                let taken = incoming.chunk(head.file as usize, head.offset, head.crc, &body);
+                (incoming, taken)
+            })
+            .await;
+        *slot = Some(incoming);
+        taken.map_err(failed)?;
+        Ok(head_only(&Answer::Done(())))
+    }
+
+    async fn end(&self, group: Arc<Group>, body: EndBody) -> Result<openraft::raft::SnapshotResponse<MetaTypes>, RpcError> {
+        let mut incoming = {
+            let mut slot = group.incoming.lock().await;
+            match slot.take().filter(|incoming| incoming.transfer == body.transfer) {
+                Some(incoming) => incoming,
+                None => return Err(failed("no such transfer")),
+            }
+        };
+        let snapshot = group.env.exec.blocking(move || incoming.finish()).await.map_err(failed)?;
+        let snapshot = Snapshot { meta: body.meta, snapshot };
+        group.raft.install_full_snapshot(body.vote, snapshot).await.map_err(failed)
+    }
+
+    async fn invite(&self, group: GroupId, only_looking: bool) -> Result<RpcResponse, RpcError> {
+        if !self.host.inner.begun.load(std::sync::atomic::Ordering::Acquire) {
+            return Ok(head_only(&Answer::<Invited>::Stopped));
+        }
+        let nonce = self.host.inner.env.rng.u64();
+        let have = match self.host.identity(group).await {
+            Ok(identity) => identity.map_or(0, |identity| identity.raft_id),
+            Err(error) => return Err(failed(error)),
+        };
+        let running = self.host.running(group).is_ok();
+        if !only_looking {
+            self.host.inner.nonces.lock().insert(group, nonce);
+        }
+        Ok(head_only(&Answer::Done(Invited { nonce, have, running })))
+    }
+
+    async fn join(&self, head: JoinHead) -> Result<RpcResponse, RpcError> {
+        let _one = self.host.change_lock().await;
+        if self.host.inner.nonces.lock().get(&head.group) != Some(&head.nonce) {
+            return Err(refused("an invitation that is not open"));
+        }
+        if node_of(head.raft_id) != self.host.inner.node {
+            return Err(refused("an incarnation of another node"));
+        }
+        let have = self.host.identity(head.group).await.map_err(failed)?.map_or(0, |identity| identity.raft_id);
+        if have == head.raft_id && self.host.running(head.group).is_ok() {
+            return Ok(head_only(&Answer::Done(())));
+        }
+        if generation_of(head.raft_id) <= generation_of(have) {
+            return Err(refused("an incarnation that was there before"));
+        }
+        self.host.inner.nonces.lock().remove(&head.group);
+        self.host.begin_as(head.group, head.raft_id).await.map_err(failed)?;
+        Ok(head_only(&Answer::Done(())))
+    }
+
+    async fn read_index(&self, head: GroupHead) -> RpcResponse {
+        let Ok(group) = self.host.running(head.group) else { return outcome(Outcome::NoReplica, Bytes::new()) };
+        let view = *group.leader.borrow();
+        if !view.is_me {
+            return outcome(Outcome::NotLeader(view.leader), Bytes::new());
+        }
+        match group.read_index().await {
+            Some(index) => outcome(Outcome::Done, Bytes::copy_from_slice(&index.to_le_bytes())),
+            None => outcome(Outcome::NotLeader(None), Bytes::new()),
+        }
+    }
+
+    async fn propose(&self, head: ProposeHead, body: Bytes) -> Result<RpcResponse, RpcError> {
+        if body.len() > COMMAND_BYTES_MAX {
+            return Err(refused("the command is too large"));
+        }
+        let Ok(group) = self.host.running(head.group) else { return Ok(outcome(Outcome::NoReplica, Bytes::new())) };
+        let envelope = Envelope { request_id: head.request_id, body };
+        Ok(match group.propose(envelope, self.host.inner.options.attempt_timeout).await {
+            Tried::Done(reply) if reply.len() > REPLY_BYTES_MAX => return Err(failed("the reply is too large")),
+            Tried::Done(reply) => outcome(Outcome::Done, reply),
+            Tried::NotLeader(leader) => outcome(Outcome::NotLeader(leader), Bytes::new()),
+            Tried::NoReplica => outcome(Outcome::NoReplica, Bytes::new()),
+            Tried::Unknown => outcome(Outcome::Unknown, Bytes::new()),
+        })
+    }
+
+    async fn query(&self, head: GroupHead, query: Bytes) -> Result<RpcResponse, RpcError> {
+        if query.len() > QUERY_BYTES_MAX {
+            return Err(refused("the query is too large"));
+        }
+        let Ok(group) = self.host.running(head.group) else { return Ok(outcome(Outcome::NoReplica, Bytes::new())) };
+        let consistency = if head.stale { Consistency::Stale } else { Consistency::Linearizable };
+        let until = self.host.inner.env.clock.now().plus(SERVED_QUERY_TIMEOUT);
+        match self.host.query_here(&group, query, consistency, until).await {
+            Ok(Some(answer)) if answer.len() > REPLY_BYTES_MAX => Err(failed("the answer is too large")),
+            Ok(Some(answer)) => Ok(outcome(Outcome::Done, answer)),
+            Ok(None) => Ok(outcome(Outcome::NotLeader(group.leader.borrow().leader), Bytes::new())),
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// Whether a vote is of the node that sent it.
+fn own_vote(from: Peer, vote: &Vote) -> Result<(), RpcError> {
+    if node_of(vote.leader_id().node_id) == from.node {
+        Ok(())
+    } else {
+        Err(refused("a vote in the name of another node"))
+    }
+}
+
+#[async_trait]
+impl RpcService for MetaService {
+    async fn serve(&self, from: Peer, request: RpcRequest) -> Result<RpcResponse, RpcError> {
+        let method = METHODS.iter().find(|method| method.id == request.method).copied();
+        let method = method.ok_or_else(|| refused("unknown method"))?;
+        if method.members_only && !from.roles.meta {
+            return Err(refused("only nodes with the role meta may call this"));
+        }
+        if request.head.len() > method.head_bytes_max || request.body.len() > method.body_bytes_max {
+            // A single entry of the largest command is larger than a batch of small ones; the
+            // margin of the method covers it.
+            return Err(refused("too large"));
+        }
+        match method {
+            APPEND => {
+                self.raft(from, method, request, |group, message: AppendEntriesRequest<MetaTypes>| async move {
+                    own_vote(from, &message.vote)?;
+                    group.raft.append_entries(message).await.map_err(failed)
+                })
+                .await
+            }
+            VOTE => {
+                self.raft(from, method, request, |group, message: VoteRequest<MetaTypes>| async move {
+                    own_vote(from, &message.vote)?;
+                    group.raft.vote(message).await.map_err(failed)
+                })
+                .await
+            }
+            PRE_VOTE => {
+                self.raft(from, method, request, |group, message: VoteRequest<MetaTypes>| async move {
+                    own_vote(from, &message.vote)?;
+                    group.raft.pre_vote(message).await.map_err(failed)
+                })
+                .await
+            }
+            TRANSFER_LEADER => {
+                self.raft(from, method, request, |group, message: TransferLeaderRequest<MetaTypes>| async move {
+                    own_vote(from, message.from_leader())?;
+                    group.raft.handle_transfer_leader(message).await.map_err(failed)
+                })
+                .await
+            }
+            SNAPSHOT_BEGIN => self.raft(from, method, request, |group, body: BeginBody| self.begin(group, body)).await,
+            SNAPSHOT_CHUNK => self.chunk(from, request).await,
+            SNAPSHOT_END => {
+                self.raft(from, method, request, |group, body: EndBody| async move {
+                    own_vote(from, &body.vote)?;
+                    self.end(group, body).await
+                })
+                .await
+            }
+            INVITE => {
+                let head: GroupHead = decode(&request.head, method.name).map_err(refused)?;
+                self.invite(head.group, head.stale).await
+            }
+            JOIN => {
+                let head: JoinHead = decode(&request.head, method.name).map_err(refused)?;
+                self.join(head).await
+            }
+            READ_INDEX => {
+                let head: GroupHead = decode(&request.head, method.name).map_err(refused)?;
+                Ok(self.read_index(head).await)
+            }
+            PROPOSE => {
+                let head: ProposeHead = decode(&request.head, method.name).map_err(refused)?;
+                self.propose(head, request.body).await
+            }
+            QUERY => {
+                let head: GroupHead = decode(&request.head, method.name).map_err(refused)?;
+                self.query(head, request.body).await
+            }
+            _ => Err(refused("unknown method")),
+        }
+    }
+}
