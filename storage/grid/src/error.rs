@@ -35,6 +35,14 @@ pub enum GridError {
         /// Its number.
         number: u32,
     },
+    /// A part, not the last, is below the minimum.
+    #[error("part {number} has only {size} bytes")]
+    PartTooSmall {
+        /// Its number.
+        number: u32,
+        /// Its bytes.
+        size: u64,
+    },
     /// Parts are not in ascending order.
     #[error("parts are not in ascending order")]
     InvalidPartOrder,
@@ -51,6 +59,12 @@ pub enum GridError {
     #[error("too large: at most {limit}")]
     TooLarge {
         /// The limit that was passed.
+        limit: u64,
+    },
+    /// More user metadata than an object may have.
+    #[error("metadata too large: at most {limit} bytes")]
+    MetadataTooLarge {
+        /// The limit.
         limit: u64,
     },
     /// An argument is out of its bounds.

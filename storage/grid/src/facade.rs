@@ -1,27 +1,46 @@
-//! The façade: one method per operation of the floors above.
+//! The façade: one method per operation of the floors above. The work is in `objects`, `uploads`
+//! and `buckets`; here is what they share.
 
 use std::sync::Arc;
 
-use crate::api::{
-    BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
-    DeleteRequest, Finish, FinishParts, GetOutcome, ListPage, ListRequest, ListUploadsRequest,
-    ObjectInfo, PartCopyRequest, PartInfo, PartRequest, PartsPage, PutOutcome, PutRequest, ReadStream,
-    ResolvedRange, Tap, UploadId, UploadInfo, UploadsPage,
+use futures_util::stream;
+use futures_util::{StreamExt, TryStreamExt};
+use nexusgrid_codec::GroupId;
+use nexusgrid_meta::namespace::types::{
+    ContentId, ContentMap, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceQuery,
+    Object, Precondition as ConditionRow, RangeSpec,
 };
+use nexusgrid_meta::root::topology::{Bucket, Topology};
+
+use crate::api::{
+    ByteRange, ObjectInfo, Precondition, ReadStream, ResolvedRange, Tenant,
+};
+use crate::convert;
+use crate::core::{Core, internal};
 use crate::error::GridError;
+use crate::limits;
+use crate::meta_port::MetaError;
+use crate::pack::Packer;
+use crate::read::ContentRange;
+use crate::session::Pin;
 
 /// A node's door to the grid; cheap to clone. All calls may be made from any task; dropping a
 /// call's future abandons it: what was not acknowledged may or may not have happened.
 #[derive(Clone)]
 pub struct Grid {
-    inner: Arc<Inner>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) packer: Arc<Packer>,
 }
-
-struct Inner {}
 
 /// An object opened for reading: one version, pinned until this and all its streams are dropped.
 pub struct ObjectReader {
+    core: Arc<Core>,
     info: ObjectInfo,
+    group: GroupId,
+    content: ContentId,
+    map: ContentMap,
+    pin: Pin,
+    tenant: Tenant,
 }
 
 impl ObjectReader {
@@ -30,56 +49,209 @@ impl ObjectReader {
         &self.info
     }
 
-    /// A range of the bytes (all if `None`); nothing is fetched before the stream is polled.
+    /// Whose share of the byte budget reads take; until set, the bucket's name is a tenant.
+    #[must_use]
+    pub fn on_behalf_of(mut self, tenant: Tenant) -> ObjectReader {
+        self.tenant = tenant;
+        self
+    }
+
+    /// A range of the bytes (all if `None`). Nothing is fetched, and no memory reserved, before the
+    /// stream is polled; `SlowDown` can only be its first item.
     pub fn read(self, range: Option<ByteRange>) -> Result<(ResolvedRange, ReadStream), GridError> {
-        let _ = range;
-        todo!()
+        let size = self.info.size;
+        let range = match range {
+            Some(range) => range.resolve(size)?,
+            None => ResolvedRange { start: 0, end: size },
+        };
+        let ObjectReader { core, group, content, map, pin, tenant, .. } = self;
+        let wanted = ContentRange { group, content, range, map };
+        let open = async move { core.stream(&tenant, wanted, pin).await };
+        Ok((range, Box::pin(stream::once(open).try_flatten())))
     }
 }
 
 impl Grid {
-    /// Makes a bucket owned by `owner`.
-    pub async fn create_bucket(&self, name: &str, owner: &str) -> Result<BucketInfo, GridError> { let _ = (name, owner, &self.inner); todo!() }
-    /// A bucket, or `NoSuchBucket`.
-    pub async fn head_bucket(&self, name: &str) -> Result<BucketInfo, GridError> { let _ = name; todo!() }
-    /// All buckets, by name.
-    pub async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> { todo!() }
-    /// Removes an empty bucket.
-    pub async fn delete_bucket(&self, name: &str) -> Result<(), GridError> { let _ = name; todo!() }
+    pub(crate) fn new(core: Arc<Core>) -> Grid {
+        Grid { core, packer: Arc::default() }
+    }
 
-    /// Stores an object. `finish` runs after the last byte and before the commit; if it refuses,
-    /// nothing becomes visible.
-    pub async fn put(&self, request: PutRequest, body: BodyStream, finish: Finish) -> Result<PutOutcome, GridError> { let _ = (request, body, finish); todo!() }
-    /// An object without its bytes.
-    pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> { let _ = (bucket, key); todo!() }
+    /// The map as this node has it: nodes, drives, placement groups, buckets. For status displays.
+    pub fn topology(&self) -> Arc<Topology> {
+        self.core.map.current()
+    }
+
+    /// Bytes of the body budget that nobody holds, and all of it. For metrics.
+    pub fn budget_bytes(&self) -> (u64, u64) {
+        (self.core.budget.free_bytes(), self.core.budget.capacity_bytes())
+    }
+
+    /// Seals a small secret under the master key, bound to `name` (an access key's id).
+    pub fn seal_secret(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError> {
+        self.core.keys.seal_secret(name, secret)
+    }
+
+    /// The inverse of [`Grid::seal_secret`].
+    pub fn open_secret(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError> {
+        self.core.keys.open_secret(name, sealed)
+    }
+
+    /// A bucket and a checked key.
+    pub(crate) async fn place(&self, bucket: &str, key: &str) -> Result<Bucket, GridError> {
+        if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
+            return Err(GridError::KeyTooLong);
+        }
+        self.core.map.bucket(bucket).await
+    }
+
+    /// The current object, if there is one.
+    pub(crate) async fn find(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+    ) -> Result<Option<Object>, GridError> {
+        let query = NamespaceQuery::Head { bucket: bucket.id, key: key.as_bytes().to_vec() };
+        match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::Object(object)) => Ok(Some(*object)),
+            Ok(_) => Err(internal("answer to a head query")),
+            Err(MetaError::Namespace(NamespaceError::NoSuchKey)) => Ok(None),
+            Err(error) => Err(self.explain(bucket, error).await),
+        }
+    }
+
+    /// Checks conditions early and gives the one to check in the commit.
+    pub(crate) async fn condition(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        conditions: &Precondition,
+    ) -> Result<ConditionRow, GridError> {
+        if *conditions == Precondition::default() {
+            return Ok(ConditionRow::None);
+        }
+        let current = self.find(bucket, key).await?;
+        let etag = current.as_ref().map(|object| object.meta.etag.as_str());
+        if !convert::satisfies(conditions, etag) {
+            let absent = etag.is_none() && conditions.if_match.is_some();
+            return Err(if absent { GridError::NoSuchKey } else { GridError::PreconditionFailed });
+        }
+        Ok(convert::condition_row(conditions, etag))
+    }
+
+    /// A refusal as the caller should hear it. A bucket that root has and its group has not was
+    /// made by someone who died in between: the group learns of it now, the caller tries again.
+    pub(crate) async fn explain(&self, bucket: &Bucket, error: MetaError) -> GridError {
+        if error != MetaError::Namespace(NamespaceError::NoSuchBucket) {
+            return error.into();
+        }
+        let map = match self.core.map.refresh().await {
+            Ok(map) => map,
+            Err(error) => return error.into(),
+        };
+        if map.bucket(&bucket.name).is_none_or(|now| now.id != bucket.id) {
+            return GridError::NoSuchBucket;
+        }
+        match self.init_bucket(bucket).await {
+            Ok(()) => GridError::Conflict,
+            Err(error) => error,
+        }
+    }
+
+    /// Makes a bucket known to its group; fine if it is.
+    pub(crate) async fn init_bucket(&self, bucket: &Bucket) -> Result<(), GridError> {
+        let quota_bytes = bucket.settings.quota_bytes;
+        let command = NamespaceCommand::InitBucket { bucket: bucket.id, quota_bytes };
+        self.core.meta.command(bucket.group, &command).await?;
+        Ok(())
+    }
+
     /// Opens an object for reading.
-    pub async fn open(&self, bucket: &str, key: &str) -> Result<ObjectReader, GridError> { let _ = (bucket, key); todo!() }
-    /// [`Grid::open`] and [`ObjectReader::read`] in one.
-    pub async fn get(&self, bucket: &str, key: &str, range: Option<ByteRange>) -> Result<GetOutcome, GridError> { let _ = (bucket, key, range); todo!() }
-    /// Removes an object; fine if there is none.
-    pub async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> { let _ = request; todo!() }
-    /// Removes many objects of a bucket; one result per key, in order.
-    pub async fn delete_many(&self, bucket: &str, keys: &[String]) -> Result<Vec<Result<(), GridError>>, GridError> { let _ = (bucket, keys); todo!() }
-    /// Copies an object: links its content within a metadata group, moves bytes across groups.
-    /// The ETag and checksums stay the source's.
-    pub async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> { let _ = request; todo!() }
-    /// A page of objects.
-    pub async fn list(&self, request: ListRequest) -> Result<ListPage, GridError> { let _ = request; todo!() }
+    pub async fn open(&self, bucket: &str, key: &str) -> Result<ObjectReader, GridError> {
+        let place = self.place(bucket, key).await?;
+        // Before the query: what it names is kept from now on.
+        let pin = self.core.sessions.pin(place.group);
+        let query = NamespaceQuery::Get {
+            bucket: place.id,
+            key: key.as_bytes().to_vec(),
+            range: RangeSpec::Full,
+        };
+        let got = match self.core.meta.ask(place.group, &query).await {
+            Ok(NamespaceAnswer::Get(got)) => got,
+            Ok(_) => return Err(internal("answer to a get query")),
+            Err(error) => return Err(self.explain(&place, error).await),
+        };
+        let part_sizes = self.part_sizes(&place, key, &got.object).await?;
+        Ok(ObjectReader {
+            core: Arc::clone(&self.core),
+            info: convert::object_info(key, &got.object, part_sizes),
+            group: place.group,
+            content: got.object.content,
+            map: got.map,
+            pin,
+            tenant: Tenant(format!("bucket {bucket}")),
+        })
+    }
 
-    /// Opens an upload.
-    pub async fn create_upload(&self, request: CreateUploadRequest) -> Result<UploadInfo, GridError> { let _ = request; todo!() }
-    /// An open upload, or `NoSuchUpload`.
-    pub async fn head_upload(&self, bucket: &str, key: &str, upload: &UploadId) -> Result<UploadInfo, GridError> { let _ = (bucket, key, upload); todo!() }
-    /// Stores a part.
-    pub async fn upload_part(&self, request: PartRequest, body: BodyStream, finish: Finish) -> Result<PartInfo, GridError> { let _ = (request, body, finish); todo!() }
-    /// Stores a range of an object as a part; `tap` sees all bytes before `finish` runs.
-    pub async fn upload_part_copy(&self, request: PartCopyRequest, tap: Tap, finish: Finish) -> Result<PartInfo, GridError> { let _ = (request, tap, finish); todo!() }
-    /// Makes the object; `seal` sees the chosen parts as stored.
-    pub async fn complete_upload(&self, request: CompleteUploadRequest, seal: FinishParts) -> Result<PutOutcome, GridError> { let _ = (request, seal); todo!() }
-    /// Drops an upload and its parts.
-    pub async fn abort_upload(&self, bucket: &str, key: &str, upload: &UploadId) -> Result<(), GridError> { let _ = (bucket, key, upload); todo!() }
-    /// A page of open uploads.
-    pub async fn list_uploads(&self, request: ListUploadsRequest) -> Result<UploadsPage, GridError> { let _ = request; todo!() }
-    /// A page of an upload's parts, from the one after `after`.
-    pub async fn list_parts(&self, bucket: &str, key: &str, upload: &UploadId, after: Option<u32>, max: u32) -> Result<PartsPage, GridError> { let _ = (bucket, key, upload, after, max); todo!() }
+    /// Sizes of the parts of an object that an upload made.
+    ///
+    /// Uploads have parts of one size but for the last, as a rule: then a few questions suffice.
+    pub(crate) async fn part_sizes(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        object: &Object,
+    ) -> Result<Vec<u64>, GridError> {
+        let count = object.parts;
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        if count == 1 {
+            return Ok(vec![object.size]);
+        }
+        let (_, first) = self.part_range(bucket, key, object, 1).await?;
+        let is_at = |number: u16, start: u64| start == u64::from(number - 1) * first;
+        let probes: Vec<u16> = [2, count / 3, count / 2, 2 * (count / 3), count - 1, count]
+            .into_iter()
+            .filter(|number| (2..=count).contains(number))
+            .collect();
+        let mut uniform = count > limits::PARTS_ASKED_ONE_BY_ONE;
+        for number in probes {
+            if uniform {
+                uniform = is_at(number, self.part_range(bucket, key, object, number).await?.0);
+            }
+        }
+        if uniform {
+            let last = object.size.saturating_sub(u64::from(count - 1) * first);
+            let mut sizes = vec![first; usize::from(count)];
+            if let Some(size) = sizes.last_mut() {
+                *size = last;
+            }
+            return Ok(sizes);
+        }
+        let ask = |number| async move {
+            Ok::<_, GridError>(self.part_range(bucket, key, object, number).await?.1)
+        };
+        stream::iter(1..=count).map(ask).buffered(limits::PART_QUERIES_AT_ONCE).try_collect().await
+    }
+
+    async fn part_range(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        object: &Object,
+        number: u16,
+    ) -> Result<(u64, u64), GridError> {
+        let query = NamespaceQuery::Get {
+            bucket: bucket.id,
+            key: key.as_bytes().to_vec(),
+            range: RangeSpec::Part(number),
+        };
+        match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::Get(got)) if got.object.content == object.content => {
+                Ok((got.offset, got.len))
+            }
+            Ok(_) => Err(GridError::Conflict),
+            Err(error) => Err(self.explain(bucket, error).await),
+        }
+    }
 }

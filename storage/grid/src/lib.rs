@@ -1,11 +1,47 @@
 //! The grid: objects in, objects out. Moves data; decides nothing that must survive (`meta` does).
 //!
-//! [`Grid`] is the façade that the gateway uses. Below it, `node` assembles one node's parts.
+//! [`Grid`] is the façade that the gateway uses. Below it, [`node`] assembles one node's parts.
+//!
+//! ```text
+//!   facade ── objects, uploads, buckets          what the floors above call
+//!     │
+//!     ├─ write ─ body, budget, stripe            large bodies into blocks, blocks onto drives
+//!     ├─ pack                                    small contents, many per block and commit
+//!     ├─ read ─ fetch, hedge                     ranges out of frames, rebuilt where needed
+//!     ├─ session, keys, map                      leases, the key ring, the node's copy of the map
+//!     └─ shard (service, client, wire)           drives for other nodes
+//!   node ── keeper, placement, refill            standing duties
+//! ```
 
 pub mod api;
+mod body;
+pub mod budget;
+mod buckets;
+mod convert;
+mod core;
 pub mod error;
 mod facade;
+mod keeper;
+mod keys;
+pub mod limits;
+pub mod liveness;
+mod map;
+pub mod meta_port;
+pub mod node;
+mod objects;
+mod pack;
+pub mod placement;
+mod read;
+mod refill;
+pub mod session;
+pub mod shard;
+mod stripe;
+mod uploads;
+mod write;
 
 pub use api::*;
+pub use crate::core::GridOptions;
 pub use error::GridError;
 pub use facade::{Grid, ObjectReader};
+pub use liveness::{Liveness, NodeHint};
+pub use meta_port::{CommandId, MetaOptions, MetaPort, PortError};

@@ -1,0 +1,285 @@
+//! Between this crate's public types and the rows of the metadata.
+
+use nexusgrid_env::UnixMillis;
+use nexusgrid_meta::namespace::types as row;
+use nexusgrid_meta::root::topology::Bucket;
+
+use crate::api;
+use crate::error::GridError;
+use crate::limits;
+
+pub(crate) fn bucket_info(bucket: &Bucket) -> api::BucketInfo {
+    api::BucketInfo {
+        name: bucket.name.clone(),
+        created: UnixMillis(bucket.created_ms),
+        owner: bucket.owner.clone(),
+    }
+}
+
+fn algorithm_row(algorithm: api::ChecksumAlgorithm) -> row::ChecksumAlgorithm {
+    match algorithm {
+        api::ChecksumAlgorithm::Crc32 => row::ChecksumAlgorithm::Crc32,
+        api::ChecksumAlgorithm::Crc32c => row::ChecksumAlgorithm::Crc32c,
+        api::ChecksumAlgorithm::Crc64Nvme => row::ChecksumAlgorithm::Crc64Nvme,
+        api::ChecksumAlgorithm::Sha1 => row::ChecksumAlgorithm::Sha1,
+        api::ChecksumAlgorithm::Sha256 => row::ChecksumAlgorithm::Sha256,
+    }
+}
+
+fn algorithm(algorithm: row::ChecksumAlgorithm) -> api::ChecksumAlgorithm {
+    match algorithm {
+        row::ChecksumAlgorithm::Crc32 => api::ChecksumAlgorithm::Crc32,
+        row::ChecksumAlgorithm::Crc32c => api::ChecksumAlgorithm::Crc32c,
+        row::ChecksumAlgorithm::Crc64Nvme => api::ChecksumAlgorithm::Crc64Nvme,
+        row::ChecksumAlgorithm::Sha1 => api::ChecksumAlgorithm::Sha1,
+        row::ChecksumAlgorithm::Sha256 => api::ChecksumAlgorithm::Sha256,
+    }
+}
+
+fn kind_row(kind: api::ChecksumKind) -> row::ChecksumKind {
+    match kind {
+        api::ChecksumKind::FullObject => row::ChecksumKind::FullObject,
+        api::ChecksumKind::Composite => row::ChecksumKind::Composite,
+    }
+}
+
+fn kind(kind: row::ChecksumKind) -> api::ChecksumKind {
+    match kind {
+        row::ChecksumKind::FullObject => api::ChecksumKind::FullObject,
+        row::ChecksumKind::Composite => api::ChecksumKind::Composite,
+    }
+}
+
+pub(crate) fn checksum_choice_row(
+    choice: Option<(api::ChecksumAlgorithm, api::ChecksumKind)>,
+) -> Option<(row::ChecksumAlgorithm, row::ChecksumKind)> {
+    choice.map(|(algorithm, kind)| (algorithm_row(algorithm), kind_row(kind)))
+}
+
+pub(crate) fn checksum_rows(checksums: &api::Checksums) -> Vec<row::Checksum> {
+    let convert = |(algorithm, checksum): (&api::ChecksumAlgorithm, &api::Checksum)| row::Checksum {
+        algorithm: algorithm_row(*algorithm),
+        kind: kind_row(checksum.kind),
+        value: checksum.value.clone(),
+    };
+    checksums.iter().map(convert).collect()
+}
+
+pub(crate) fn checksums(rows: &[row::Checksum]) -> api::Checksums {
+    let convert = |row: &row::Checksum| {
+        let checksum = api::Checksum { kind: kind(row.kind), value: row.value.clone() };
+        (algorithm(row.algorithm), checksum)
+    };
+    rows.iter().map(convert).collect()
+}
+
+/// The row of what a client says about an object; refuses too much of it.
+pub(crate) fn meta_row(
+    meta: &api::ObjectMeta,
+    seal: &api::ObjectSeal,
+) -> Result<row::ObjectMeta, GridError> {
+    let user_bytes: usize = meta.user.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if user_bytes > limits::USER_METADATA_BYTES_MAX {
+        return Err(GridError::MetadataTooLarge { limit: limits::USER_METADATA_BYTES_MAX as u64 });
+    }
+    Ok(row::ObjectMeta {
+        etag: seal.etag.clone(),
+        headers: row::ContentHeaders {
+            content_type: meta.content_type.clone(),
+            cache_control: meta.cache_control.clone(),
+            content_disposition: meta.content_disposition.clone(),
+            content_encoding: meta.content_encoding.clone(),
+            content_language: meta.content_language.clone(),
+            expires: meta.expires.clone(),
+            website_redirect: meta.website_redirect.clone(),
+        },
+        user_metadata: meta.user.iter().map(|(n, v)| (n.clone(), v.clone())).collect(),
+        checksums: checksum_rows(&seal.checksums),
+        storage_class: match meta.storage_class.as_deref() {
+            None | Some("STANDARD") => row::StorageClass::Standard,
+            Some("REDUCED_REDUNDANCY") => row::StorageClass::ReducedRedundancy,
+            Some(other) => row::StorageClass::Named(other.to_owned()),
+        },
+    })
+}
+
+fn storage_class(class: &row::StorageClass) -> Option<String> {
+    match class {
+        row::StorageClass::Standard => None,
+        row::StorageClass::ReducedRedundancy => Some("REDUCED_REDUNDANCY".to_owned()),
+        row::StorageClass::Named(name) => Some(name.clone()),
+    }
+}
+
+pub(crate) fn meta(row: &row::ObjectMeta) -> api::ObjectMeta {
+    api::ObjectMeta {
+        user: row.user_metadata.iter().cloned().collect(),
+        content_type: row.headers.content_type.clone(),
+        cache_control: row.headers.cache_control.clone(),
+        content_disposition: row.headers.content_disposition.clone(),
+        content_encoding: row.headers.content_encoding.clone(),
+        content_language: row.headers.content_language.clone(),
+        expires: row.headers.expires.clone(),
+        storage_class: storage_class(&row.storage_class),
+        website_redirect: row.headers.website_redirect.clone(),
+    }
+}
+
+pub(crate) fn object_info(key: &str, object: &row::Object, part_sizes: Vec<u64>) -> api::ObjectInfo {
+    api::ObjectInfo {
+        key: key.to_owned(),
+        size: object.size,
+        etag: object.meta.etag.clone(),
+        checksums: checksums(&object.meta.checksums),
+        last_modified: UnixMillis(object.modified_ms),
+        version: api::VersionTag(object.sequence),
+        meta: meta(&object.meta),
+        part_sizes,
+    }
+}
+
+pub(crate) fn object_summary(key: &[u8], object: &row::Object) -> api::ObjectSummary {
+    api::ObjectSummary {
+        key: text(key),
+        size: object.size,
+        etag: object.meta.etag.clone(),
+        last_modified: UnixMillis(object.modified_ms),
+        storage_class: storage_class(&object.meta.storage_class),
+        checksum_algorithms: object
+            .meta
+            .checksums
+            .iter()
+            .map(|checksum| algorithm(checksum.algorithm))
+            .collect(),
+    }
+}
+
+pub(crate) fn put_outcome(done: &row::PutDone, checksums: api::Checksums) -> api::PutOutcome {
+    api::PutOutcome {
+        etag: done.etag.clone(),
+        checksums,
+        size: done.size,
+        version: api::VersionTag(done.sequence),
+        last_modified: UnixMillis(done.modified_ms),
+    }
+}
+
+pub(crate) fn outcome_of(object: &row::Object) -> api::PutOutcome {
+    api::PutOutcome {
+        etag: object.meta.etag.clone(),
+        checksums: checksums(&object.meta.checksums),
+        size: object.size,
+        version: api::VersionTag(object.sequence),
+        last_modified: UnixMillis(object.modified_ms),
+    }
+}
+
+pub(crate) fn part_info(part: &row::PartInfo) -> api::PartInfo {
+    api::PartInfo {
+        number: u32::from(part.number),
+        etag: part.etag.clone(),
+        size: part.size,
+        checksums: checksums(&part.checksums),
+        last_modified: UnixMillis(part.modified_ms),
+    }
+}
+
+pub(crate) fn upload_info(
+    key: &str,
+    id: row::UploadId,
+    upload: &row::UploadInfo,
+) -> api::UploadInfo {
+    api::UploadInfo {
+        key: key.to_owned(),
+        upload: api::UploadId(id.to_string()),
+        initiated: UnixMillis(upload.created_ms),
+        owner: upload.owner.clone(),
+        meta: meta(&upload.meta),
+        checksum: upload.checksum.map(|(a, k)| (algorithm(a), kind(k))),
+    }
+}
+
+/// Keys enter as UTF-8, so they leave as such.
+pub(crate) fn text(key: &[u8]) -> String {
+    String::from_utf8_lossy(key).into_owned()
+}
+
+/// Whether `after` is a folded prefix of a listing: it ends with the first delimiter behind the
+/// listing's prefix. Keys that a listing with this delimiter returns never do.
+pub(crate) fn is_folded(after: &str, prefix: &str, delimiter: Option<&str>) -> bool {
+    let Some(delimiter) = delimiter.filter(|delimiter| !delimiter.is_empty()) else {
+        return false;
+    };
+    let Some(rest) = after.strip_prefix(prefix) else { return false };
+    rest.find(delimiter).is_some_and(|at| at + delimiter.len() == rest.len())
+}
+
+/// Whether an object satisfies conditions.
+pub(crate) fn satisfies(conditions: &api::Precondition, etag: Option<&str>) -> bool {
+    let matches = |wanted: &api::EtagMatch| match (wanted, etag) {
+        (_, None) => false,
+        (api::EtagMatch::Any, Some(_)) => true,
+        (api::EtagMatch::OneOf(tags), Some(etag)) => tags.iter().any(|tag| tag == etag),
+    };
+    conditions.if_match.as_ref().is_none_or(matches)
+        && !conditions.if_none_match.as_ref().is_some_and(matches)
+}
+
+/// The condition to check in the commit, given that `etag` satisfied all of them a moment ago.
+pub(crate) fn condition_row(
+    conditions: &api::Precondition,
+    etag: Option<&str>,
+) -> row::Precondition {
+    match (&conditions.if_match, &conditions.if_none_match, etag) {
+        (None, None, _) => row::Precondition::None,
+        (Some(api::EtagMatch::Any), None, _) => row::Precondition::Present,
+        (None, Some(api::EtagMatch::Any), _) => row::Precondition::Absent,
+        (None, Some(api::EtagMatch::OneOf(tags)), _) if tags.len() == 1 => {
+            row::Precondition::EtagIsNot(tags.concat())
+        }
+        // What was seen satisfies; so does the same thing again.
+        (_, _, Some(etag)) => row::Precondition::EtagIs(etag.to_owned()),
+        (_, _, None) => row::Precondition::Absent,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{EtagMatch, Precondition};
+
+    #[test]
+    fn folded_prefixes_are_told_from_keys() {
+        assert!(is_folded("a/", "", Some("/")));
+        assert!(is_folded("p/a/", "p/", Some("/")));
+        assert!(!is_folded("p/a", "p/", Some("/")));
+        assert!(!is_folded("p/", "p/", Some("/")));
+        assert!(!is_folded("a/b/", "", Some("/")));
+        assert!(!is_folded("a/", "", None));
+        assert!(is_folded("xab", "x", Some("ab")));
+        assert!(!is_folded("zab", "x", Some("ab")));
+    }
+
+    #[test]
+    fn conditions() {
+        let one = |tag: &str| Some(EtagMatch::OneOf(vec![tag.to_owned()]));
+        let case = |if_match, if_none_match, etag: Option<&str>, holds: bool, row| {
+            let conditions = Precondition { if_match, if_none_match };
+            assert_eq!(satisfies(&conditions, etag), holds, "{conditions:?} {etag:?}");
+            if holds {
+                assert_eq!(condition_row(&conditions, etag), row);
+            }
+        };
+        use row::Precondition as Row;
+        case(None, None, None, true, Row::None);
+        case(None, Some(EtagMatch::Any), None, true, Row::Absent);
+        case(None, Some(EtagMatch::Any), Some("a"), false, Row::None);
+        case(Some(EtagMatch::Any), None, Some("a"), true, Row::Present);
+        case(Some(EtagMatch::Any), None, None, false, Row::None);
+        case(one("a"), None, Some("a"), true, Row::EtagIs("a".to_owned()));
+        case(one("a"), None, Some("b"), false, Row::None);
+        case(None, one("a"), Some("b"), true, Row::EtagIsNot("a".to_owned()));
+        case(None, one("a"), Some("a"), false, Row::None);
+        case(one("a"), one("b"), Some("a"), true, Row::EtagIs("a".to_owned()));
+    }
+}

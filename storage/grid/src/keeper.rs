@@ -1,0 +1,83 @@
+//! Standing duties: every node reports whom it sees; the root group's leader draws placement groups.
+//!
+//! Neither decides: reports count in the root group (two reporters from two hosts), and drawings
+//! are checked by it (I11).
+
+use std::sync::Arc;
+
+use nexusgrid_meta::root::topology::Liveness as NodeLiveness;
+use nexusgrid_meta::root::types::{NodeState, RootCommand, Sighting};
+
+use crate::core::Core;
+use crate::error::GridError;
+use crate::liveness::{Liveness, NodeHint};
+use crate::meta_port::ROOT;
+use crate::placement::{self, PlacementStep};
+
+/// Runs until the agent stops.
+pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>) {
+    loop {
+        core.env.clock.sleep(core.options.keeper_every).await;
+        if let Err(error) = report(&core, liveness.as_ref()).await {
+            tracing::debug!(%error, "reporting sightings");
+        }
+        if core.meta.leads(ROOT)
+            && let Err(error) = keep(&core, liveness.as_ref()).await
+        {
+            tracing::debug!(%error, "keeping placement groups");
+        }
+    }
+}
+
+/// Tells the root group where membership differs from its map.
+async fn report(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridError> {
+    let map = core.map.current();
+    let mut sightings = Vec::new();
+    for node in map.nodes.values() {
+        if matches!(node.state, NodeState::Removed | NodeState::Joining) {
+            continue;
+        }
+        let hint = if node.id == core.node { NodeHint::Alive } else { liveness.state(node.id) };
+        match (hint, node.liveness) {
+            (NodeHint::Dead, NodeLiveness::Up) => sightings.push((node.id, Sighting::Down)),
+            (NodeHint::Alive, NodeLiveness::Down | NodeLiveness::Asleep) => {
+                sightings.push((node.id, Sighting::Up));
+            }
+            _ => {}
+        }
+    }
+    if sightings.is_empty() {
+        return Ok(());
+    }
+    let now_ms = core.meta.now_ms();
+    let command = RootCommand::Report { reporter: core.node, sightings, now_ms };
+    core.meta.root_command(&command).await?;
+    Ok(())
+}
+
+/// One round of the root leader: brings joined nodes in, and the placement groups to the rules.
+async fn keep(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridError> {
+    let mut map = core.map.refresh().await?;
+    let now_ms = core.meta.now_ms();
+    let mut joined = false;
+    for node in map.nodes.values().filter(|node| node.state == NodeState::Joining) {
+        if node.id == core.node || liveness.state(node.id) == NodeHint::Alive {
+            let command =
+                RootCommand::SetNodeState { node: node.id, state: NodeState::Active, now_ms };
+            core.meta.root_command(&command).await?;
+            joined = true;
+        }
+    }
+    if joined {
+        map = core.map.refresh().await?;
+    }
+    for step in placement::plan(&map, &core.options.placement) {
+        let command = match step {
+            PlacementStep::Create(new) => RootCommand::CreatePg(new),
+            PlacementStep::Close(pg) => RootCommand::ClosePg { pg },
+        };
+        // The first refusal ends the round: the map has moved, the next round plans anew.
+        core.meta.root_command(&command).await?;
+    }
+    Ok(())
+}

@@ -1,0 +1,89 @@
+//! Every bound of this crate, by name. Sizes in bytes.
+
+use std::time::Duration;
+
+/// Largest block of plaintext.
+pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+/// Contents up to this length stand in the metadata itself.
+pub const INLINE_BYTES_MAX: usize = 4 << 10;
+/// Contents up to this length are packed with others into one block.
+pub const PACKED_BYTES_MAX: usize = 512 << 10;
+/// A pack is flushed at this size although the flush before it still runs.
+pub const PACK_BYTES_MAX: usize = 4 << 20;
+/// Contents in one pack: bounds the commit command.
+pub const PACK_CONTENTS_MAX: usize = 128;
+/// Buckets whose packs are open at once in a process; more wait.
+pub const PACK_FLUSHES_PER_BUCKET_MAX: usize = 2;
+/// Bytes of bodies, parity included, that a process holds at once.
+pub const BUDGET_BYTES: u64 = 96 << 20;
+/// Waiters of one tenant in the queue for the budget; more are told to slow down at once.
+pub const BUDGET_WAITERS_PER_TENANT_MAX: usize = 4096;
+/// How long a request waits for its share of the budget.
+pub const BUDGET_WAIT: Duration = Duration::from_secs(10);
+/// Blocks that one request encodes and sends at once.
+pub const WRITE_BLOCKS_IN_FLIGHT: usize = 2;
+/// Blocks that a process seals and codes at once.
+pub const BLOCKS_CODED_AT_ONCE: usize = 2;
+/// Pieces that one reader fetches ahead of its consumer.
+pub const READ_PIECES_AHEAD: usize = 2;
+/// Plaintext fetched and verified in one piece by a reader.
+pub const READ_PIECE_BYTES: u64 = 2 << 20;
+/// Largest object.
+pub const OBJECT_BYTES_MAX: u64 = 5 << 40;
+/// Largest part of an upload, and largest object stored in one request.
+pub const PART_BYTES_MAX: u64 = 5 << 30;
+/// Smallest part that is not the last.
+pub const PART_BYTES_MIN: u64 = 5 << 20;
+/// Highest part number.
+pub const PART_NUMBER_MAX: u32 = 10_000;
+/// Longest key.
+pub const KEY_BYTES_MAX: usize = 1024;
+/// User metadata, names and values together.
+pub const USER_METADATA_BYTES_MAX: usize = 2048;
+/// A source that gave nothing for so long is rather away than slow: others are asked whatever the
+/// budget of extra reads says.
+pub const READ_PATIENCE: Duration = Duration::from_secs(1);
+/// Keys and folded prefixes in one page of a listing.
+pub const LIST_PAGE_MAX: u32 = 1000;
+/// Keys in one multi-delete.
+pub const DELETE_KEYS_MAX: usize = 1000;
+/// How long a writer waits for drives of nodes that membership holds alive.
+pub const WAIT_ALIVE: Duration = Duration::from_secs(2);
+/// How long a writer waits for drives of suspected nodes.
+pub const WAIT_SUSPECT: Duration = Duration::from_millis(250);
+/// Longest time one shard RPC may take, so that a straggler can still be counted by refill.
+pub const SHARD_RPC_DEADLINE: Duration = Duration::from_secs(10);
+/// Placement groups that a write tries before it says Unavailable.
+pub const WRITE_PGS_TRIED_MAX: usize = 4;
+/// Times that a block is put again because its placement group's epoch moved.
+pub const EPOCH_RETRIES_MAX: usize = 4;
+/// Tries of a writer to bring a missing shard to its drive after the commit.
+pub const REFILL_TRIES: usize = 3;
+/// Pause before each of them.
+pub const REFILL_PAUSE: Duration = Duration::from_millis(500);
+/// Extra shard reads, as a share of all reads, that hedging may cause.
+pub const HEDGE_SHARE: f64 = 0.05;
+/// Shortest delay before a read is hedged.
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(20);
+/// Longest delay before a read is hedged, and the delay before enough reads were measured.
+pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(500);
+/// Read latencies kept to find the delay.
+pub const HEDGE_SAMPLES: usize = 256;
+/// Holes one round of a refill worker takes from a group's repair queue.
+pub const REFILL_BATCH: u32 = 64;
+/// Bad shards a reader remembers to report; more are found again by the next reader.
+pub const REPORT_QUEUE_MAX: usize = 1024;
+/// Encoded arguments of a shard RPC (a shard header carries a crc per frame).
+pub const SHARD_HEAD_BYTES_MAX: usize = 512 << 10;
+/// Body of a shard RPC: a whole 8 MiB block (one copy) with its frame tags.
+pub const SHARD_BODY_BYTES_MAX: usize = 9 << 20;
+/// Content keys kept unwrapped per process.
+pub const BUCKET_KEYS_CACHED_MAX: usize = 1024;
+/// Shards in one stat call.
+pub const STAT_SHARDS_MAX: usize = 256;
+/// Shards in one page of a drive's list.
+pub const LIST_SHARDS_MAX: usize = 2048;
+/// Objects of up to so many parts: the size of each part is asked for.
+pub const PARTS_ASKED_ONE_BY_ONE: u16 = 16;
+/// Questions for part sizes at once.
+pub const PART_QUERIES_AT_ONCE: usize = 16;

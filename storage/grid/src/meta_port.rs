@@ -1,0 +1,247 @@
+//! The grid's side of the metadata: typed commands and queries, repeated under one request id until
+//! their outcome is known.
+//!
+//! [`MetaPort`] is the seam: `meta`'s host in the product and in simulation.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use nexusgrid_codec::GroupId;
+use nexusgrid_env::Env;
+use nexusgrid_meta::namespace::types::{
+    NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery,
+};
+use nexusgrid_meta::namespace::types as namespace;
+use nexusgrid_meta::root::types as root;
+use nexusgrid_meta::root::types::{RootAnswer, RootCommand, RootError, RootOk, RootQuery};
+
+use crate::error::GridError;
+
+/// The root group.
+pub(crate) const ROOT: GroupId = GroupId(0);
+
+/// Names a command, so that repeating it is safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CommandId(pub [u8; 16]);
+
+/// Why a group gave no reply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PortError {
+    /// Certainly not done: no leader, no quorum, or too busy. May be repeated.
+    #[error("metadata group unavailable: {0}")]
+    Unavailable(String),
+    /// May or may not have been done: repeat with the same id.
+    #[error("outcome unknown: {0}")]
+    Unknown(String),
+    /// Refused for good: too large, not permitted, or no such group.
+    #[error("refused: {0}")]
+    Refused(String),
+}
+
+/// Raft groups, wherever they are.
+#[async_trait]
+pub trait MetaPort: Send + Sync + 'static {
+    /// Has `group` decide on `command`; gives its encoded reply.
+    async fn propose(
+        &self,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<Vec<u8>, PortError>;
+    /// Asks `group`; linearizable (I12). Gives its encoded reply.
+    async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, PortError>;
+    /// Whether this node leads `group` as far as it knows. A hint: it decides who works, not who
+    /// is right.
+    fn leads(&self, group: GroupId) -> bool;
+}
+
+/// Why a command or query gave no success.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum MetaError {
+    /// The metadata group refused.
+    #[error(transparent)]
+    Namespace(#[from] NamespaceError),
+    /// The root group refused.
+    #[error(transparent)]
+    Root(#[from] RootError),
+    /// No reply.
+    #[error(transparent)]
+    Port(#[from] PortError),
+    /// A reply that does not decode or does not fit the request.
+    #[error("unexpected reply: {0}")]
+    Reply(&'static str),
+}
+
+impl From<MetaError> for GridError {
+    fn from(error: MetaError) -> GridError {
+        match error {
+            MetaError::Namespace(error) => namespace_error(error),
+            MetaError::Root(error) => root_error(error),
+            MetaError::Port(PortError::Refused(why)) => GridError::Internal(why),
+            MetaError::Port(error) => GridError::Unavailable(error.to_string()),
+            MetaError::Reply(what) => GridError::Internal(what.to_owned()),
+        }
+    }
+}
+
+fn namespace_error(error: NamespaceError) -> GridError {
+    use nexusgrid_meta::namespace::limits as meta_limits;
+    match error {
+        NamespaceError::NoSuchBucket => GridError::NoSuchBucket,
+        NamespaceError::BucketNotEmpty => GridError::BucketNotEmpty,
+        NamespaceError::NoSuchKey => GridError::NoSuchKey,
+        NamespaceError::InvalidKey => GridError::KeyTooLong,
+        NamespaceError::PreconditionFailed => GridError::PreconditionFailed,
+        NamespaceError::SourceChanged => GridError::Conflict,
+        NamespaceError::QuotaExceeded => GridError::QuotaExceeded,
+        NamespaceError::NoSuchUpload => GridError::NoSuchUpload,
+        NamespaceError::InvalidPart(number) => GridError::InvalidPart { number: u32::from(number) },
+        NamespaceError::InvalidPartOrder => GridError::InvalidPartOrder,
+        NamespaceError::PartTooSmall(number, size) => {
+            GridError::PartTooSmall { number: u32::from(number), size }
+        }
+        NamespaceError::SizeMismatch => GridError::InvalidArgument("object size".to_owned()),
+        NamespaceError::RangeNotSatisfiable(size) => GridError::InvalidRange { size },
+        NamespaceError::TooLarge => {
+            GridError::TooLarge { limit: meta_limits::USER_METADATA_BYTES_MAX as u64 }
+        }
+        NamespaceError::SessionClosed(_)
+        | NamespaceError::NoQuorum(_)
+        | NamespaceError::BlockBound(_) => GridError::Unavailable(error.to_string()),
+        NamespaceError::NoSuchContent => {
+            GridError::Unreadable("the content was freed while it was read".to_owned())
+        }
+        NamespaceError::Malformed(_) | NamespaceError::CopyInstead => {
+            GridError::Internal(error.to_string())
+        }
+    }
+}
+
+fn root_error(error: RootError) -> GridError {
+    match error {
+        RootError::NoSuchBucket => GridError::NoSuchBucket,
+        RootError::BucketDeleting => GridError::NoSuchBucket,
+        RootError::BucketExists | RootError::BucketOwned => {
+            GridError::BucketExists { owner: String::new() }
+        }
+        RootError::Invalid(root::InvalidField::BucketName) => {
+            GridError::InvalidBucketName("3 to 63 letters, digits, dots and hyphens".to_owned())
+        }
+        RootError::NotInitialised => GridError::Unavailable(error.to_string()),
+        other => GridError::InvalidArgument(other.to_string()),
+    }
+}
+
+/// How long a command is repeated before its caller hears Unavailable.
+#[derive(Clone, Copy, Debug)]
+pub struct MetaOptions {
+    /// Longest time for one command or query with all its repetitions; default 15 s.
+    pub patience: Duration,
+    /// Pause between repetitions; default 50 ms.
+    pub pause: Duration,
+}
+
+impl Default for MetaOptions {
+    fn default() -> MetaOptions {
+        MetaOptions { patience: Duration::from_secs(15), pause: Duration::from_millis(50) }
+    }
+}
+
+/// Typed access to all groups; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct MetaClient {
+    port: Arc<dyn MetaPort>,
+    env: Env,
+    options: MetaOptions,
+}
+
+impl MetaClient {
+    pub(crate) fn new(port: Arc<dyn MetaPort>, env: Env, options: MetaOptions) -> MetaClient {
+        MetaClient { port, env, options }
+    }
+
+    /// Wall-clock time, for what users see.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.env.clock.wall().0
+    }
+
+    pub(crate) fn leads(&self, group: GroupId) -> bool {
+        self.port.leads(group)
+    }
+
+    /// A command of a metadata group.
+    pub(crate) async fn command(
+        &self,
+        group: GroupId,
+        command: &NamespaceCommand,
+    ) -> Result<NamespaceOk, MetaError> {
+        let reply = self.propose(group, command.encode()).await?;
+        let reply = namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
+        Ok(reply?)
+    }
+
+    /// A query of a metadata group.
+    pub(crate) async fn ask(
+        &self,
+        group: GroupId,
+        query: &NamespaceQuery,
+    ) -> Result<NamespaceAnswer, MetaError> {
+        let reply = self.query(group, query.encode()).await?;
+        let reply = namespace::decode_query_reply(&reply).map_err(|_| MetaError::Reply("query"))?;
+        Ok(reply?)
+    }
+
+    /// A command of the root group.
+    pub(crate) async fn root_command(&self, command: &RootCommand) -> Result<RootOk, MetaError> {
+        let reply = self.propose(ROOT, command.encode()).await?;
+        let reply = root::decode_reply(&reply).map_err(|_| MetaError::Reply("root command"))?;
+        Ok(reply?)
+    }
+
+    /// A query of the root group.
+    pub(crate) async fn root_ask(&self, query: &RootQuery) -> Result<RootAnswer, MetaError> {
+        let reply = self.query(ROOT, query.encode()).await?;
+        let reply = root::decode_query_reply(&reply).map_err(|_| MetaError::Reply("root query"))?;
+        Ok(reply?)
+    }
+
+    /// Proposes under one id until the outcome is known or patience ends.
+    async fn propose(&self, group: GroupId, command: Vec<u8>) -> Result<Vec<u8>, MetaError> {
+        let mut id = [0; 16];
+        self.env.rng.fill(&mut id);
+        let mut last = PortError::Unavailable("no answer in time".to_owned());
+        let attempts = async {
+            loop {
+                match self.port.propose(group, CommandId(id), command.clone()).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(PortError::Refused(why)) => return Err(PortError::Refused(why)),
+                    Err(error) => last = error,
+                }
+                self.env.clock.sleep(self.options.pause).await;
+            }
+        };
+        match tokio::time::timeout(self.options.patience, attempts).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(last.into()),
+        }
+    }
+
+    async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, MetaError> {
+        let mut last = PortError::Unavailable("no answer in time".to_owned());
+        let attempts = async {
+            loop {
+                match self.port.query(group, query.clone()).await {
+                    Ok(reply) => return Ok(reply),
+                    Err(PortError::Refused(why)) => return Err(PortError::Refused(why)),
+                    Err(error) => last = error,
+                }
+                self.env.clock.sleep(self.options.pause).await;
+            }
+        };
+        match tokio::time::timeout(self.options.patience, attempts).await {
+            Ok(result) => Ok(result?),
+            Err(_) => Err(last.into()),
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! One node's part of the grid, put together: the shard service of its drives, the façade, and the
+//! standing duties. The agent and the simulation start it alike.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
+use nexusgrid_drive::DriveStore;
+use nexusgrid_env::{Env, NodeId, Rpc};
+use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
+use tokio::sync::mpsc;
+
+use crate::core::{Core, GridOptions};
+use crate::facade::Grid;
+use crate::keys::KeyRing;
+use crate::limits;
+use crate::liveness::Liveness;
+use crate::map::MapView;
+use crate::meta_port::{CommandId, MetaClient, MetaPort, PortError};
+use crate::shard::{ShardClient, ShardService};
+use crate::{keeper, refill};
+
+/// What a node's part of the grid is made of.
+pub struct NodeParts {
+    /// The machine.
+    pub env: Env,
+    /// This node.
+    pub node: NodeId,
+    /// The cluster.
+    pub cluster: ClusterId,
+    /// Calls other nodes, and this one without the network.
+    pub rpc: Arc<dyn Rpc>,
+    /// Membership's hints.
+    pub liveness: Arc<dyn Liveness>,
+    /// The Raft groups.
+    pub meta: Arc<dyn MetaPort>,
+    /// This node's drives, open.
+    pub drives: Vec<(DriveId, DriveStore)>,
+    /// The master key, on gateways only.
+    pub master: Option<MasterKey>,
+    /// How it behaves.
+    pub options: GridOptions,
+}
+
+/// A running node. Its tasks end with `env.exec`.
+pub struct GridNode {
+    grid: Grid,
+    shards: Arc<ShardService>,
+    core: Arc<Core>,
+}
+
+impl GridNode {
+    /// Starts the duties. Register [`GridNode::shard_service`] for the methods of
+    /// [`crate::shard::wire::METHODS`] with the transport behind `rpc`.
+    pub fn start(parts: NodeParts) -> GridNode {
+        let NodeParts { env, node, cluster, rpc, liveness, meta, drives, master, options } = parts;
+        let meta = MetaClient::new(meta, env.clone(), options.meta);
+        let map = MapView::new(meta.clone(), Arc::clone(&liveness), node);
+        let keys = KeyRing::new(env.clone(), meta.clone(), cluster, master);
+        let client = ShardClient::new(rpc, options.shard_deadline);
+        let (bad_shards, reports) = mpsc::channel(limits::REPORT_QUEUE_MAX);
+        let core =
+            Arc::new(Core::new(env.clone(), node, options, meta, map, keys, client, bad_shards));
+        let shards = ShardService::new(env.clone());
+        for (drive, store) in drives {
+            shards.add(drive, store);
+        }
+        drop(env.exec.spawn(follow_map(Arc::clone(&core), Arc::clone(&shards))));
+        drop(env.exec.spawn(Arc::clone(&core.sessions).keep()));
+        drop(env.exec.spawn(refill::run(Arc::clone(&core), reports)));
+        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness)));
+        GridNode { grid: Grid::new(Arc::clone(&core)), shards, core }
+    }
+
+    /// The façade.
+    pub fn grid(&self) -> Grid {
+        self.grid.clone()
+    }
+
+    /// Serves this node's drives to others.
+    pub fn shard_service(&self) -> Arc<ShardService> {
+        Arc::clone(&self.shards)
+    }
+
+    /// Hands over the master key, should this node have become a gateway.
+    pub fn set_master_key(&self, master: MasterKey) {
+        self.core.keys.set_master(master);
+    }
+
+    /// Serves one more drive; it takes writes once the map was told to it.
+    pub fn add_drive(&self, drive: DriveId, store: DriveStore) {
+        self.shards.add(drive, store);
+    }
+
+    /// Clean end: closes the write sessions, so that their groups need not wait for the leases.
+    /// Give it a short while, then stop `env.exec`.
+    pub async fn close(&self) {
+        self.core.sessions.close_all().await;
+    }
+}
+
+/// Keeps the map fresh, and the drives told.
+async fn follow_map(core: Arc<Core>, shards: Arc<ShardService>) {
+    let mut jumps = core.env.clock.suspend_jumps();
+    loop {
+        jumps.borrow_and_update();
+        let jumps_before = shards.jumps();
+        match core.map.refresh().await {
+            Ok(map) if map.version > 0 => shards.adopt(&map, jumps_before).await,
+            Ok(_) => {}
+            Err(error) => tracing::debug!(%error, "reading the map"),
+        }
+        tokio::select! {
+            biased;
+            changed = jumps.changed() => if changed.is_err() { return },
+            () = core.env.clock.sleep(core.options.map_every) => {}
+        }
+    }
+}
+
+/// The metadata host as the grid's port to it.
+pub struct HostPort {
+    host: MetaHost,
+    deadline: Duration,
+}
+
+impl HostPort {
+    /// Asks through `host`, each time at most `deadline` long.
+    pub fn new(host: MetaHost, deadline: Duration) -> HostPort {
+        HostPort { host, deadline }
+    }
+}
+
+fn port_error(error: HostError) -> PortError {
+    match error {
+        HostError::UnknownOutcome(_) => PortError::Unknown(error.to_string()),
+        HostError::TooLarge { .. } | HostError::Refused(_) => PortError::Refused(error.to_string()),
+        other => PortError::Unavailable(other.to_string()),
+    }
+}
+
+#[async_trait]
+impl MetaPort for HostPort {
+    async fn propose(
+        &self,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<Vec<u8>, PortError> {
+        let id = u128::from_be_bytes(id.0);
+        let reply = self.host.propose(group, id, Bytes::from(command), self.deadline).await;
+        reply.map(Into::into).map_err(port_error)
+    }
+
+    async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, PortError> {
+        let query = Bytes::from(query);
+        let answer =
+            self.host.query(group, query, Consistency::Linearizable, self.deadline).await;
+        answer.map(Into::into).map_err(port_error)
+    }
+
+    fn leads(&self, group: GroupId) -> bool {
+        self.host.is_leader(group)
+    }
+}

@@ -1,0 +1,376 @@
+//! Objects: put, head, get, delete, copy, list.
+
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use nexusgrid_meta::namespace::limits as meta_limits;
+use nexusgrid_meta::namespace::types::{
+    DeleteObject, ListAfter, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceError,
+    NamespaceOk, NamespaceQuery, Object, PutDone, PutObject,
+};
+use nexusgrid_meta::root::topology::Bucket;
+use parking_lot::Mutex;
+
+use crate::api::{
+    BodyStream, ByteRange, CopyRequest, DeleteRequest, Finish, GetOutcome, ListPage, ListRequest,
+    ObjectInfo, ObjectSeal, PutOutcome, PutRequest, ReadStream, Reject, RejectKind,
+};
+use crate::body::BodyReader;
+use crate::convert;
+use crate::core::internal;
+use crate::error::GridError;
+use crate::facade::Grid;
+use crate::limits;
+use crate::meta_port::MetaError;
+use crate::pack::SmallPut;
+use crate::write::Received;
+
+impl Grid {
+    /// Stores an object. `finish` runs after the last byte and before the commit; if it refuses,
+    /// nothing becomes visible.
+    pub async fn put(
+        &self,
+        request: PutRequest,
+        body: BodyStream,
+        finish: Finish,
+    ) -> Result<PutOutcome, GridError> {
+        let bucket = self.place(&request.bucket, &request.key).await?;
+        // Refused before the body is read, should it be too much.
+        convert::meta_row(&request.meta, &ObjectSeal::default())?;
+        let limit = limits::PART_BYTES_MAX;
+        if request.length.is_some_and(|length| length > limit) {
+            return Err(GridError::TooLarge { limit });
+        }
+        let precondition = self.condition(&bucket, &request.key, &request.precondition).await?;
+        let core = &self.core;
+        let key = core.keys.fresh(bucket.id, &bucket.name, bucket.key_version).await?;
+        let mut reader = BodyReader::new(body, request.length, limit);
+        let received = core.receive(&request.tenant, &mut reader, bucket.group, &key).await?;
+        let seal = finish()?;
+        let meta = convert::meta_row(&request.meta, &seal)?;
+        let done = match received {
+            Received::Small { pieces, len, reservation } => {
+                let put = SmallPut {
+                    bucket: bucket.id,
+                    group: bucket.group,
+                    key: request.key.into_bytes(),
+                    precondition,
+                    meta,
+                    content_key: key.open,
+                    wrapped: key.row,
+                    pieces,
+                    len,
+                    _reservation: reservation,
+                };
+                match self.packer.put(core, put).await {
+                    Err(GridError::NoSuchBucket) => {
+                        let error = MetaError::Namespace(NamespaceError::NoSuchBucket);
+                        return Err(self.explain(&bucket, error).await);
+                    }
+                    other => other?,
+                }
+            }
+            Received::Large(large) => {
+                let put = PutObject {
+                    bucket: bucket.id,
+                    key: request.key.into_bytes(),
+                    precondition,
+                    content: large.content,
+                    meta,
+                };
+                let command = NamespaceCommand::Commit {
+                    session: large.session.id,
+                    blocks: large.blocks,
+                    puts: vec![put],
+                    now_ms: core.meta.now_ms(),
+                };
+                let done = self.one_put(&bucket, &command).await?;
+                core.refill_after_commit(large.refill);
+                done
+            }
+        };
+        Ok(convert::put_outcome(&done, seal.checksums))
+    }
+
+    /// A command with a single put result.
+    pub(crate) async fn one_put(
+        &self,
+        bucket: &Bucket,
+        command: &NamespaceCommand,
+    ) -> Result<PutDone, GridError> {
+        let reply = match self.core.meta.command(bucket.group, command).await {
+            Ok(NamespaceOk::Put(results)) => results.into_iter().next(),
+            Ok(_) => None,
+            Err(error) => return Err(self.explain(bucket, error).await),
+        };
+        match reply {
+            Some(Ok(done)) => Ok(done),
+            Some(Err(error)) => Err(self.explain(bucket, MetaError::Namespace(error)).await),
+            None => Err(internal("reply to a put")),
+        }
+    }
+
+    /// An object without its bytes.
+    pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> {
+        let place = self.place(bucket, key).await?;
+        let object = self.find(&place, key).await?.ok_or(GridError::NoSuchKey)?;
+        let part_sizes = self.part_sizes(&place, key, &object).await?;
+        Ok(convert::object_info(key, &object, part_sizes))
+    }
+
+    /// [`Grid::open`] and [`crate::ObjectReader::read`] in one.
+    pub async fn get(
+        &self,
+        bucket: &str,
+        key: &str,
+        range: Option<ByteRange>,
+    ) -> Result<GetOutcome, GridError> {
+        let reader = self.open(bucket, key).await?;
+        let info = reader.info().clone();
+        let (range, body) = reader.read(range)?;
+        Ok(GetOutcome { info, range, body })
+    }
+
+    /// Removes an object; fine if there is none.
+    pub async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> {
+        let bucket = self.place(&request.bucket, &request.key).await?;
+        let precondition = self.condition(&bucket, &request.key, &request.precondition).await?;
+        let delete = DeleteObject { key: request.key.into_bytes(), precondition };
+        let mut results = self.delete_rows(&bucket, vec![delete]).await?;
+        results.pop().unwrap_or_else(|| Err(internal("reply to a delete")))
+    }
+
+    /// Removes many objects of a bucket; one result per key, in order.
+    pub async fn delete_many(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<(), GridError>>, GridError> {
+        if keys.len() > limits::DELETE_KEYS_MAX {
+            return Err(GridError::InvalidArgument("too many keys".to_owned()));
+        }
+        let bucket = self.core.map.bucket(bucket).await?;
+        let mut results = Vec::with_capacity(keys.len());
+        for chunk in keys.chunks(meta_limits::DELETES_MAX) {
+            let (good, bad): (Vec<&String>, Vec<&String>) = chunk
+                .iter()
+                .partition(|key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX);
+            let deletes = good.iter().map(|key| DeleteObject {
+                key: key.as_bytes().to_vec(),
+                precondition: Default::default(),
+            });
+            let mut done = self.delete_rows(&bucket, deletes.collect()).await?.into_iter();
+            for key in chunk {
+                results.push(if bad.contains(&key) {
+                    Err(GridError::KeyTooLong)
+                } else {
+                    done.next().unwrap_or_else(|| Err(internal("reply to a delete")))
+                });
+            }
+        }
+        Ok(results)
+    }
+
+    async fn delete_rows(
+        &self,
+        bucket: &Bucket,
+        deletes: Vec<DeleteObject>,
+    ) -> Result<Vec<Result<(), GridError>>, GridError> {
+        if deletes.is_empty() {
+            return Ok(Vec::new());
+        }
+        // A session that closed meanwhile is replaced once; nothing but the command depends on it.
+        for _ in 0..2 {
+            let session = self.core.sessions.get(bucket.group).await?;
+            let command = NamespaceCommand::Delete {
+                session: session.id,
+                bucket: bucket.id,
+                deletes: deletes.clone(),
+                now_ms: self.core.meta.now_ms(),
+            };
+            match self.core.meta.command(bucket.group, &command).await {
+                Ok(NamespaceOk::Deleted(results)) => {
+                    let convert = |error| GridError::from(MetaError::Namespace(error));
+                    let plain = |result: Result<_, NamespaceError>| match result {
+                        Ok(_) => Ok(()),
+                        Err(error) => Err(convert(error)),
+                    };
+                    return Ok(results.into_iter().map(plain).collect());
+                }
+                Ok(_) => return Err(internal("reply to a delete")),
+                Err(MetaError::Namespace(NamespaceError::SessionClosed(_))) => {
+                    self.core.sessions.forget(&session);
+                }
+                Err(error) => return Err(self.explain(bucket, error).await),
+            }
+        }
+        Err(GridError::Unavailable("write sessions do not hold".to_owned()))
+    }
+
+    /// Copies an object: links its content within a bucket, moves the bytes to another one (whose
+    /// key then wraps them). The ETag and checksums stay the source's.
+    pub async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
+        let source = self.place(&request.source_bucket, &request.source_key).await?;
+        let target = self.place(&request.bucket, &request.key).await?;
+        let object =
+            self.find(&source, &request.source_key).await?.ok_or(GridError::NoSuchKey)?;
+        if request.source_version.is_some_and(|version| version.0 != object.sequence) {
+            return Err(GridError::PreconditionFailed);
+        }
+        let seal = ObjectSeal {
+            etag: object.meta.etag.clone(),
+            checksums: convert::checksums(&object.meta.checksums),
+        };
+        if source.id == target.id
+            && let Some(done) = self.link(&request, &target, &object, &seal).await?
+        {
+            return Ok(convert::put_outcome(&done, seal.checksums));
+        }
+        self.copy_bytes(request, &object, seal).await
+    }
+
+    /// Links within a bucket; `None` if the bytes have to be copied after all.
+    async fn link(
+        &self,
+        request: &CopyRequest,
+        bucket: &Bucket,
+        object: &Object,
+        seal: &ObjectSeal,
+    ) -> Result<Option<PutDone>, GridError> {
+        let meta = match &request.meta {
+            Some(meta) => convert::meta_row(meta, seal)?,
+            None => object.meta.clone(),
+        };
+        let precondition = self.condition(bucket, &request.key, &request.precondition).await?;
+        let session = self.core.sessions.get(bucket.group).await?;
+        let now_ms = self.core.meta.now_ms();
+        let command = if request.source_key == request.key {
+            NamespaceCommand::SetMeta {
+                session: session.id,
+                bucket: bucket.id,
+                key: request.key.clone().into_bytes(),
+                precondition: match precondition {
+                    nexusgrid_meta::namespace::types::Precondition::None => {
+                        nexusgrid_meta::namespace::types::Precondition::ContentIs(object.content)
+                    }
+                    other => other,
+                },
+                meta,
+                now_ms,
+            }
+        } else {
+            NamespaceCommand::Link {
+                session: session.id,
+                source: (bucket.id, request.source_key.clone().into_bytes()),
+                source_content: object.content,
+                target: (bucket.id, request.key.clone().into_bytes()),
+                precondition,
+                meta,
+                now_ms,
+            }
+        };
+        let result = match self.core.meta.command(bucket.group, &command).await {
+            Ok(NamespaceOk::Put(mut results)) => {
+                results.pop().ok_or_else(|| internal("reply to a link"))?
+            }
+            Ok(_) => return Err(internal("reply to a link")),
+            Err(MetaError::Namespace(error)) => Err(error),
+            Err(error) => return Err(error.into()),
+        };
+        match result {
+            Ok(done) => Ok(Some(done)),
+            Err(NamespaceError::CopyInstead) => Ok(None),
+            Err(error) => Err(self.explain(bucket, MetaError::Namespace(error)).await),
+        }
+    }
+
+    async fn copy_bytes(
+        &self,
+        request: CopyRequest,
+        object: &Object,
+        seal: ObjectSeal,
+    ) -> Result<PutOutcome, GridError> {
+        let reader = self.open(&request.source_bucket, &request.source_key).await?;
+        if reader.info().version.0 != object.sequence {
+            return Err(GridError::Conflict);
+        }
+        let reader = reader.on_behalf_of(request.tenant.clone());
+        let (range, stream) = reader.read(None)?;
+        let meta = request.meta.unwrap_or_else(|| convert::meta(&object.meta));
+        let put = PutRequest {
+            bucket: request.bucket,
+            key: request.key,
+            meta,
+            precondition: request.precondition,
+            length: Some(range.end),
+            tenant: request.tenant,
+        };
+        let (body, failure) = body_of(stream, None);
+        let result = self.put(put, body, Box::new(move || Ok(seal))).await;
+        failure.lock().take().map_or(result, Err)
+    }
+
+    /// A page of objects.
+    pub async fn list(&self, request: ListRequest) -> Result<ListPage, GridError> {
+        let bucket = self.core.map.bucket(&request.bucket).await?;
+        let delimiter = request.delimiter.filter(|delimiter| !delimiter.is_empty());
+        if request.max == 0 {
+            return Ok(ListPage::default());
+        }
+        let after = request.after.filter(|after| !after.is_empty()).map(|after| {
+            let folded = convert::is_folded(&after, &request.prefix, delimiter.as_deref());
+            if folded { ListAfter::Prefix(after.into()) } else { ListAfter::Key(after.into()) }
+        });
+        let query = NamespaceQuery::List {
+            bucket: bucket.id,
+            prefix: request.prefix.into_bytes(),
+            delimiter: delimiter.map(String::into_bytes),
+            after,
+            limit: request.max.min(limits::LIST_PAGE_MAX),
+        };
+        let listing = match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::List(listing)) => listing,
+            Ok(_) => return Err(internal("answer to a listing")),
+            Err(error) => return Err(self.explain(&bucket, error).await),
+        };
+        let mut page = ListPage::default();
+        for entry in &listing.entries {
+            match entry {
+                ListEntry::Object(key, object) => {
+                    page.objects.push(convert::object_summary(key, object));
+                }
+                ListEntry::Prefix(prefix) => page.prefixes.push(convert::text(prefix)),
+            }
+        }
+        page.next = listing.next.map(|next| match next {
+            ListAfter::Key(key) | ListAfter::Prefix(key) => convert::text(&key),
+        });
+        Ok(page)
+    }
+}
+
+/// Why a source failed, told apart from why its target did.
+pub(crate) type SourceFailure = Arc<Mutex<Option<GridError>>>;
+
+/// A stream of the grid as a body for the grid.
+pub(crate) fn body_of(
+    stream: ReadStream,
+    mut tap: Option<crate::api::Tap>,
+) -> (BodyStream, SourceFailure) {
+    let failure = SourceFailure::default();
+    let noted = Arc::clone(&failure);
+    let body = stream.map(move |chunk| match chunk {
+        Ok(chunk) => {
+            if let Some(tap) = &mut tap {
+                tap(&chunk);
+            }
+            Ok(chunk)
+        }
+        Err(error) => {
+            let message = error.to_string();
+            *noted.lock() = Some(error);
+            Err(Reject { kind: RejectKind::IncompleteBody, message })
+        }
+    });
+    (Box::pin(body), failure)
+}

@@ -1,0 +1,197 @@
+//! A body's way into blocks: small ones whole (for inline or pack), large ones as a pipeline.
+//!
+//! ```text
+//!  reserve block + parity ─▶ read ≤ 8 MiB ─▶ (seal, code, put) in a task of its own
+//!        ▲                                        at most 2 at once per request
+//!        └────────────── until the body ends ──────────┘
+//! ```
+//!
+//! What is not reserved is not read: nothing is buffered whole. If anything fails, what was written
+//! stays without a reference and is garbage once its session closes.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use nexusgrid_codec::ContentKey;
+use nexusgrid_meta::namespace::types::{ContentBody, Extent, NewBlock, NewContent};
+use tokio::task::JoinHandle;
+
+use crate::api::Tenant;
+use crate::body::{BodyReader, total};
+use crate::budget::Reservation;
+use crate::core::Core;
+use crate::error::GridError;
+use crate::keys::FreshKey;
+use crate::limits;
+use crate::placement;
+use crate::session::Session;
+use crate::shard::client::ShardToPut;
+use crate::stripe::{BlockKind, Payload, Stored};
+
+/// A body that was read, by size.
+pub(crate) enum Received {
+    /// At most as long as a packed content may be.
+    Small { pieces: Vec<Bytes>, len: u64, reservation: Reservation },
+    /// In blocks already.
+    Large(LargeContent),
+}
+
+/// A content in blocks, not yet committed.
+pub(crate) struct LargeContent {
+    pub(crate) session: Arc<Session>,
+    pub(crate) content: NewContent,
+    pub(crate) blocks: Vec<NewBlock>,
+    pub(crate) refill: Vec<(u8, ShardToPut)>,
+}
+
+/// A running task that ends with its owner.
+struct Running(JoinHandle<Option<Result<Stored, GridError>>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Running {
+    async fn result(mut self) -> Result<Stored, GridError> {
+        match (&mut self.0).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(GridError::Stopping),
+            Err(error) => Err(GridError::Internal(error.to_string())),
+        }
+    }
+}
+
+impl Core {
+    /// Bytes to reserve for a block of `len` bytes: itself and its parity.
+    fn block_cost(&self, len: usize) -> u64 {
+        let class = placement::classes_of(&self.map.current()).map(|classes| classes.large);
+        let (k, m) = class.map_or((1, 0), |class| (u64::from(class.k()), u64::from(class.m())));
+        let len = len as u64;
+        // Copies share their bytes: sealed and plain are all there is.
+        if k == 1 { 2 * len } else { len + (len * m).div_ceil(k) }
+    }
+
+    /// Reads a body: small ones into memory, large ones into blocks under `key`.
+    pub(crate) async fn receive(
+        self: &Arc<Core>,
+        tenant: &Tenant,
+        body: &mut BodyReader,
+        group: nexusgrid_codec::GroupId,
+        key: &FreshKey,
+    ) -> Result<Received, GridError> {
+        let packed = self.options.packed_bytes;
+        let first_len = match body.remaining() {
+            Some(len) if len <= packed as u64 => len as usize,
+            Some(len) => usize::try_from(len).unwrap_or(usize::MAX).min(self.options.block_bytes),
+            None => self.options.block_bytes,
+        };
+        let mut reservation = self.budget.reserve(tenant, self.block_cost(first_len)).await?;
+        let pieces = body.take(first_len.max(1)).await?;
+        let len = total(&pieces);
+        if body.ended() && len <= packed {
+            reservation.shrink_to(2 * len as u64);
+            return Ok(Received::Small { pieces, len: len as u64, reservation });
+        }
+        let session = self.sessions.get(group).await?;
+        let mut pipeline = Pipeline {
+            core: self,
+            session: Arc::clone(&session),
+            key: key.open.clone(),
+            running: VecDeque::new(),
+            done: Vec::new(),
+        };
+        pipeline.push(pieces, reservation).await?;
+        while !body.ended() {
+            let left = body.remaining().map_or(usize::MAX, |left| {
+                usize::try_from(left).unwrap_or(usize::MAX)
+            });
+            let len = left.clamp(1, self.options.block_bytes);
+            let mut reservation = self.budget.reserve(tenant, self.block_cost(len)).await?;
+            let pieces = body.take(len).await?;
+            if pieces.is_empty() {
+                break;
+            }
+            reservation.shrink_to(self.block_cost(total(&pieces)));
+            pipeline.push(pieces, reservation).await?;
+        }
+        let stored = pipeline.finish().await?;
+        Ok(Received::Large(large_content(session, key, stored)))
+    }
+}
+
+/// Blocks of one body on their way.
+struct Pipeline<'a> {
+    core: &'a Arc<Core>,
+    session: Arc<Session>,
+    key: ContentKey,
+    running: VecDeque<Running>,
+    done: Vec<Stored>,
+}
+
+impl Pipeline<'_> {
+    async fn push(&mut self, pieces: Vec<Bytes>, reservation: Reservation) -> Result<(), GridError> {
+        if self.running.len() >= limits::WRITE_BLOCKS_IN_FLIGHT {
+            self.join_one().await?;
+        }
+        let (core, session) = (Arc::clone(self.core), Arc::clone(&self.session));
+        let payload = Payload::Plain(vec![(self.key.clone(), pieces)]);
+        self.running.push_back(Running(self.core.env.exec.spawn(async move {
+            let _reservation = reservation;
+            core.store_block(&session, BlockKind::Large, payload).await
+        })));
+        Ok(())
+    }
+
+    async fn join_one(&mut self) -> Result<(), GridError> {
+        if let Some(oldest) = self.running.pop_front() {
+            self.done.push(oldest.result().await?);
+        }
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<Stored>, GridError> {
+        while !self.running.is_empty() {
+            self.join_one().await?;
+        }
+        Ok(self.done)
+    }
+}
+
+/// Extents of blocks that each hold one region, in order.
+fn large_content(session: Arc<Session>, key: &FreshKey, stored: Vec<Stored>) -> LargeContent {
+    let mut offset = 0;
+    let mut extents = Vec::new();
+    let mut blocks = Vec::new();
+    let mut refill = Vec::new();
+    for block in stored {
+        for region in &block.regions {
+            extents.push(extent(&block, *region, offset));
+            offset += u64::from(region.plain_len());
+        }
+        blocks.push(block.row);
+        refill.extend(block.refill);
+    }
+    let content =
+        NewContent { size: offset, key: key.row.clone(), body: ContentBody::Extents(extents) };
+    LargeContent { session, content, blocks, refill }
+}
+
+/// The extent of a whole region.
+pub(crate) fn extent(block: &Stored, region: nexusgrid_codec::Region, offset: u64) -> Extent {
+    Extent {
+        offset,
+        len: u64::from(region.plain_len()),
+        block: block.row.block,
+        pg: block.row.pg,
+        region_offset: region.offset(),
+        region_len: region.plain_len(),
+        skip: 0,
+        frame_len: region.frame_len(),
+        codec: block.code.codec().byte(),
+        k: block.code.k(),
+        m: block.code.m(),
+    }
+}
