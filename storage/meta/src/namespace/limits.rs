@@ -1,0 +1,47 @@
+//! Bounds of a metadata group. Sizes in bytes.
+
+/// An S3 key.
+pub const KEY_BYTES_MAX: usize = 1_024;
+/// User metadata of one object: names and values together (S3's bound is 2 KiB; 8 KiB leaves room
+/// for what clients in the field really send).
+pub const USER_METADATA_BYTES_MAX: usize = 8 * 1_024;
+/// All other text of one object's description together.
+pub const HEADERS_BYTES_MAX: usize = 8 * 1_024;
+/// Objects of one commit (a pack).
+pub const PUTS_MAX: usize = 128;
+/// Keys of one delete command.
+pub const DELETES_MAX: usize = 128;
+/// Blocks of one commit: 5 GiB in blocks of 8 MiB are 640.
+pub const BLOCKS_MAX: usize = 700;
+/// Extents of one commit.
+pub const EXTENTS_MAX: usize = 8_192;
+/// Missing shards of one commit: each is a row.
+pub const MISSING_MAX: usize = 250;
+/// Sealed bytes of one inline content.
+pub const INLINE_BYTES_MAX: usize = 8 * 1_024;
+/// Highest part number.
+pub const PART_NUMBER_MAX: u16 = 10_000;
+/// Links may nest so deep: an object made of a part made of a range of an object …
+pub const LINK_DEPTH_MAX: u8 = 4;
+/// References to one content.
+pub const REFERENCES_MAX: u32 = 1 << 30;
+/// Extents or segments of one row: a range read decodes one or two rows.
+pub const PAGE_ENTRIES: usize = 128;
+/// Pieces of one answer: the asker goes on from its `next`.
+pub const PIECES_MAX: usize = 1_024;
+/// Inline bytes of one answer; the asker goes on likewise.
+pub const INLINE_ANSWER_BYTES_MAX: usize = 1 << 20;
+/// Lines of one listing.
+pub const LIST_MAX: u32 = 1_000;
+/// Bytes of keys and descriptions in one listing; it is cut there and goes on.
+pub const LIST_BYTES_MAX: usize = 2 << 20;
+/// Rows of one answer that is not a listing.
+pub const ANSWER_ROWS_MAX: u32 = 4_096;
+/// Sessions that may be open or remembered.
+pub const SESSIONS_MAX: usize = 65_536;
+/// Sessions that one command closes.
+pub const EXPIRE_MAX: usize = 500;
+/// Rows that one step of freeing touches.
+pub const EXPAND_ROWS_MAX: usize = 400;
+/// Shards or blocks that one acknowledgement names.
+pub const ACKS_MAX: usize = 300;

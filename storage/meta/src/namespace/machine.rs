@@ -1,0 +1,276 @@
+//! The state machine of a metadata group: dispatch, and what all commands share.
+//!
+//! A command either changes rows and succeeds, or changes nothing and says why not. In a pack each
+//! object is decided by itself: it is checked wholly before its first change. Nothing here reads a
+//! clock or draws a number; any bytes get a typed reply.
+#![deny(clippy::indexing_slicing)]
+
+use nexusgrid_codec::id::{GroupId, SessionId};
+use nexusgrid_env::{KvError, KvRead};
+
+use super::types::{
+    BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery,
+    NamespaceReply, Session,
+};
+use super::{limits, query, rows};
+use crate::limits::COMMAND_ROWS_MAX;
+use crate::machine::{Applied, ApplyContext, StateMachine};
+use crate::rows::codec;
+use crate::rows::tx::Tx;
+
+/// A metadata group's state machine.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Namespace;
+
+impl StateMachine for Namespace {
+    fn families(&self) -> &'static [&'static str] {
+        rows::FAMILIES
+    }
+
+    fn blob_families(&self) -> &'static [&'static str] {
+        rows::BLOB_FAMILIES
+    }
+
+    fn apply(
+        &self,
+        state: &dyn KvRead,
+        context: &ApplyContext,
+        command: &[u8],
+    ) -> Result<Applied, KvError> {
+        let refused = |error: NamespaceError| Applied {
+            reply: codec::encode(&NamespaceReply::Err(error)),
+            ..Applied::default()
+        };
+        let Ok(command) = NamespaceCommand::decode(command) else {
+            return Ok(refused(Malformed::Encoding.into()));
+        };
+        let mut change = Change::new(state, context);
+        match change.run(command) {
+            Ok(_) if change.tx.rows() > COMMAND_ROWS_MAX => Ok(refused(NamespaceError::TooLarge)),
+            Ok(done) => Ok(Applied {
+                batch: change.tx.into_batch(),
+                reply: codec::encode(&NamespaceReply::Ok(done)),
+            }),
+            Err(Stop::Refuse(error)) => Ok(refused(error)),
+            Err(Stop::Store(error)) => Err(error),
+        }
+    }
+
+    fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
+        let reply = match NamespaceQuery::decode(query) {
+            Ok(query) => match query::answer(state, query) {
+                Ok(answer) => Ok(answer),
+                Err(Stop::Refuse(error)) => Err(error),
+                Err(Stop::Store(error)) => return Err(error),
+            },
+            Err(_) => Err(Malformed::Encoding.into()),
+        };
+        Ok(codec::encode(&reply))
+    }
+}
+
+/// Why a command or query ends early.
+#[derive(Debug)]
+pub(super) enum Stop {
+    /// The caller gets this; nothing changes.
+    Refuse(NamespaceError),
+    /// The state cannot be read: the replica stops.
+    Store(KvError),
+}
+
+/// What a step of a command or query gives.
+pub(super) type Step<T> = Result<T, Stop>;
+
+impl From<KvError> for Stop {
+    fn from(error: KvError) -> Stop {
+        Stop::Store(error)
+    }
+}
+
+impl From<NamespaceError> for Stop {
+    fn from(error: NamespaceError) -> Stop {
+        Stop::Refuse(error)
+    }
+}
+
+impl From<Malformed> for NamespaceError {
+    fn from(what: Malformed) -> NamespaceError {
+        NamespaceError::Malformed(what)
+    }
+}
+
+impl From<Malformed> for Stop {
+    fn from(what: Malformed) -> Stop {
+        Stop::Refuse(what.into())
+    }
+}
+
+/// A row that contradicts another: the store is damaged.
+pub(super) fn corrupt(what: &str) -> Stop {
+    Stop::Store(KvError::Corrupt(format!("namespace: {what}")))
+}
+
+/// One command while it is applied.
+pub(super) struct Change<'a> {
+    /// The state with this command's changes.
+    pub tx: Tx<'a>,
+    /// Its commit sequence.
+    pub sequence: u64,
+    /// The group that applies it.
+    pub group: GroupId,
+    ids: u32,
+    released: u32,
+}
+
+impl<'a> Change<'a> {
+    fn new(state: &'a dyn KvRead, context: &ApplyContext) -> Change<'a> {
+        Change {
+            tx: Tx::new(state),
+            sequence: context.index,
+            group: context.group,
+            ids: 0,
+            released: 0,
+        }
+    }
+
+    fn run(&mut self, command: NamespaceCommand) -> Step<NamespaceOk> {
+        use NamespaceCommand as C;
+        match command {
+            C::InitBucket { bucket, quota_bytes } => self.init_bucket(bucket, quota_bytes),
+            C::SetQuota { bucket, quota_bytes } => self.set_quota(bucket, quota_bytes),
+            C::DropBucketIfEmpty { bucket } => self.drop_bucket_if_empty(bucket),
+            C::OpenSession { node, lease_ms, now_ms } => self.open_session(node, lease_ms, now_ms),
+            C::RenewSession { session, oldest_pin_ms, now_ms } => {
+                self.renew_session(session, oldest_pin_ms, now_ms)
+            }
+            C::CloseSession { session, now_ms } => self.close_session(session, now_ms),
+            C::ExpireSessions { now_ms } => self.expire_sessions(now_ms),
+            C::ForgetSessions { floor } => self.forget_sessions(floor),
+            C::Commit { session, blocks, puts, now_ms } => {
+                self.commit(session, &blocks, puts, now_ms)
+            }
+            C::Delete { session, bucket, deletes, now_ms } => {
+                self.delete(session, bucket, deletes, now_ms)
+            }
+            C::Link { session, source, source_content, target, precondition, meta, now_ms } => {
+                self.link(session, &source, source_content, &target, &precondition, meta, now_ms)
+            }
+            C::SetMeta { session, bucket, key, precondition, meta, now_ms } => {
+                self.set_meta(session, bucket, &key, &precondition, meta, now_ms)
+            }
+            C::CreateUpload { session, bucket, key, nonce, owner, meta, checksum, now_ms } => {
+                self.create_upload(session, bucket, key, nonce, owner, meta, checksum, now_ms)
+            }
+            C::PutPart {
+                session, upload, number, blocks, content, etag, checksums, now_ms
+            } => self.put_part(
+                session, &upload, number, &blocks, content, etag, checksums, now_ms,
+            ),
+            C::LinkPart {
+                session, upload, number, source, source_content, range, etag, checksums, now_ms,
+            } => self.link_part(
+                session, &upload, number, &source, source_content, range, etag, checksums, now_ms,
+            ),
+            C::CompleteUpload {
+                session, upload, parts, part_bytes_min, precondition, etag, checksums, size, now_ms,
+            } => self.complete_upload(
+                session, &upload, &parts, part_bytes_min, &precondition, etag, checksums, size,
+                now_ms,
+            ),
+            C::AbortUpload { session, upload, now_ms } => {
+                self.abort_upload(session, &upload, now_ms)
+            }
+            C::RepairDone { shards } => self.repair_done(&shards),
+            C::OutboxExpand { horizon_ms, now_ms } => self.outbox_expand(horizon_ms, now_ms),
+            C::OutboxAck { blocks } => self.outbox_ack(&blocks),
+        }
+    }
+
+    /// An id that no other command gives.
+    pub(super) fn next_id(&mut self) -> Step<u64> {
+        let id = rows::id_of(self.sequence, self.ids).ok_or(NamespaceError::TooLarge)?;
+        self.ids += 1;
+        Ok(id)
+    }
+
+    /// Puts what nothing refers to any more into the outbox (I10).
+    pub(super) fn release(&mut self, what: rows::Released, now_ms: u64) {
+        let key = rows::outbox(self.sequence, self.released);
+        self.released += 1;
+        let row = rows::OutboxRow { sequence: self.sequence, released_ms: now_ms, what };
+        self.tx.store(rows::STATE, key, &row);
+    }
+
+    /// I4: nothing is done for a session that is not open.
+    pub(super) fn check_session(&self, session: SessionId) -> Step<()> {
+        let row: Option<Session> = self.tx.load(rows::STATE, &rows::session(session))?;
+        match row {
+            Some(Session { closed_ms: None, .. }) => Ok(()),
+            _ => Err(NamespaceError::SessionClosed(session).into()),
+        }
+    }
+
+    /// A bucket in use.
+    pub(super) fn bucket(&self, bucket: BucketId) -> Step<rows::LiveBucket> {
+        match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
+            Some(rows::BucketRow::Live(row)) => Ok(row),
+            Some(rows::BucketRow::Dropped { .. }) | None => {
+                Err(NamespaceError::NoSuchBucket.into())
+            }
+        }
+    }
+
+    /// Writes a bucket back.
+    pub(super) fn set_bucket(&mut self, bucket: BucketId, mut row: rows::LiveBucket) {
+        row.sequence = self.sequence;
+        self.tx.store(rows::STATE, rows::bucket(bucket), &rows::BucketRow::Live(row));
+    }
+
+    fn init_bucket(&mut self, bucket: BucketId, quota_bytes: Option<u64>) -> Step<NamespaceOk> {
+        match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
+            Some(rows::BucketRow::Live(_)) => {}
+            Some(rows::BucketRow::Dropped { .. }) => {
+                return Err(NamespaceError::NoSuchBucket.into());
+            }
+            None => self.set_bucket(
+                bucket,
+                rows::LiveBucket {
+                    sequence: self.sequence,
+                    children: 0,
+                    usage: Default::default(),
+                    quota_bytes,
+                },
+            ),
+        }
+        Ok(NamespaceOk::Done)
+    }
+
+    fn set_quota(&mut self, bucket: BucketId, quota_bytes: Option<u64>) -> Step<NamespaceOk> {
+        let row = self.bucket(bucket)?;
+        self.set_bucket(bucket, rows::LiveBucket { quota_bytes, ..row });
+        Ok(NamespaceOk::Done)
+    }
+
+    fn drop_bucket_if_empty(&mut self, bucket: BucketId) -> Step<NamespaceOk> {
+        match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
+            Some(rows::BucketRow::Live(row)) if row.children > 0 || row.usage.uploads > 0 => {
+                return Err(NamespaceError::BucketNotEmpty.into());
+            }
+            Some(rows::BucketRow::Dropped { .. }) => {}
+            // A bucket that was never initialised here is dropped too: its `InitBucket` may be late.
+            Some(rows::BucketRow::Live(_)) | None => {
+                let row = rows::BucketRow::Dropped { sequence: self.sequence };
+                self.tx.store(rows::STATE, rows::bucket(bucket), &row);
+            }
+        }
+        Ok(NamespaceOk::Done)
+    }
+}
+
+/// Keys are 1 to 1 024 bytes.
+pub(super) fn check_key(key: &[u8]) -> Result<(), NamespaceError> {
+    match key.len() {
+        1..=limits::KEY_BYTES_MAX => Ok(()),
+        _ => Err(NamespaceError::InvalidKey),
+    }
+}

@@ -1,0 +1,250 @@
+//! Where a range of a content is: pages of extents, through links.
+#![deny(clippy::indexing_slicing)]
+
+use nexusgrid_env::kv::prefix_end;
+
+use super::limits;
+use super::machine::{Step, corrupt};
+use super::rows::{self, ContentKind, ContentRow, Page, Segment};
+use super::types::{
+    ContentId, ContentMap, Extent, NamespaceError, Piece, PieceData, WrappedKey,
+};
+use crate::rows::tx::{Tx, decode_row};
+
+/// Pages read at once behind the first.
+const PAGES_AHEAD: usize = 4;
+
+/// Goes through a content's pages, from the one that holds `offset` on.
+struct Pages<'t, 'a> {
+    tx: &'t Tx<'a>,
+    content: ContentId,
+    offset: u64,
+    end: Vec<u8>,
+    buffer: std::collections::VecDeque<Page>,
+    next: Option<Vec<u8>>,
+    is_first: bool,
+}
+
+impl<'t, 'a> Pages<'t, 'a> {
+    fn new(tx: &'t Tx<'a>, content: ContentId, offset: u64) -> Pages<'t, 'a> {
+        let end = prefix_end(&rows::pages(content).done()).unwrap_or_default();
+        Pages {
+            tx,
+            content,
+            offset,
+            end,
+            buffer: Default::default(),
+            next: None,
+            is_first: true,
+        }
+    }
+
+    fn next(&mut self) -> Step<Option<Page>> {
+        if let Some(page) = self.buffer.pop_front() {
+            return Ok(Some(page));
+        }
+        let found = if self.is_first {
+            self.is_first = false;
+            let first = rows::pages(self.content).done();
+            self.tx
+                .last_up_to(rows::CONTENT, &first, &rows::page(self.content, self.offset))?
+                .into_iter()
+                .collect()
+        } else {
+            match &self.next {
+                Some(start) => self.tx.scan(rows::CONTENT, start, Some(&self.end), PAGES_AHEAD)?,
+                None => Vec::new(),
+            }
+        };
+        self.next = found.last().map(|(key, _)| {
+            let mut after = key.to_vec();
+            after.push(0);
+            after
+        });
+        for (_, value) in &found {
+            self.buffer.push_back(decode_row(rows::CONTENT, value)?);
+        }
+        Ok(self.buffer.pop_front())
+    }
+}
+
+/// The part of `offset..offset + len` that lies in `at..at + of`: how far into the latter, and how
+/// much.
+fn overlap(at: u64, of: u64, offset: u64, len: u64) -> Option<(u64, u64)> {
+    let start = at.max(offset);
+    let end = at.saturating_add(of).min(offset.saturating_add(len));
+    (start < end).then(|| (start - at, end - start))
+}
+
+/// A range of a linked content as segments from offset 0; `None`: there are more than `limit`.
+pub(super) fn segments(
+    tx: &Tx<'_>,
+    content: ContentId,
+    offset: u64,
+    len: u64,
+    limit: usize,
+) -> Step<Option<Vec<Segment>>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    let mut pages = Pages::new(tx, content, offset);
+    while at < len {
+        let Some(Page::Segments { segments, .. }) = pages.next()? else {
+            return Err(corrupt("a linked content with a gap"));
+        };
+        for segment in segments {
+            let Some((into, part)) = overlap(segment.offset, segment.len, offset, len) else {
+                continue;
+            };
+            if found.len() == limit {
+                return Ok(None);
+            }
+            found.push(Segment { offset: at, len: part, skip: segment.skip + into, ..segment });
+            at += part;
+        }
+    }
+    Ok(Some(found))
+}
+
+/// The n-th part (from 1) of a completed upload: offset and bytes. Past the last segment there can
+/// only be an empty last part.
+pub(super) fn part_range(
+    tx: &Tx<'_>,
+    content: ContentId,
+    number: u16,
+    size: u64,
+) -> Step<(u64, u64)> {
+    let mut before = usize::from(number.saturating_sub(1));
+    let mut pages = Pages::new(tx, content, 0);
+    while let Some(page) = pages.next()? {
+        let Page::Segments { segments, .. } = page else {
+            return Err(corrupt("parts in a content that is not linked"));
+        };
+        match segments.get(before) {
+            Some(segment) => return Ok((segment.offset, segment.len)),
+            None => before -= segments.len(),
+        }
+    }
+    Ok((size, 0))
+}
+
+/// Where a range of a content is. It must lie within the content.
+pub(super) fn map(tx: &Tx<'_>, content: ContentId, offset: u64, len: u64) -> Step<ContentMap> {
+    let mut builder = Builder { tx, map: ContentMap::default(), inline_bytes: 0 };
+    builder.add(content, offset, len, offset)?;
+    Ok(builder.map)
+}
+
+struct Builder<'t, 'a> {
+    tx: &'t Tx<'a>,
+    map: ContentMap,
+    inline_bytes: usize,
+}
+
+impl Builder<'_, '_> {
+    fn row(&self, content: ContentId) -> Step<ContentRow> {
+        self.tx
+            .load(rows::CONTENT, &rows::content(content))?
+            .ok_or_else(|| NamespaceError::NoSuchContent.into())
+    }
+
+    /// Adds a range of a content that lies at `out` of the asked one.
+    fn add(&mut self, content: ContentId, offset: u64, len: u64, out: u64) -> Step<()> {
+        if len == 0 {
+            return Ok(());
+        }
+        let row = self.row(content)?;
+        match row.kind {
+            ContentKind::Empty => Err(corrupt("a range of an empty content")),
+            ContentKind::Inline { key, block } => {
+                let sealed = self
+                    .tx
+                    .get(rows::INLINE, &rows::inline(content))?
+                    .ok_or_else(|| corrupt("an inline content without bytes"))?;
+                self.inline_bytes += sealed.len();
+                let size = u32::try_from(row.size).map_err(|_| corrupt("a long inline content"))?;
+                let skip = u32::try_from(offset).map_err(|_| corrupt("a long inline content"))?;
+                self.push(out, len, key, PieceData::Inline { block, sealed, size, skip });
+                Ok(())
+            }
+            ContentKind::Extents { key } => self.add_extents(content, offset, len, out, key),
+            ContentKind::Linked | ContentKind::Parts { .. } => {
+                self.add_segments(content, offset, len, out)
+            }
+        }
+    }
+
+    fn add_extents(
+        &mut self,
+        content: ContentId,
+        offset: u64,
+        len: u64,
+        out: u64,
+        key: WrappedKey,
+    ) -> Step<()> {
+        let mut pages = Pages::new(self.tx, content, offset);
+        let mut done = 0;
+        while done < len {
+            let Some(Page::Extents { extents, .. }) = pages.next()? else {
+                return Err(corrupt("a content with a gap"));
+            };
+            for extent in extents {
+                let Some((into, part)) = overlap(extent.offset, extent.len, offset, len) else {
+                    continue;
+                };
+                let at = out + done;
+                if self.is_full(at) {
+                    return Ok(());
+                }
+                let skip = u64::from(extent.skip) + into;
+                let skip = u32::try_from(skip).map_err(|_| corrupt("an extent past its region"))?;
+                let data = PieceData::Extent(Extent { offset: at, len: part, skip, ..extent });
+                self.push(at, part, key.clone(), data);
+                done += part;
+            }
+        }
+        Ok(())
+    }
+
+    fn add_segments(&mut self, content: ContentId, offset: u64, len: u64, out: u64) -> Step<()> {
+        let mut pages = Pages::new(self.tx, content, offset);
+        let mut done = 0;
+        while done < len {
+            let Some(Page::Segments { segments, .. }) = pages.next()? else {
+                return Err(corrupt("a linked content with a gap"));
+            };
+            for segment in segments {
+                let Some((into, part)) = overlap(segment.offset, segment.len, offset, len) else {
+                    continue;
+                };
+                if self.is_full(out + done) {
+                    return Ok(());
+                }
+                // Links only point to older contents, and nest to a bounded depth.
+                self.add(segment.content, segment.skip + into, part, out + done)?;
+                if self.map.next.is_some() {
+                    return Ok(());
+                }
+                done += part;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the answer is as long as it may be; then it says where to go on.
+    fn is_full(&mut self, at: u64) -> bool {
+        let full = self.map.pieces.len() >= limits::PIECES_MAX
+            || self.inline_bytes >= limits::INLINE_ANSWER_BYTES_MAX;
+        if full {
+            self.map.next = Some(at);
+        }
+        full
+    }
+
+    fn push(&mut self, offset: u64, len: u64, key: WrappedKey, data: PieceData) {
+        if self.map.keys.last() != Some(&key) {
+            self.map.keys.push(key);
+        }
+        let key = self.map.keys.len().saturating_sub(1) as u32;
+        self.map.pieces.push(Piece { offset, len, key, data });
+    }
+}

@@ -1,0 +1,22 @@
+//! A metadata group: buckets as trees, contents, sessions, uploads and what is left to do.
+//!
+//! [`Namespace`] is the state machine. It decides and moves no data: it says where bytes are, who
+//! may still write, and what is to be freed or refilled. It keeps I2 (with the drives), I4, I7, I8,
+//! I10 and I13; [`audit`] checks them over a whole store.
+
+pub mod audit;
+mod contents;
+pub mod limits;
+mod list;
+mod machine;
+mod map;
+mod objects;
+mod outbox;
+mod query;
+pub mod rows;
+mod sessions;
+mod tree;
+pub mod types;
+mod uploads;
+
+pub use machine::Namespace;

@@ -1,0 +1,222 @@
+//! What is left to do: freeing what was released, deleting dead blocks, refilling missing shards.
+//!
+//! ```text
+//!   content released ──horizon──> OutboxExpand: extents go, live bytes fall ──0──> dead block
+//!   dead block ──tombstones acknowledged by every mapped drive──> OutboxAck: row goes
+//! ```
+//!
+//! Each step touches few rows, so that one object of 5 TiB does not stall its group.
+#![deny(clippy::indexing_slicing)]
+
+use nexusgrid_codec::id::{BlockId, PgId};
+use nexusgrid_env::kv::prefix_end;
+
+use super::contents::slots;
+use super::limits;
+use super::machine::{Change, Step, corrupt};
+use super::rows::{self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Released};
+use super::types::{ContentId, Extent, NamespaceError, NamespaceOk, UploadId};
+use super::uploads::part_rows;
+use crate::rows::tx::decode_row;
+
+/// Outbox rows looked at by one step: those that may not be freed yet are passed over.
+const LOOK_MAX: usize = 128;
+
+impl Change<'_> {
+    pub(super) fn outbox_expand(&mut self, horizon_ms: u64, now_ms: u64) -> Step<NamespaceOk> {
+        let end = prefix_end(b"O");
+        let found = self.tx.scan(rows::STATE, b"O", end.as_deref(), LOOK_MAX)?;
+        let mut freed = 0;
+        let mut more = found.len() == LOOK_MAX;
+        for (key, value) in found {
+            let row: OutboxRow = decode_row(rows::STATE, &value)?;
+            if row.released_ms > horizon_ms {
+                continue;
+            }
+            if self.is_spent() {
+                more = true;
+                break;
+            }
+            let is_done = match row.what {
+                Released::Content(content) => self.expand_content(content, now_ms)?,
+                Released::Upload(upload) => self.expand_upload(upload, now_ms)?,
+                Released::Parts(upload, numbers) => {
+                    let left = self.expand_parts(upload, numbers, now_ms)?;
+                    let is_done = left.is_empty();
+                    if !is_done {
+                        let row = OutboxRow { what: Released::Parts(upload, left), ..row };
+                        self.tx.store(rows::STATE, key.to_vec(), &row);
+                    }
+                    is_done
+                }
+            };
+            if is_done {
+                self.tx.delete(rows::STATE, key.to_vec());
+                freed += 1;
+            } else {
+                more = true;
+            }
+        }
+        Ok(NamespaceOk::Expanded { freed, more })
+    }
+
+    /// Whether this step has touched enough rows.
+    fn is_spent(&self) -> bool {
+        self.tx.rows() >= limits::EXPAND_ROWS_MAX
+    }
+
+    fn expand_content(&mut self, content: ContentId, now_ms: u64) -> Step<bool> {
+        let row: Option<ContentRow> = self.tx.load(rows::CONTENT, &rows::content(content))?;
+        let Some(row) = row else {
+            return Err(corrupt("a released content that is not there"));
+        };
+        if row.references > 0 {
+            return Err(corrupt("a released content with references"));
+        }
+        let is_done = match row.kind {
+            ContentKind::Empty => true,
+            ContentKind::Inline { .. } => {
+                self.tx.delete(rows::INLINE, rows::inline(content));
+                true
+            }
+            ContentKind::Extents { .. } | ContentKind::Linked => {
+                self.expand_pages(content, true, now_ms)?
+            }
+            ContentKind::Parts { upload } => {
+                self.expand_upload(upload, now_ms)? && self.expand_pages(content, false, now_ms)?
+            }
+        };
+        if is_done {
+            self.tx.delete(rows::CONTENT, rows::content(content));
+        }
+        Ok(is_done)
+    }
+
+    /// Takes pages away; `counted`: their entries count as references.
+    fn expand_pages(&mut self, content: ContentId, counted: bool, now_ms: u64) -> Step<bool> {
+        let prefix = rows::pages(content).done();
+        let end = prefix_end(&prefix);
+        loop {
+            if self.is_spent() {
+                return Ok(false);
+            }
+            let page = self.tx.scan(rows::CONTENT, &prefix, end.as_deref(), 1)?;
+            let Some((key, value)) = page.into_iter().next() else { return Ok(true) };
+            self.tx.delete(rows::CONTENT, key.to_vec());
+            match decode_row(rows::CONTENT, &value)? {
+                Page::Extents { extents, .. } => {
+                    let mut rest = extents.iter();
+                    while let Some(extent) = rest.as_slice().first() {
+                        if self.is_spent() {
+                            let extents = rest.as_slice().to_vec();
+                            let page = Page::Extents { sequence: self.sequence, extents };
+                            let key = rows::page(content, extent.offset);
+                            self.tx.store(rows::CONTENT, key, &page);
+                            return Ok(false);
+                        }
+                        self.free_extent(extent, now_ms)?;
+                        rest.next();
+                    }
+                }
+                Page::Segments { segments, .. } if counted => {
+                    // At most a page of 128 contents, each one row and perhaps one outbox row.
+                    for segment in segments {
+                        self.unrefer(segment.content, now_ms)?;
+                    }
+                }
+                Page::Segments { .. } => {}
+            }
+        }
+    }
+
+    /// Takes an extent's bytes off its block; the last ones kill it.
+    fn free_extent(&mut self, extent: &Extent, now_ms: u64) -> Step<()> {
+        let key = rows::block(extent.block);
+        let row: Option<BlockRow> = self.tx.load(rows::CONTENT, &key)?;
+        let mut row = row.ok_or_else(|| corrupt("an extent of a block that is not there"))?;
+        row.live = u32::try_from(extent.len)
+            .ok()
+            .and_then(|len| row.live.checked_sub(len))
+            .ok_or_else(|| corrupt("a block's live bytes below zero"))?;
+        if row.live > 0 {
+            row.sequence = self.sequence;
+            self.tx.store(rows::CONTENT, key, &row);
+            return Ok(());
+        }
+        self.tx.delete(rows::CONTENT, key);
+        for slot in slots(row.missing_mask) {
+            self.tx.delete(rows::STATE, rows::repair(row.pg, extent.block, slot));
+        }
+        let dead = DeadRow { sequence: self.sequence, pg: row.pg, since_ms: now_ms };
+        self.tx.store(rows::STATE, rows::dead(extent.block), &dead);
+        Ok(())
+    }
+
+    /// Takes an upload's parts away, as many as this step may.
+    fn expand_upload(&mut self, upload: UploadId, now_ms: u64) -> Step<bool> {
+        loop {
+            let parts = part_rows(&self.tx, upload, 0, limits::PAGE_ENTRIES)?;
+            if parts.is_empty() {
+                return Ok(true);
+            }
+            for part in parts {
+                if self.is_spent() {
+                    return Ok(false);
+                }
+                self.tx.delete(rows::STATE, rows::part(upload, part.info.number));
+                self.unrefer(part.info.content, now_ms)?;
+            }
+        }
+    }
+
+    /// Takes parts away that a completion did not name; gives those that are left.
+    fn expand_parts(
+        &mut self,
+        upload: UploadId,
+        numbers: Vec<u16>,
+        now_ms: u64,
+    ) -> Step<Vec<u16>> {
+        let mut rest = numbers.into_iter();
+        while !self.is_spent() {
+            let Some(number) = rest.next() else { break };
+            let key = rows::part(upload, number);
+            // Absent if the completed object was freed first: its parts went all together.
+            let part: Option<rows::PartRow> = self.tx.load(rows::STATE, &key)?;
+            if let Some(part) = part {
+                self.tx.delete(rows::STATE, key);
+                self.unrefer(part.info.content, now_ms)?;
+            }
+        }
+        Ok(rest.collect())
+    }
+
+    pub(super) fn outbox_ack(&mut self, blocks: &[BlockId]) -> Step<NamespaceOk> {
+        if blocks.len() > limits::ACKS_MAX {
+            return Err(NamespaceError::TooLarge.into());
+        }
+        for block in blocks {
+            self.tx.delete(rows::STATE, rows::dead(*block));
+        }
+        Ok(NamespaceOk::Done)
+    }
+
+    pub(super) fn repair_done(&mut self, shards: &[(PgId, BlockId, u8)]) -> Step<NamespaceOk> {
+        if shards.len() > limits::ACKS_MAX {
+            return Err(NamespaceError::TooLarge.into());
+        }
+        for (pg, block, slot) in shards {
+            self.tx.delete(rows::STATE, rows::repair(*pg, *block, *slot));
+            let row: Option<BlockRow> = self.tx.load(rows::CONTENT, &rows::block(*block))?;
+            let bit = 1u32.checked_shl(u32::from(*slot)).unwrap_or(0);
+            if let Some(row) = row.filter(|row| row.pg == *pg && row.missing_mask & bit != 0) {
+                let row = BlockRow {
+                    sequence: self.sequence,
+                    missing_mask: row.missing_mask & !bit,
+                    ..row
+                };
+                self.tx.store(rows::CONTENT, rows::block(*block), &row);
+            }
+        }
+        Ok(NamespaceOk::Done)
+    }
+}

@@ -1,0 +1,183 @@
+//! Answers to queries: pure reads of one state.
+#![deny(clippy::indexing_slicing)]
+
+use nexusgrid_codec::id::{BlockId, PgId};
+use nexusgrid_env::KvRead;
+use nexusgrid_env::kv::prefix_end;
+
+use super::machine::{Step, check_key, corrupt};
+use super::rows::{self, BlockRow, BucketRow, ContentRow, DeadRow, LiveBucket, RepairRow, UploadRow};
+use super::types::{
+    BlockState, BucketId, ContentMap, DeadBlock, Got, Malformed, NamespaceAnswer, NamespaceError,
+    NamespaceQuery, Object, PartListing, RangeSpec, Repair, Session, UploadRef,
+};
+use super::{limits, list, map, sessions, tree, uploads};
+use crate::rows::tx::{Tx, decode_row};
+
+/// Answers a query.
+pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<NamespaceAnswer> {
+    use NamespaceAnswer as A;
+    use NamespaceQuery as Q;
+    let tx = &Tx::new(state);
+    Ok(match query {
+        Q::Head { bucket, key } => A::Object(Box::new(object(tx, bucket, &key)?)),
+        Q::Get { bucket, key, range } => A::Get(Box::new(get(tx, bucket, &key, range)?)),
+        Q::Extents { content, offset, len } => {
+            let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
+            let row = row.ok_or(NamespaceError::NoSuchContent)?;
+            if offset.checked_add(len).is_none_or(|end| end > row.size) {
+                return Err(NamespaceError::RangeNotSatisfiable(row.size).into());
+            }
+            A::Map(map::map(tx, content, offset, len)?)
+        }
+        Q::List { bucket, prefix, delimiter, after, limit } => {
+            live_bucket(tx, bucket)?;
+            let delimiter = delimiter.as_deref();
+            A::List(list::list(tx, bucket, &prefix, delimiter, after.as_ref(), limit)?)
+        }
+        Q::ListUploads { bucket, prefix, delimiter, after, limit } => {
+            live_bucket(tx, bucket)?;
+            let delimiter = delimiter.as_deref();
+            A::Uploads(list::list_uploads(tx, bucket, &prefix, delimiter, after.as_ref(), limit)?)
+        }
+        Q::Upload { upload } => A::Upload(Box::new(upload_row(tx, &upload)?.info)),
+        Q::ListParts { upload, after, limit } => {
+            let row = upload_row(tx, &upload)?;
+            let limit = bounded(limit);
+            let mut parts: Vec<_> = uploads::part_rows(tx, upload.id, after, limit + 1)?
+                .into_iter()
+                .map(|part| part.info)
+                .collect();
+            let more = parts.len() > limit;
+            parts.truncate(limit);
+            A::Parts(Box::new(PartListing { upload: row.info, parts, more }))
+        }
+        Q::BucketUsage { bucket } => A::Usage(live_bucket(tx, bucket)?.usage),
+        Q::Sessions => A::Sessions { floor: sessions::floor(tx)?, sessions: sessions::all(tx)? },
+        Q::RepairQueue { pg, after, limit } => repairs(tx, pg, after, bounded(limit))?,
+        Q::Outbox { after, limit } => dead_blocks(tx, after, bounded(limit))?,
+        Q::ResolveBlocks { blocks } => {
+            if blocks.len() > limits::ANSWER_ROWS_MAX as usize {
+                return Err(NamespaceError::TooLarge.into());
+            }
+            let states = blocks.into_iter().map(|block| block_state(tx, block));
+            A::Blocks(states.collect::<Step<_>>()?)
+        }
+    })
+}
+
+fn bounded(limit: u32) -> usize {
+    limit.clamp(1, limits::ANSWER_ROWS_MAX) as usize
+}
+
+fn live_bucket(tx: &Tx<'_>, bucket: BucketId) -> Step<LiveBucket> {
+    match tx.load(rows::STATE, &rows::bucket(bucket))? {
+        Some(BucketRow::Live(row)) => Ok(row),
+        _ => Err(NamespaceError::NoSuchBucket.into()),
+    }
+}
+
+fn object(tx: &Tx<'_>, bucket: BucketId, key: &[u8]) -> Step<Object> {
+    check_key(key)?;
+    match tree::lookup(tx, bucket, key)? {
+        Some(object) => Ok(object),
+        // Only a miss pays for the second look.
+        None => live_bucket(tx, bucket).and(Err(NamespaceError::NoSuchKey.into())),
+    }
+}
+
+fn get(tx: &Tx<'_>, bucket: BucketId, key: &[u8], range: RangeSpec) -> Step<Got> {
+    let object = object(tx, bucket, key)?;
+    let size = object.size;
+    let unsatisfiable = || NamespaceError::RangeNotSatisfiable(size);
+    let (offset, len) = match range {
+        RangeSpec::Full => (0, size),
+        RangeSpec::From(first, last) => {
+            if first >= size || last.is_some_and(|last| last < first) {
+                return Err(unsatisfiable().into());
+            }
+            let last = last.unwrap_or(u64::MAX).min(size - 1);
+            (first, last - first + 1)
+        }
+        RangeSpec::Last(0) => return Err(unsatisfiable().into()),
+        RangeSpec::Last(_) if size == 0 => return Err(unsatisfiable().into()),
+        RangeSpec::Last(count) => (size - count.min(size), count.min(size)),
+        RangeSpec::Part(0) => return Err(Malformed::PartNumber.into()),
+        RangeSpec::Part(number) if number > object.parts.max(1) => {
+            return Err(unsatisfiable().into());
+        }
+        RangeSpec::Part(_) if object.parts == 0 => (0, size),
+        RangeSpec::Part(number) => map::part_range(tx, object.content, number, size)?,
+    };
+    let map = match len {
+        0 => ContentMap::default(),
+        _ => map::map(tx, object.content, offset, len)?,
+    };
+    Ok(Got { object, offset, len, map })
+}
+
+fn upload_row(tx: &Tx<'_>, upload: &UploadRef) -> Step<UploadRow> {
+    live_bucket(tx, upload.bucket)?;
+    check_key(&upload.key)?;
+    let row = tx.load(rows::STATE, &rows::upload(upload))?;
+    row.ok_or_else(|| NamespaceError::NoSuchUpload.into())
+}
+
+fn repairs(
+    tx: &Tx<'_>,
+    pg: Option<PgId>,
+    after: Option<(PgId, BlockId, u8)>,
+    limit: usize,
+) -> Step<NamespaceAnswer> {
+    let prefix = match pg {
+        Some(PgId(pg)) => crate::rows::key::KeyBuf::tag(b'R').u32(pg).done(),
+        None => vec![b'R'],
+    };
+    let start = match after {
+        Some((pg, block, slot)) => [rows::repair(pg, block, slot).as_slice(), &[0]].concat(),
+        None => Vec::new(),
+    };
+    let end = prefix_end(&prefix);
+    let found = tx.scan(rows::STATE, &start.max(prefix), end.as_deref(), limit + 1)?;
+    let more = found.len() > limit;
+    let mut repairs = Vec::with_capacity(found.len().min(limit));
+    for (key, value) in found.iter().take(limit) {
+        let (pg, block, slot) =
+            rows::parse_repair(key).ok_or_else(|| corrupt("key of a repair row"))?;
+        let RepairRow { sequence, since_ms, epoch } = decode_row(rows::STATE, value)?;
+        repairs.push(Repair { pg, block, slot, sequence, since_ms, epoch });
+    }
+    Ok(NamespaceAnswer::Repairs { repairs, more })
+}
+
+fn dead_blocks(tx: &Tx<'_>, after: Option<BlockId>, limit: usize) -> Step<NamespaceAnswer> {
+    let start = match after {
+        Some(block) => [rows::dead(block).as_slice(), &[0]].concat(),
+        None => vec![b'D'],
+    };
+    let end = prefix_end(b"D");
+    let found = tx.scan(rows::STATE, &start, end.as_deref(), limit + 1)?;
+    let more = found.len() > limit;
+    let mut blocks = Vec::with_capacity(found.len().min(limit));
+    for (key, value) in found.iter().take(limit) {
+        let block = rows::parse_block(key).ok_or_else(|| corrupt("key of a dead block"))?;
+        let DeadRow { sequence, pg, since_ms } = decode_row(rows::STATE, value)?;
+        blocks.push(DeadBlock { block, pg, sequence, since_ms });
+    }
+    Ok(NamespaceAnswer::Outbox { blocks, more })
+}
+
+fn block_state(tx: &Tx<'_>, block: BlockId) -> Step<BlockState> {
+    let row: Option<BlockRow> = tx.load(rows::CONTENT, &rows::block(block))?;
+    if let Some(BlockRow { pg, live, len, .. }) = row {
+        return Ok(BlockState::Live { pg, live_bytes: live, len });
+    }
+    if tx.get(rows::STATE, &rows::dead(block))?.is_some() {
+        return Ok(BlockState::Dead);
+    }
+    let session: Option<Session> = tx.load(rows::STATE, &rows::session(block.session))?;
+    Ok(match session {
+        Some(Session { closed_ms: None, .. }) => BlockState::Pending,
+        _ => BlockState::Unknown,
+    })
+}

@@ -1,0 +1,18 @@
+//! The root group: who is in the cluster, what holds what, and the keys to it all.
+//!
+//! [`Root`] is the state machine; [`topology::Topology`] the map that every node keeps of it. It
+//! keeps I5 (epochs only grow), I11 and I15. Secrets are stored sealed, but for the gossip key,
+//! which every admitted node is given.
+
+mod buckets;
+pub mod limits;
+mod machine;
+mod nodes;
+mod pgs;
+mod query;
+pub mod rows;
+pub mod topology;
+pub mod types;
+
+pub use buckets::is_bucket_name;
+pub use machine::Root;

@@ -1,0 +1,76 @@
+//! Answers to queries: pure reads of one state.
+#![deny(clippy::indexing_slicing)]
+
+use nexusgrid_env::KvRead;
+use nexusgrid_env::kv::prefix_end;
+
+use super::limits;
+use super::machine::{Step, all};
+use super::rows::{self, ClusterRow, ROOT, TokenRow};
+use super::topology::{Bucket, Drive, Group, Node, Pg, Topology};
+use super::types::{AccessKey, RootAnswer, RootError, RootQuery, TokenInfo};
+use crate::rows::tx::{Tx, decode_row};
+
+/// Answers a query.
+pub(super) fn answer(state: &dyn KvRead, query: RootQuery) -> Step<RootAnswer> {
+    let tx = &Tx::new(state);
+    let cluster: Option<ClusterRow> = tx.load(ROOT, &rows::cluster())?;
+    let cluster = cluster.ok_or(RootError::NotInitialised)?;
+    Ok(match query {
+        RootQuery::Topology { unless_version } if unless_version == cluster.map_version => {
+            RootAnswer::Topology(None)
+        }
+        RootQuery::Topology { .. } => {
+            RootAnswer::Topology(Some(Box::new(topology(tx, cluster)?)))
+        }
+        RootQuery::Cluster => RootAnswer::Cluster(Box::new(cluster.cluster)),
+        RootQuery::AccessKey { id } => {
+            RootAnswer::AccessKey(tx.load(ROOT, &rows::access_key(&id))?)
+        }
+        RootQuery::AccessKeys { after, limit } => {
+            let limit = limit.clamp(1, limits::ANSWER_ROWS_MAX) as usize;
+            let mut start = rows::access_key(&after);
+            if !after.is_empty() {
+                start.push(0);
+            }
+            let found = tx.scan(ROOT, &start, prefix_end(b"K").as_deref(), limit + 1)?;
+            let keys = found.iter().take(limit).map(|(_, value)| decode_row(ROOT, value));
+            let keys = keys.collect::<Result<Vec<AccessKey>, _>>()?;
+            RootAnswer::AccessKeys { keys, more: found.len() > limit }
+        }
+        RootQuery::BucketKeys { bucket } => {
+            RootAnswer::BucketKeys(all(tx, &rows::bucket_keys(bucket).done())?)
+        }
+        RootQuery::MasterKey { node } => {
+            RootAnswer::MasterKey(tx.load(ROOT, &rows::master_key(node))?)
+        }
+        RootQuery::Tokens => {
+            let mut tokens = Vec::new();
+            for (key, value) in tx.scan(ROOT, b"T", prefix_end(b"T").as_deref(), usize::MAX)? {
+                let TokenRow { expires_ms, roles, used_by, .. } = decode_row(ROOT, &value)?;
+                let id = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+                tokens.push(TokenInfo { id, expires_ms, roles, used_by: used_by.map(|by| by.0) });
+            }
+            RootAnswer::Tokens(tokens)
+        }
+    })
+}
+
+fn topology(tx: &Tx<'_>, row: ClusterRow) -> Step<Topology> {
+    let nodes: Vec<Node> = all(tx, b"N")?;
+    let drives: Vec<Drive> = all(tx, b"D")?;
+    let pgs: Vec<Pg> = all(tx, b"P")?;
+    let groups: Vec<Group> = all(tx, b"G")?;
+    let buckets: Vec<Bucket> = all(tx, b"B")?;
+    Ok(Topology {
+        version: row.map_version,
+        cluster: Some(row.cluster.id),
+        incarnation: row.cluster.incarnation,
+        settings: row.cluster.settings,
+        nodes: nodes.into_iter().map(|node| (node.id, node)).collect(),
+        drives: drives.into_iter().map(|drive| (drive.id, drive)).collect(),
+        pgs: pgs.into_iter().map(|pg| (pg.id, pg)).collect(),
+        groups: groups.into_iter().map(|group| (group.id, group)).collect(),
+        buckets: buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect(),
+    })
+}
