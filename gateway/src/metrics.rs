@@ -1,0 +1,86 @@
+//! What the gateway counts, for Prometheus.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::{Registry, Unit};
+
+/// The agent's registry: every part registers its metrics there, the admin listener shows them.
+pub type SharedRegistry = Arc<Mutex<Registry>>;
+
+/// Upper bounds of the duration histogram, seconds.
+const DURATION_BUCKETS: [f64; 12] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
+
+/// Labels of a request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// S3's name of the operation; `none` if the request did not get so far.
+    pub operation: &'static str,
+    /// HTTP status.
+    pub status: u16,
+}
+
+/// Labels of a duration.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct OperationLabels {
+    /// S3's name of the operation.
+    pub operation: &'static str,
+}
+
+/// The gateway's metrics; cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    /// Requests answered.
+    pub requests: Family<RequestLabels, Counter>,
+    /// From the first byte of a request's head to the last of its reply.
+    pub duration: Family<OperationLabels, Histogram>,
+    /// Body bytes received.
+    pub received: Counter<u64, AtomicU64>,
+    /// Body bytes sent.
+    pub sent: Counter<u64, AtomicU64>,
+    /// Open connections.
+    pub connections: Gauge<i64, AtomicI64>,
+    /// Requests being worked on.
+    pub in_flight: Gauge<i64, AtomicI64>,
+    /// Requests and connections told SlowDown for want of a slot.
+    pub refused: Counter,
+}
+
+impl Metrics {
+    /// Makes the metrics and enters them in the registry.
+    pub fn register(registry: &SharedRegistry) -> Metrics {
+        let metrics = Metrics {
+            requests: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
+            received: Counter::default(),
+            sent: Counter::default(),
+            connections: Gauge::default(),
+            in_flight: Gauge::default(),
+            refused: Counter::default(),
+        };
+        let mut registry = registry.lock();
+        let s3 = registry.sub_registry_with_prefix("nexusgrid_s3");
+        s3.register("requests", "S3 requests answered", metrics.requests.clone());
+        s3.register_with_unit(
+            "request_duration",
+            "Time from a request's head to the end of its reply",
+            Unit::Seconds,
+            metrics.duration.clone(),
+        );
+        let bytes = "Bytes of request bodies received";
+        s3.register_with_unit("received", bytes, Unit::Bytes, metrics.received.clone());
+        let bytes = "Bytes of response bodies sent";
+        s3.register_with_unit("sent", bytes, Unit::Bytes, metrics.sent.clone());
+        s3.register("connections", "Open S3 connections", metrics.connections.clone());
+        s3.register("in_flight", "S3 requests being worked on", metrics.in_flight.clone());
+        s3.register("refused", "Requests and connections told SlowDown", metrics.refused.clone());
+        metrics
+    }
+}

@@ -1,0 +1,350 @@
+//! Which S3 operations there are here: a table, not code.
+//!
+//! Each row says what the operation asks of [`nexusgrid_iam::authorize`], what it is done to, and
+//! which of S3's many `x-amz-*` headers it understands. An operation without a row, or a header
+//! that its row does not name, is answered `NotImplemented`: to ignore a request for a lock, a
+//! customer's key or an access rule would be to lie about it.
+
+use http::{HeaderMap, Uri};
+use nexusgrid_iam::{Action, Resource};
+use s3s::S3Error;
+use s3s::path::S3Path;
+
+use crate::error::{invalid_argument, not_implemented, refuse};
+
+/// What an operation is done to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The service: the path is `/`.
+    Cluster,
+    /// A bucket.
+    Bucket,
+    /// An object.
+    Object,
+}
+
+/// A row of the table.
+#[derive(Debug)]
+pub struct Operation {
+    /// S3's name.
+    pub name: &'static str,
+    /// What it needs to be allowed.
+    pub action: Action,
+    /// What it is done to.
+    pub scope: Scope,
+    /// Groups of headers it understands, beyond those of every request.
+    headers: &'static [&'static [&'static str]],
+    /// Whether `x-amz-meta-*` belongs to it.
+    metadata: bool,
+}
+
+/// Headers of any request.
+const COMMON: &[&str] = &[
+    "x-amz-date",
+    "x-amz-content-sha256",
+    "x-amz-user-agent",
+    "x-amz-expected-bucket-owner",
+    "x-amz-request-payer",
+    "x-amz-decoded-content-length",
+    "x-amz-sdk-checksum-algorithm",
+    "x-amz-trailer",
+];
+/// Checksums of a body.
+const CHECKSUMS: &[&str] = &[
+    "x-amz-checksum-crc32",
+    "x-amz-checksum-crc32c",
+    "x-amz-checksum-crc64nvme",
+    "x-amz-checksum-sha1",
+    "x-amz-checksum-sha256",
+    "x-amz-checksum-algorithm",
+];
+const CHECKSUM_TYPE: &[&str] = &["x-amz-checksum-type"];
+const CHECKSUM_MODE: &[&str] = &["x-amz-checksum-mode"];
+/// Properties of a new object; only some of their values are accepted.
+const STORE: &[&str] = &[
+    "x-amz-acl",
+    "x-amz-storage-class",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-bucket-key-enabled",
+];
+const COPY: &[&str] = &[
+    "x-amz-copy-source",
+    "x-amz-copy-source-if-match",
+    "x-amz-copy-source-if-none-match",
+    "x-amz-copy-source-if-modified-since",
+    "x-amz-copy-source-if-unmodified-since",
+    "x-amz-source-expected-bucket-owner",
+];
+const COPY_DIRECTIVES: &[&str] = &["x-amz-metadata-directive", "x-amz-tagging-directive"];
+const COPY_RANGE: &[&str] = &["x-amz-copy-source-range"];
+const BUCKET: &[&str] =
+    &["x-amz-acl", "x-amz-bucket-object-lock-enabled", "x-amz-object-ownership"];
+const COMPLETE: &[&str] = &["x-amz-mp-object-size"];
+const ATTRIBUTES: &[&str] =
+    &["x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker"];
+
+const fn row(
+    name: &'static str,
+    action: Action,
+    scope: Scope,
+    headers: &'static [&'static [&'static str]],
+) -> Operation {
+    Operation { name, action, scope, headers, metadata: false }
+}
+
+const fn storing(mut operation: Operation) -> Operation {
+    operation.metadata = true;
+    operation
+}
+
+/// Every operation that is supported.
+pub static OPERATIONS: &[Operation] = &[
+    row("ListBuckets", Action::ListBuckets, Scope::Cluster, &[]),
+    row("CreateBucket", Action::CreateBucket, Scope::Bucket, &[BUCKET]),
+    row("HeadBucket", Action::HeadBucket, Scope::Bucket, &[]),
+    row("GetBucketLocation", Action::HeadBucket, Scope::Bucket, &[]),
+    row("DeleteBucket", Action::DeleteBucket, Scope::Bucket, &[]),
+    row("ListObjects", Action::ListObjects, Scope::Bucket, &[]),
+    row("ListObjectsV2", Action::ListObjects, Scope::Bucket, &[]),
+    row("ListMultipartUploads", Action::ListUploads, Scope::Bucket, &[]),
+    row("DeleteObjects", Action::DeleteObject, Scope::Bucket, &[CHECKSUMS]),
+    row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]),
+    row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]),
+    row("GetObjectAttributes", Action::GetObject, Scope::Object, &[ATTRIBUTES]),
+    storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE])),
+    storing(row(
+        "CopyObject",
+        Action::PutObject,
+        Scope::Object,
+        &[COPY, COPY_DIRECTIVES, STORE, &["x-amz-checksum-algorithm"]],
+    )),
+    row("DeleteObject", Action::DeleteObject, Scope::Object, &[]),
+    storing(row(
+        "CreateMultipartUpload",
+        Action::PutObject,
+        Scope::Object,
+        &[STORE, CHECKSUM_TYPE, &["x-amz-checksum-algorithm"]],
+    )),
+    row("UploadPart", Action::PutObject, Scope::Object, &[CHECKSUMS]),
+    row("UploadPartCopy", Action::PutObject, Scope::Object, &[COPY, COPY_RANGE]),
+    row(
+        "CompleteMultipartUpload",
+        Action::PutObject,
+        Scope::Object,
+        &[CHECKSUMS, CHECKSUM_TYPE, COMPLETE],
+    ),
+    row("AbortMultipartUpload", Action::AbortUpload, Scope::Object, &[]),
+    row("ListParts", Action::ListParts, Scope::Object, &[]),
+];
+
+/// The row of that name.
+pub fn by_name(name: &str) -> Option<&'static Operation> {
+    OPERATIONS.iter().find(|operation| operation.name == name)
+}
+
+impl Operation {
+    /// What the request's path names, if it is of this operation's kind.
+    pub fn resource<'a>(&self, path: &'a S3Path) -> Option<Resource<'a>> {
+        match (self.scope, path) {
+            (Scope::Cluster, S3Path::Root) => Some(Resource::Cluster),
+            (Scope::Bucket, S3Path::Bucket { bucket }) => Some(Resource::Bucket(bucket)),
+            (Scope::Object, S3Path::Object { bucket, key }) => {
+                Some(Resource::Object { bucket, key })
+            }
+            _ => None,
+        }
+    }
+
+    /// Refuses what the request asks for beyond what this grid does.
+    pub fn check_features(&self, headers: &HeaderMap, uri: &Uri) -> Result<(), S3Error> {
+        for (name, value) in headers {
+            let value = value.to_str().unwrap_or("");
+            self.check_header(name.as_str(), value)?;
+        }
+        for pair in uri.query().unwrap_or("").split('&') {
+            if let Some(version) = pair.strip_prefix("versionId=")
+                && version != "null"
+            {
+                return Err(not_implemented("versionId: versioning"));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_header(&self, name: &str, value: &str) -> Result<(), S3Error> {
+        match name {
+            // Without it a client may glue parts of two versions together.
+            "if-range" => return Err(not_implemented("the header If-Range")),
+            "if-modified-since" | "if-unmodified-since" if self.action != Action::GetObject => {
+                return Err(not_implemented(format_args!("the header {name} on {}", self.name)));
+            }
+            "x-amz-security-token" => {
+                return Err(S3Error::with_message(
+                    s3s::S3ErrorCode::InvalidToken,
+                    "temporary credentials are not supported by this grid",
+                ));
+            }
+            _ => {}
+        }
+        if !name.starts_with("x-amz-") || COMMON.contains(&name) {
+            return Ok(());
+        }
+        if self.metadata && name.starts_with("x-amz-meta-") {
+            return Ok(());
+        }
+        // An object-lock header must be refused on a bucket, too, unless it says "no".
+        if !self.headers.iter().any(|group| group.contains(&name)) {
+            return Err(not_implemented(format_args!("the header {name} on {}", self.name)));
+        }
+        check_value(name, value)
+    }
+}
+
+/// Headers of which only some values can be honoured.
+fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
+    let unsupported = || Err(not_implemented(format_args!("{name}: {value}")));
+    match name {
+        // Both mean what is the case anyway: the bucket's owner alone has access.
+        "x-amz-acl" => match value {
+            "private" | "bucket-owner-full-control" => Ok(()),
+            "public-read" | "public-read-write" | "authenticated-read" | "aws-exec-read"
+            | "bucket-owner-read" | "log-delivery-write" => unsupported(),
+            _ => Err(invalid_argument(format!("{name}: {value}"))),
+        },
+        // Every object is encrypted with AES-256 anyway.
+        "x-amz-server-side-encryption" => match value {
+            "AES256" => Ok(()),
+            "aws:kms" | "aws:kms:dsse" | "aws:fsx" => unsupported(),
+            _ => Err(invalid_argument(format!("{name}: {value}"))),
+        },
+        "x-amz-server-side-encryption-bucket-key-enabled"
+        | "x-amz-bucket-object-lock-enabled" => {
+            if value.eq_ignore_ascii_case("false") { Ok(()) } else { unsupported() }
+        }
+        "x-amz-object-ownership" => {
+            if value == "BucketOwnerEnforced" { Ok(()) } else { unsupported() }
+        }
+        "x-amz-storage-class" => match value {
+            "STANDARD" => Ok(()),
+            "STANDARD_IA" | "ONEZONE_IA" | "INTELLIGENT_TIERING" | "GLACIER" | "GLACIER_IR"
+            | "DEEP_ARCHIVE" | "REDUCED_REDUNDANCY" | "OUTPOSTS" | "SNOW" | "EXPRESS_ONEZONE" => {
+                unsupported()
+            }
+            _ => Err(S3Error::new(s3s::S3ErrorCode::InvalidStorageClass)),
+        },
+        "x-amz-tagging-directive" => {
+            // There are no tags, so there is nothing to copy.
+            if value == "COPY" { Ok(()) } else { unsupported() }
+        }
+        "x-amz-metadata-directive" => match value {
+            "COPY" | "REPLACE" => Ok(()),
+            _ => Err(invalid_argument(format!("{name}: {value}"))),
+        },
+        "x-amz-checksum-mode" => match value {
+            "ENABLED" => Ok(()),
+            _ => Err(invalid_argument(format!("{name}: {value}"))),
+        },
+        "x-amz-checksum-type" => match value {
+            "COMPOSITE" | "FULL_OBJECT" => Ok(()),
+            _ => Err(invalid_argument(format!("{name}: {value}"))),
+        },
+        "x-amz-checksum-algorithm" => match crate::checksum::by_name(value) {
+            Some(_) => Ok(()),
+            None => Err(refuse(
+                nexusgrid_grid::RejectKind::InvalidRequest,
+                format!("{name}: {value} is no algorithm of this grid"),
+            )),
+        },
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    fn ask(operation: &str, name: &'static str, value: &str) -> Option<String> {
+        let mut headers = HeaderMap::new();
+        headers.insert(name, HeaderValue::from_str(value).unwrap());
+        by_name(operation)
+            .unwrap()
+            .check_features(&headers, &Uri::from_static("/b/k"))
+            .err()
+            .map(|error| error.code().as_str().to_owned())
+    }
+
+    #[test]
+    fn every_row_applies_to_its_scope_and_is_there_once() {
+        for operation in OPERATIONS {
+            let path = match operation.scope {
+                Scope::Cluster => S3Path::root(),
+                Scope::Bucket => S3Path::bucket("bucket"),
+                Scope::Object => S3Path::object("bucket", "key"),
+            };
+            let resource = operation.resource(&path).expect("of its own kind");
+            assert!(operation.action.applies_to(&resource), "{}", operation.name);
+            let same = OPERATIONS.iter().filter(|other| other.name == operation.name);
+            assert_eq!(same.count(), 1);
+        }
+        assert!(by_name("GetObject").unwrap().resource(&S3Path::bucket("bucket")).is_none());
+    }
+
+    #[test]
+    fn what_is_not_supported_is_said() {
+        let sse_c = "x-amz-server-side-encryption-customer-algorithm";
+        for (operation, header, value) in [
+            ("PutObject", "x-amz-tagging", "a=b"),
+            ("PutObject", "x-amz-acl", "public-read"),
+            ("PutObject", "x-amz-grant-read", "id=1"),
+            ("PutObject", "x-amz-server-side-encryption", "aws:kms"),
+            ("PutObject", "x-amz-server-side-encryption-aws-kms-key-id", "k"),
+            ("PutObject", sse_c, "AES256"),
+            ("GetObject", sse_c, "AES256"),
+            ("PutObject", "x-amz-object-lock-mode", "GOVERNANCE"),
+            ("PutObject", "x-amz-website-redirect-location", "/x"),
+            ("PutObject", "x-amz-storage-class", "GLACIER"),
+            ("PutObject", "x-amz-write-offset-bytes", "1"),
+            ("PutObject", "x-amz-checksum-sha512", "x"),
+            ("PutObject", "if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("GetObject", "if-range", "\"x\""),
+            ("CopyObject", "x-amz-tagging-directive", "REPLACE"),
+            ("CreateBucket", "x-amz-bucket-object-lock-enabled", "true"),
+            ("CreateBucket", "x-amz-object-ownership", "ObjectWriter"),
+            ("DeleteObject", "x-amz-bypass-governance-retention", "true"),
+            ("DeleteObject", "x-amz-mfa", "x"),
+            ("ListObjectsV2", "x-amz-optional-object-attributes", "RestoreStatus"),
+            ("PutObject", "x-amz-invented-tomorrow", "x"),
+            ("GetObject", "x-amz-meta-a", "x"),
+        ] {
+            assert_eq!(ask(operation, header, value).as_deref(), Some("NotImplemented"), "{header}");
+        }
+    }
+
+    #[test]
+    fn what_is_true_anyway_is_accepted() {
+        for (operation, header, value) in [
+            ("PutObject", "x-amz-acl", "private"),
+            ("CreateBucket", "x-amz-acl", "private"),
+            ("PutObject", "x-amz-server-side-encryption", "AES256"),
+            ("PutObject", "x-amz-storage-class", "STANDARD"),
+            ("PutObject", "x-amz-meta-anything", "x"),
+            ("CreateBucket", "x-amz-bucket-object-lock-enabled", "false"),
+            ("GetObject", "if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT"),
+            ("GetObject", "user-agent", "x"),
+        ] {
+            assert_eq!(ask(operation, header, value), None, "{header}");
+        }
+        assert_eq!(ask("PutObject", "x-amz-acl", "nonsense").as_deref(), Some("InvalidArgument"));
+        assert_eq!(ask("GetObject", "x-amz-security-token", "x").as_deref(), Some("InvalidToken"));
+    }
+
+    #[test]
+    fn only_the_null_version_exists() {
+        let get = by_name("GetObject").unwrap();
+        let ask = |uri| get.check_features(&HeaderMap::new(), &Uri::from_static(uri));
+        assert!(ask("/b/k?versionId=null").is_ok());
+        assert!(ask("/b/k?versionId=3L4kqtJl").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! Buckets: create, list, head, delete, location.
+
+use async_trait::async_trait;
+use nexusgrid_grid::GridError;
+use s3s::dto::*;
+use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+
+use super::conditions::timestamp_ms;
+use super::encoding::{parse_token, token};
+use super::{Handle, Handlers, UNNAMED_REGION, owner};
+use crate::auth::AuthenticatedRequest;
+use crate::error::{from_grid, invalid_argument, not_implemented};
+use crate::limits;
+
+#[async_trait]
+impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
+    async fn handle(
+        &self,
+        caller: AuthenticatedRequest,
+        request: S3Request<CreateBucketInput>,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        let signed_region = request.region.as_ref().map(|region| region.as_str().to_owned());
+        let input = request.input;
+        if let Some(configuration) = input.create_bucket_configuration {
+            if configuration.bucket.is_some() || configuration.location.is_some() {
+                return Err(not_implemented("a directory bucket"));
+            }
+            if configuration.tags.is_some_and(|tags| !tags.is_empty()) {
+                return Err(not_implemented("a bucket with tags"));
+            }
+            if let Some(wanted) = configuration.location_constraint {
+                let wanted = wanted.as_str();
+                // The grid is one region, and lets clients call it by the name they sign for.
+                let ours = wanted.is_empty()
+                    || wanted == &*self.region
+                    || signed_region.as_deref() == Some(wanted);
+                if !ours {
+                    return Err(S3Error::with_message(
+                        S3ErrorCode::InvalidLocationConstraint,
+                        format!("this grid is the region {}", self.region),
+                    ));
+                }
+            }
+        }
+        if input.bucket_namespace.is_some() {
+            return Err(not_implemented("a bucket namespace"));
+        }
+        let key = caller.principal().key.as_str();
+        match self.store.create_bucket(&input.bucket, key).await {
+            Ok(_) => {}
+            Err(GridError::BucketExists { owner }) if owner == key => {
+                return Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou));
+            }
+            Err(error) => return Err(from_grid(error)),
+        }
+        let location = Some(format!("/{}", input.bucket));
+        Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
+    }
+}
+
+#[async_trait]
+impl Handle<HeadBucketInput, HeadBucketOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<HeadBucketInput>,
+    ) -> S3Result<S3Response<HeadBucketOutput>> {
+        self.bucket(&request.input.bucket).await?;
+        Ok(S3Response::new(HeadBucketOutput {
+            bucket_region: Some(self.region.to_string()),
+            ..Default::default()
+        }))
+    }
+}
+
+#[async_trait]
+impl Handle<GetBucketLocationInput, GetBucketLocationOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<GetBucketLocationInput>,
+    ) -> S3Result<S3Response<GetBucketLocationOutput>> {
+        self.bucket(&request.input.bucket).await?;
+        let location_constraint = (&*self.region != UNNAMED_REGION)
+            .then(|| BucketLocationConstraint::from(self.region.to_string()));
+        Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
+    }
+}
+
+#[async_trait]
+impl Handle<DeleteBucketInput, DeleteBucketOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<DeleteBucketInput>,
+    ) -> S3Result<S3Response<DeleteBucketOutput>> {
+        self.store.delete_bucket(&request.input.bucket).await.map_err(from_grid)?;
+        Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
+    }
+}
+
+#[async_trait]
+impl Handle<ListBucketsInput, ListBucketsOutput> for Handlers {
+    async fn handle(
+        &self,
+        caller: AuthenticatedRequest,
+        request: S3Request<ListBucketsInput>,
+    ) -> S3Result<S3Response<ListBucketsOutput>> {
+        let input = request.input;
+        let max = match input.max_buckets {
+            None => limits::BUCKETS_PAGE_MAX,
+            Some(max) => match usize::try_from(max) {
+                Ok(max) if (1..=limits::BUCKETS_PAGE_MAX).contains(&max) => max,
+                _ => return Err(invalid_argument("max-buckets is between 1 and 10000")),
+            },
+        };
+        let after = input.continuation_token.as_deref().map(parse_token).transpose()?;
+        let prefix = input.prefix.clone().unwrap_or_default();
+        let here = input.bucket_region.as_deref().is_none_or(|region| *region == *self.region);
+        let mut buckets = self.store.list_buckets().await.map_err(from_grid)?;
+        buckets.retain(|bucket| {
+            here && bucket.name.starts_with(&prefix)
+                && after.as_ref().is_none_or(|after| bucket.name > *after)
+                && caller.sees_bucket(&bucket.name)
+        });
+        let more = buckets.len() > max;
+        buckets.truncate(max);
+        let continuation_token = match buckets.last() {
+            Some(last) if more => Some(token(&last.name)),
+            _ => None,
+        };
+        let buckets = buckets
+            .into_iter()
+            .map(|bucket| Bucket {
+                creation_date: Some(timestamp_ms(bucket.created)),
+                name: Some(bucket.name),
+                ..Default::default()
+            })
+            .collect();
+        Ok(S3Response::new(ListBucketsOutput {
+            buckets: Some(buckets),
+            continuation_token,
+            owner: Some(owner(caller.principal().key.as_str())),
+            prefix: input.prefix,
+        }))
+    }
+}

@@ -1,0 +1,148 @@
+//! What a client says about an object, in and out of [`ObjectMeta`].
+
+use std::collections::BTreeMap;
+
+use http::HeaderMap;
+use nexusgrid_grid::{ChecksumAlgorithm, ChecksumKind, Checksums, ObjectMeta, RejectKind};
+use s3s::dto::{ChecksumType, Metadata};
+use s3s::{S3Error, S3ErrorCode, S3Result};
+
+use crate::checksum;
+use crate::error::refuse;
+use crate::limits;
+
+/// The type of objects whose client gave none.
+pub const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
+
+/// Reads the metadata of a new object. `user` is what s3s made of the `x-amz-meta-*` headers.
+pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<ObjectMeta> {
+    let user: BTreeMap<String, String> = user.unwrap_or_default().into_iter().collect();
+    let bytes: usize = user.iter().map(|(name, value)| name.len() + value.len()).sum();
+    if bytes > limits::USER_METADATA_BYTES_MAX {
+        return Err(S3Error::new(S3ErrorCode::MetadataTooLarge));
+    }
+    let header = |name: &str| -> S3Result<Option<String>> {
+        let Some(value) = headers.get(name) else { return Ok(None) };
+        let text = std::str::from_utf8(value.as_bytes()).map_err(|_| {
+            refuse(RejectKind::InvalidRequest, format!("the header {name} is not UTF-8"))
+        })?;
+        if text.len() > limits::CONTENT_HEADER_BYTES_MAX {
+            return Err(refuse(RejectKind::InvalidRequest, format!("the header {name} is too long")));
+        }
+        Ok((!text.is_empty()).then(|| text.to_owned()))
+    };
+    Ok(ObjectMeta {
+        user,
+        content_type: header("content-type")?,
+        cache_control: header("cache-control")?,
+        content_disposition: header("content-disposition")?,
+        content_encoding: header("content-encoding")?.and_then(|value| stored_encoding(&value)),
+        content_language: header("content-language")?,
+        expires: header("expires")?,
+        storage_class: None,
+        website_redirect: None,
+    })
+}
+
+/// A Content-Encoding without `aws-chunked`, which belongs to the transfer and not to the object.
+fn stored_encoding(value: &str) -> Option<String> {
+    let kept: Vec<&str> = value
+        .split(',')
+        .map(str::trim)
+        .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("aws-chunked"))
+        .collect();
+    (!kept.is_empty()).then(|| kept.join(","))
+}
+
+/// User metadata as s3s sends it.
+pub fn user_metadata(meta: &ObjectMeta) -> Option<Metadata> {
+    (!meta.user.is_empty())
+        .then(|| meta.user.iter().map(|(name, value)| (name.clone(), value.clone())).collect())
+}
+
+/// The checksum of an object as its replies show it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ShownChecksum {
+    /// CRC32.
+    pub crc32: Option<String>,
+    /// CRC32C.
+    pub crc32c: Option<String>,
+    /// CRC64NVME.
+    pub crc64nvme: Option<String>,
+    /// SHA1.
+    pub sha1: Option<String>,
+    /// SHA256.
+    pub sha256: Option<String>,
+    /// What it covers.
+    pub kind: Option<ChecksumKind>,
+}
+
+impl ShownChecksum {
+    /// Shows stored checksums. `parts` is the number of parts of the object.
+    pub fn of(checksums: &Checksums, parts: usize) -> ShownChecksum {
+        let mut shown = ShownChecksum::default();
+        for (algorithm, checksum) in checksums {
+            let text = Some(checksum::display(checksum, parts));
+            shown.kind = Some(checksum.kind);
+            match algorithm {
+                ChecksumAlgorithm::Crc32 => shown.crc32 = text,
+                ChecksumAlgorithm::Crc32c => shown.crc32c = text,
+                ChecksumAlgorithm::Crc64Nvme => shown.crc64nvme = text,
+                ChecksumAlgorithm::Sha1 => shown.sha1 = text,
+                ChecksumAlgorithm::Sha256 => shown.sha256 = text,
+            }
+        }
+        shown
+    }
+
+    /// The kind in S3's words.
+    pub fn checksum_type(&self) -> Option<ChecksumType> {
+        self.kind.map(checksum_type)
+    }
+}
+
+/// The kind in S3's words.
+pub fn checksum_type(kind: ChecksumKind) -> ChecksumType {
+    ChecksumType::from_static(match kind {
+        ChecksumKind::FullObject => ChecksumType::FULL_OBJECT,
+        ChecksumKind::Composite => ChecksumType::COMPOSITE,
+    })
+}
+
+/// An algorithm in S3's words.
+pub fn checksum_algorithm(algorithm: ChecksumAlgorithm) -> s3s::dto::ChecksumAlgorithm {
+    s3s::dto::ChecksumAlgorithm::from(checksum::name(algorithm).to_owned())
+}
+
+/// Sets a reply's five checksum fields.
+macro_rules! show_checksum {
+    ($output:expr, $shown:expr) => {{
+        let shown = $shown;
+        $output.checksum_crc32 = shown.crc32;
+        $output.checksum_crc32c = shown.crc32c;
+        $output.checksum_crc64nvme = shown.crc64nvme;
+        $output.checksum_sha1 = shown.sha1;
+        $output.checksum_sha256 = shown.sha256;
+    }};
+}
+pub(crate) use show_checksum;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_transfer_encoding_is_not_stored() {
+        assert_eq!(stored_encoding("aws-chunked"), None);
+        assert_eq!(stored_encoding("aws-chunked, gzip").as_deref(), Some("gzip"));
+        assert_eq!(stored_encoding("gzip,AWS-CHUNKED,br").as_deref(), Some("gzip,br"));
+    }
+
+    #[test]
+    fn metadata_is_bounded() {
+        let small: Metadata = [("a".to_owned(), "x".repeat(2000))].into_iter().collect();
+        assert!(object_meta(&HeaderMap::new(), Some(small)).is_ok());
+        let large: Metadata = [("a".to_owned(), "x".repeat(2048))].into_iter().collect();
+        assert!(object_meta(&HeaderMap::new(), Some(large)).is_err());
+    }
+}

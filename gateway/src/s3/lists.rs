@@ -1,0 +1,222 @@
+//! Listing objects (both versions) and unfinished uploads.
+
+use async_trait::async_trait;
+use nexusgrid_grid::{ListPage, ListRequest, ListUploadsRequest, ObjectSummary, UploadId};
+use s3s::dto::*;
+use s3s::{S3Request, S3Response, S3Result};
+
+use super::conditions::timestamp_ms;
+use super::encoding::{KeyEncoding, page_size, parse_token, token};
+use super::headers::{checksum_algorithm, checksum_type};
+use super::{Handle, Handlers, etag, owner};
+use crate::auth::AuthenticatedRequest;
+use crate::error::from_grid;
+
+/// Empty parameters mean absent ones.
+fn some(text: Option<String>) -> Option<String> {
+    text.filter(|text| !text.is_empty())
+}
+
+impl Handlers {
+    async fn page(&self, request: ListRequest) -> S3Result<ListPage> {
+        if request.max == 0 {
+            // An empty page is never truncated; but the bucket must exist.
+            self.bucket(&request.bucket).await?;
+            return Ok(ListPage::default());
+        }
+        self.store.list(request).await.map_err(from_grid)
+    }
+}
+
+fn contents(
+    objects: Vec<ObjectSummary>,
+    encoding: KeyEncoding,
+    owned_by: Option<&str>,
+) -> S3Result<Vec<Object>> {
+    objects
+        .into_iter()
+        .map(|object| {
+            let algorithms = object.checksum_algorithms.iter().copied().map(checksum_algorithm);
+            Ok(Object {
+                key: Some(encoding.write(&object.key)?),
+                size: i64::try_from(object.size).ok(),
+                e_tag: etag(&object.etag),
+                last_modified: Some(timestamp_ms(object.last_modified)),
+                storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
+                owner: owned_by.map(owner),
+                checksum_algorithm: (!object.checksum_algorithms.is_empty())
+                    .then(|| algorithms.collect()),
+                ..Default::default()
+            })
+        })
+        .collect()
+}
+
+fn common_prefixes(prefixes: Vec<String>, encoding: KeyEncoding) -> S3Result<Vec<CommonPrefix>> {
+    prefixes
+        .into_iter()
+        .map(|prefix| Ok(CommonPrefix { prefix: Some(encoding.write(&prefix)?) }))
+        .collect()
+}
+
+#[async_trait]
+impl Handle<ListObjectsInput, ListObjectsOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<ListObjectsInput>,
+    ) -> S3Result<S3Response<ListObjectsOutput>> {
+        let input = request.input;
+        let encoding = KeyEncoding::of(input.encoding_type.as_ref())?;
+        let max = page_size(input.max_keys)?;
+        let delimiter = some(input.delimiter);
+        let page = self
+            .page(ListRequest {
+                bucket: input.bucket.clone(),
+                prefix: input.prefix.clone().unwrap_or_default(),
+                delimiter: delimiter.clone(),
+                after: some(input.marker.clone()),
+                max,
+            })
+            .await?;
+        let bucket = self.bucket(&input.bucket).await?;
+        let truncated = page.next.is_some();
+        // Without a delimiter the last key is the next marker, and S3 does not repeat it.
+        let next_marker = page.next.filter(|_| delimiter.is_some());
+        Ok(S3Response::new(ListObjectsOutput {
+            name: Some(input.bucket),
+            prefix: Some(encoding.write(&input.prefix.unwrap_or_default())?),
+            marker: Some(encoding.write(&input.marker.unwrap_or_default())?),
+            max_keys: i32::try_from(max).ok(),
+            is_truncated: Some(truncated),
+            contents: Some(contents(page.objects, encoding, Some(&bucket.owner))?),
+            common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
+            delimiter: encoding.write_some(delimiter.as_deref())?,
+            next_marker: encoding.write_some(next_marker.as_deref())?,
+            encoding_type: input.encoding_type,
+            request_charged: None,
+        }))
+    }
+}
+
+#[async_trait]
+impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<ListObjectsV2Input>,
+    ) -> S3Result<S3Response<ListObjectsV2Output>> {
+        let input = request.input;
+        let encoding = KeyEncoding::of(input.encoding_type.as_ref())?;
+        let max = page_size(input.max_keys)?;
+        let delimiter = some(input.delimiter);
+        // A token continues; only without one the start counts.
+        let after = match &input.continuation_token {
+            Some(token) => Some(parse_token(token)?),
+            None => some(input.start_after.clone()),
+        };
+        let page = self
+            .page(ListRequest {
+                bucket: input.bucket.clone(),
+                prefix: input.prefix.clone().unwrap_or_default(),
+                delimiter: delimiter.clone(),
+                after,
+                max,
+            })
+            .await?;
+        let owned_by = match input.fetch_owner {
+            Some(true) => Some(self.bucket(&input.bucket).await?.owner),
+            _ => None,
+        };
+        let count = page.objects.len() + page.prefixes.len();
+        Ok(S3Response::new(ListObjectsV2Output {
+            name: Some(input.bucket),
+            prefix: Some(encoding.write(&input.prefix.unwrap_or_default())?),
+            max_keys: i32::try_from(max).ok(),
+            key_count: i32::try_from(count).ok(),
+            continuation_token: input.continuation_token,
+            is_truncated: Some(page.next.is_some()),
+            next_continuation_token: page.next.as_deref().map(token),
+            contents: Some(contents(page.objects, encoding, owned_by.as_deref())?),
+            common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
+            delimiter: encoding.write_some(delimiter.as_deref())?,
+            encoding_type: input.encoding_type,
+            start_after: encoding.write_some(input.start_after.as_deref())?,
+            request_charged: None,
+        }))
+    }
+}
+
+#[async_trait]
+impl Handle<ListMultipartUploadsInput, ListMultipartUploadsOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<ListMultipartUploadsInput>,
+    ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
+        let input = request.input;
+        let encoding = KeyEncoding::of(input.encoding_type.as_ref())?;
+        let max = page_size(input.max_uploads)?;
+        if max == 0 {
+            return Err(crate::error::invalid_argument("max-uploads is between 1 and 1000"));
+        }
+        let delimiter = some(input.delimiter);
+        let key_marker = some(input.key_marker);
+        // An upload marker means something only beside its key.
+        let upload_marker = some(input.upload_id_marker).filter(|_| key_marker.is_some());
+        let page = self
+            .store
+            .list_uploads(ListUploadsRequest {
+                bucket: input.bucket.clone(),
+                prefix: input.prefix.clone().unwrap_or_default(),
+                delimiter: delimiter.clone(),
+                after: key_marker
+                    .clone()
+                    .map(|key| (key, upload_marker.clone().map(UploadId))),
+                max,
+            })
+            .await
+            .map_err(from_grid)?;
+        let uploads = page
+            .uploads
+            .into_iter()
+            .map(|upload| {
+                Ok(MultipartUpload {
+                    key: Some(encoding.write(&upload.key)?),
+                    upload_id: Some(upload.upload.0),
+                    initiated: Some(timestamp_ms(upload.initiated)),
+                    owner: Some(owner(&upload.owner)),
+                    initiator: Some(Initiator {
+                        id: Some(upload.owner.clone()),
+                        display_name: Some(upload.owner),
+                    }),
+                    storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+                    checksum_algorithm: upload
+                        .checksum
+                        .map(|(algorithm, _)| checksum_algorithm(algorithm)),
+                    checksum_type: upload.checksum.map(|(_, kind)| checksum_type(kind)),
+                })
+            })
+            .collect::<S3Result<Vec<_>>>()?;
+        let truncated = page.next.is_some();
+        let (next_key, next_upload) = match page.next {
+            Some((key, upload)) => (Some(key), Some(upload.0)),
+            None => (None, None),
+        };
+        Ok(S3Response::new(ListMultipartUploadsOutput {
+            bucket: Some(input.bucket),
+            prefix: Some(encoding.write(&input.prefix.unwrap_or_default())?),
+            delimiter: encoding.write_some(delimiter.as_deref())?,
+            key_marker: Some(encoding.write(&key_marker.unwrap_or_default())?),
+            upload_id_marker: Some(upload_marker.unwrap_or_default()),
+            next_key_marker: encoding.write_some(next_key.as_deref())?,
+            next_upload_id_marker: next_upload,
+            max_uploads: i32::try_from(max).ok(),
+            is_truncated: Some(truncated),
+            uploads: Some(uploads),
+            common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
+            encoding_type: input.encoding_type,
+            request_charged: None,
+        }))
+    }
+}

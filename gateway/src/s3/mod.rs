@@ -1,0 +1,153 @@
+//! S3's operations on top of the grid: one file per area, each a set of methods of [`Handlers`].
+//!
+//! A handler takes its caller from [`AuthenticatedRequest::of`] first; what the caller may do has
+//! been decided by then, and headers that nothing here understands have been refused.
+
+pub mod body;
+pub mod conditions;
+pub mod encoding;
+pub mod ranges;
+
+mod attributes;
+mod buckets;
+mod copies;
+mod deletes;
+mod headers;
+mod lists;
+mod multipart;
+mod objects;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use http::HeaderMap;
+use nexusgrid_grid::{BucketInfo, GridError};
+use s3s::dto::*;
+use s3s::{S3, S3Request, S3Response, S3Result};
+
+use crate::auth::AuthenticatedRequest;
+use crate::digest::DigestPool;
+use crate::error::{access_denied, from_grid};
+use crate::store::SharedStore;
+
+/// What all operations need.
+pub(crate) struct Handlers {
+    pub store: SharedStore,
+    pub digests: DigestPool,
+    /// The region that is answered to whoever asks for one.
+    pub region: Arc<str>,
+}
+
+/// The region whose name S3 writes as nothing.
+pub(crate) const UNNAMED_REGION: &str = "us-east-1";
+
+impl Handlers {
+    /// Refuses if the client expects another owner of the bucket than it has.
+    async fn check_owner(&self, headers: &HeaderMap, bucket: &str) -> S3Result<()> {
+        self.check_owner_by(headers, "x-amz-expected-bucket-owner", bucket).await
+    }
+
+    async fn check_owner_by(&self, headers: &HeaderMap, name: &str, bucket: &str) -> S3Result<()> {
+        let Some(expected) = headers.get(name) else { return Ok(()) };
+        let info = self.store.head_bucket(bucket).await.map_err(from_grid)?;
+        if expected.as_bytes() == info.owner.as_bytes() { Ok(()) } else { Err(access_denied()) }
+    }
+
+    async fn bucket(&self, bucket: &str) -> S3Result<BucketInfo> {
+        self.store.head_bucket(bucket).await.map_err(from_grid)
+    }
+
+    /// `If-Match` on a key that holds nothing is answered as S3 does: no such key.
+    async fn write_error(
+        &self,
+        error: GridError,
+        bucket: &str,
+        key: &str,
+        if_match: bool,
+    ) -> s3s::S3Error {
+        if if_match
+            && error == GridError::PreconditionFailed
+            && matches!(self.store.head(bucket, key).await, Err(GridError::NoSuchKey))
+        {
+            return from_grid(GridError::NoSuchKey);
+        }
+        from_grid(error)
+    }
+}
+
+fn owner(id: &str) -> Owner {
+    Owner { id: Some(id.to_owned()), display_name: Some(id.to_owned()) }
+}
+
+/// Every object is encrypted with AES-256, whether the client asked for it or not.
+fn encryption() -> Option<ServerSideEncryption> {
+    Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256))
+}
+
+fn etag(text: &str) -> Option<ETag> {
+    Some(ETag::Strong(text.to_owned()))
+}
+
+macro_rules! operations {
+    ($($name:ident: $input:ident -> $output:ident;)*) => {
+        #[async_trait]
+        impl S3 for Handlers {
+            $(
+                async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                    let caller = AuthenticatedRequest::of(&request)?;
+                    self.check_owner(&request.headers, operations!(@bucket $name request)).await?;
+                    self.handle(caller, request).await
+                }
+            )*
+
+            async fn list_buckets(
+                &self,
+                request: S3Request<ListBucketsInput>,
+            ) -> S3Result<S3Response<ListBucketsOutput>> {
+                let caller = AuthenticatedRequest::of(&request)?;
+                self.handle(caller, request).await
+            }
+
+            async fn create_bucket(
+                &self,
+                request: S3Request<CreateBucketInput>,
+            ) -> S3Result<S3Response<CreateBucketOutput>> {
+                let caller = AuthenticatedRequest::of(&request)?;
+                self.handle(caller, request).await
+            }
+        }
+    };
+    (@bucket $name:ident $request:ident) => { &$request.input.bucket };
+}
+
+/// One operation.
+#[async_trait]
+trait Handle<I, O> {
+    async fn handle(
+        &self,
+        caller: AuthenticatedRequest,
+        request: S3Request<I>,
+    ) -> S3Result<S3Response<O>>;
+}
+
+operations! {
+    head_bucket: HeadBucketInput -> HeadBucketOutput;
+    get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput;
+    delete_bucket: DeleteBucketInput -> DeleteBucketOutput;
+    list_objects: ListObjectsInput -> ListObjectsOutput;
+    list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output;
+    list_multipart_uploads: ListMultipartUploadsInput -> ListMultipartUploadsOutput;
+    put_object: PutObjectInput -> PutObjectOutput;
+    get_object: GetObjectInput -> GetObjectOutput;
+    head_object: HeadObjectInput -> HeadObjectOutput;
+    get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput;
+    copy_object: CopyObjectInput -> CopyObjectOutput;
+    delete_object: DeleteObjectInput -> DeleteObjectOutput;
+    delete_objects: DeleteObjectsInput -> DeleteObjectsOutput;
+    create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput;
+    upload_part: UploadPartInput -> UploadPartOutput;
+    upload_part_copy: UploadPartCopyInput -> UploadPartCopyOutput;
+    complete_multipart_upload: CompleteMultipartUploadInput -> CompleteMultipartUploadOutput;
+    abort_multipart_upload: AbortMultipartUploadInput -> AbortMultipartUploadOutput;
+    list_parts: ListPartsInput -> ListPartsOutput;
+}

@@ -1,0 +1,197 @@
+//! Objects: put, get, head.
+
+use async_trait::async_trait;
+use nexusgrid_grid::{ByteRange, ObjectInfo, PutRequest};
+use s3s::dto::*;
+use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
+
+use super::body::{self, BodyPlan, Outgoing};
+use super::conditions::{Conditions, Verdict, precondition, timestamp};
+use super::headers::{
+    DEFAULT_CONTENT_TYPE, ShownChecksum, object_meta, show_checksum, user_metadata,
+};
+use super::ranges::{Located, Wanted, content_range, locate, wanted};
+use super::{Handle, Handlers, encryption, etag};
+use crate::auth::AuthenticatedRequest;
+use crate::error::from_grid;
+
+#[async_trait]
+impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
+    async fn handle(
+        &self,
+        caller: AuthenticatedRequest,
+        request: S3Request<PutObjectInput>,
+    ) -> S3Result<S3Response<PutObjectOutput>> {
+        let input = request.input;
+        let plan = BodyPlan::of(&request.headers, caller.payload(), None)?;
+        let meta = object_meta(&request.headers, input.metadata)?;
+        let conditional = input.if_match.is_some();
+        let put = PutRequest {
+            bucket: input.bucket,
+            key: input.key,
+            meta,
+            precondition: precondition(input.if_match, input.if_none_match),
+            length: known_length(input.content_length)?,
+            tenant: caller.tenant(),
+        };
+        let (bucket, key) = (put.bucket.clone(), put.key.clone());
+        let incoming = body::incoming(input.body, plan, request.trailing_headers, &self.digests);
+        let stored = match self.store.put(put, incoming.stream, incoming.finish).await {
+            Ok(stored) => stored,
+            Err(error) => return Err(self.write_error(error, &bucket, &key, conditional).await),
+        };
+        let shown = ShownChecksum::of(&stored.checksums, 0);
+        let mut output = PutObjectOutput {
+            e_tag: etag(&stored.etag),
+            server_side_encryption: encryption(),
+            checksum_type: shown.checksum_type(),
+            ..Default::default()
+        };
+        show_checksum!(output, shown);
+        Ok(S3Response::new(output))
+    }
+}
+
+/// The length of a body, from the header that s3s made to speak of the decoded body.
+pub(super) fn known_length(length: Option<i64>) -> S3Result<Option<u64>> {
+    match length.map(u64::try_from) {
+        None => Ok(None),
+        Some(Ok(length)) => Ok(Some(length)),
+        Some(Err(_)) => Err(crate::error::invalid_argument("Content-Length is negative")),
+    }
+}
+
+/// Answers 304 or 412 if the conditions say so.
+fn check(conditions: &Conditions, object: &ObjectInfo) -> S3Result<()> {
+    match conditions.evaluate(object) {
+        Verdict::Proceed => Ok(()),
+        Verdict::Failed => Err(S3Error::new(S3ErrorCode::PreconditionFailed)),
+        Verdict::NotModified => {
+            let mut error = S3Error::new(S3ErrorCode::NotModified);
+            let mut headers = http::HeaderMap::new();
+            if let Ok(value) = http::HeaderValue::from_str(&format!("\"{}\"", object.etag)) {
+                headers.insert(http::header::ETAG, value);
+            }
+            let mut date = Vec::new();
+            let modified = timestamp(object.last_modified);
+            if modified.format(TimestampFormat::HttpDate, &mut date).is_ok()
+                && let Ok(value) = http::HeaderValue::from_bytes(&date)
+            {
+                headers.insert(http::header::LAST_MODIFIED, value);
+            }
+            if let Some(control) = &object.meta.cache_control
+                && let Ok(value) = http::HeaderValue::from_str(control)
+            {
+                headers.insert(http::header::CACHE_CONTROL, value);
+            }
+            error.set_headers(headers);
+            Err(error)
+        }
+    }
+}
+
+/// The checksum goes with whole objects only: clients verify what they receive against it.
+fn checksum_to_show(mode: Option<&ChecksumMode>, object: &ObjectInfo, at: Located) -> ShownChecksum {
+    let whole = at.range.start == 0 && at.range.end == object.size;
+    if mode.is_some() && whole {
+        ShownChecksum::of(&object.checksums, object.part_sizes.len())
+    } else {
+        ShownChecksum::default()
+    }
+}
+
+fn parts_count(wanted: Wanted, object: &ObjectInfo) -> Option<i32> {
+    match wanted {
+        Wanted::Part(_) if !object.part_sizes.is_empty() => {
+            i32::try_from(object.part_sizes.len()).ok()
+        }
+        _ => None,
+    }
+}
+
+fn length_of(at: Located) -> u64 {
+    at.range.end.saturating_sub(at.range.start)
+}
+
+/// Sets what GET and HEAD say alike.
+macro_rules! describe {
+    ($output:expr, $object:expr, $at:expr, $wanted:expr, $mode:expr) => {{
+        let (object, at): (&ObjectInfo, Located) = ($object, $at);
+        let shown = checksum_to_show($mode, object, at);
+        $output.accept_ranges = Some("bytes".to_owned());
+        $output.content_length = i64::try_from(length_of(at)).ok();
+        $output.content_range = at.partial.then(|| content_range(at.range, object.size));
+        $output.content_type = Some(
+            object.meta.content_type.clone().unwrap_or_else(|| DEFAULT_CONTENT_TYPE.to_owned()),
+        );
+        $output.cache_control = object.meta.cache_control.clone();
+        $output.content_disposition = object.meta.content_disposition.clone();
+        $output.content_encoding = object.meta.content_encoding.clone();
+        $output.content_language = object.meta.content_language.clone();
+        $output.expires = object.meta.expires.clone();
+        $output.e_tag = etag(&object.etag);
+        $output.last_modified = Some(timestamp(object.last_modified));
+        $output.metadata = user_metadata(&object.meta);
+        $output.parts_count = parts_count($wanted, object);
+        $output.server_side_encryption = encryption();
+        $output.checksum_type = shown.checksum_type();
+        show_checksum!($output, shown);
+    }};
+}
+
+#[async_trait]
+impl Handle<GetObjectInput, GetObjectOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<GetObjectInput>,
+    ) -> S3Result<S3Response<GetObjectOutput>> {
+        let input = request.input;
+        let wanted = wanted(input.range, input.part_number)?;
+        let open = self.store.open(&input.bucket, &input.key).await.map_err(from_grid)?;
+        let conditions = Conditions {
+            if_match: input.if_match,
+            if_none_match: input.if_none_match,
+            if_modified_since: input.if_modified_since,
+            if_unmodified_since: input.if_unmodified_since,
+        };
+        check(&conditions, open.info())?;
+        let at = locate(wanted, open.info())?;
+        let mut output = GetObjectOutput::default();
+        describe!(output, open.info(), at, wanted, input.checksum_mode.as_ref());
+        let length = length_of(at);
+        if length > 0 {
+            let range = at
+                .partial
+                .then(|| ByteRange::FromTo(at.range.start, at.range.end.saturating_sub(1)));
+            let (_, stream) = open.read(range).map_err(from_grid)?;
+            let body = Outgoing::begin(stream, length).await.map_err(from_grid)?;
+            output.body = Some(StreamingBlob::from(Body::http_body_unsync(body)));
+        }
+        Ok(S3Response::new(output))
+    }
+}
+
+#[async_trait]
+impl Handle<HeadObjectInput, HeadObjectOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<HeadObjectInput>,
+    ) -> S3Result<S3Response<HeadObjectOutput>> {
+        let input = request.input;
+        let wanted = wanted(input.range, input.part_number)?;
+        let object = self.store.head(&input.bucket, &input.key).await.map_err(from_grid)?;
+        let conditions = Conditions {
+            if_match: input.if_match,
+            if_none_match: input.if_none_match,
+            if_modified_since: input.if_modified_since,
+            if_unmodified_since: input.if_unmodified_since,
+        };
+        check(&conditions, &object)?;
+        let at = locate(wanted, &object)?;
+        let mut output = HeadObjectOutput::default();
+        describe!(output, &object, at, wanted, input.checksum_mode.as_ref());
+        Ok(S3Response::new(output))
+    }
+}

@@ -1,0 +1,281 @@
+//! From an HTTP request to an HTTP reply: everything around s3s that is not S3.
+//!
+//! Gives each request an id and a slot (or tells it SlowDown), bounds its body, refuses what s3s
+//! would buffer without bound, and notes its end.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as HttpBody;
+use nexusgrid_env::Env;
+use nexusgrid_grid::{GridError, RejectKind};
+use s3s::config::{S3Config, StaticConfigProvider};
+use s3s::host::SingleDomain;
+use s3s::service::{S3Service, S3ServiceBuilder};
+use s3s::{S3Error, S3ErrorCode, StdError};
+use tokio::sync::Semaphore;
+
+use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
+use crate::digest::DigestPool;
+use crate::error::{GatewayError, from_grid, not_implemented, refuse};
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::s3::{Handlers, UNNAMED_REGION};
+use crate::store::SharedStore;
+use crate::wire::{RequestBody, RequestEnd, ResponseBody, WholeCheck};
+
+/// How the gateway serves.
+#[derive(Clone, Debug)]
+pub struct GatewayOptions {
+    /// The region it answers to whoever asks. Requests may be signed for any. Default `us-east-1`.
+    pub region: String,
+    /// Buckets are also served as `BUCKET.domain` under this domain. Default none.
+    pub domain: Option<String>,
+    /// Requests worked on at once. Default [`limits::REQUESTS_MAX`].
+    pub requests_max: usize,
+    /// How long a request waits for its turn. Default [`limits::REQUEST_QUEUE_WAIT`].
+    pub queue_wait: Duration,
+    /// How long a request body may stand still. Default [`limits::BODY_STALL_TIMEOUT`].
+    pub body_stall: Duration,
+    /// Threads that compute digests. Default 2.
+    pub digest_threads: usize,
+}
+
+impl Default for GatewayOptions {
+    fn default() -> GatewayOptions {
+        GatewayOptions {
+            region: UNNAMED_REGION.to_owned(),
+            domain: None,
+            requests_max: limits::REQUESTS_MAX,
+            queue_wait: limits::REQUEST_QUEUE_WAIT,
+            body_stall: limits::BODY_STALL_TIMEOUT,
+            digest_threads: 2,
+        }
+    }
+}
+
+/// S3 over the grid, as a function from request to reply; cheap to clone.
+#[derive(Clone)]
+pub struct Gateway {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    s3: S3Service,
+    slots: Arc<Semaphore>,
+    options: GatewayOptions,
+    env: Env,
+    metrics: Metrics,
+}
+
+impl Gateway {
+    /// Puts the parts together.
+    pub fn new(
+        store: SharedStore,
+        keys: SharedKeys,
+        env: Env,
+        metrics: Metrics,
+        options: GatewayOptions,
+    ) -> Result<Gateway, GatewayError> {
+        let digests = DigestPool::start(options.digest_threads)?;
+        let region = Arc::from(options.region.as_str());
+        let mut builder = S3ServiceBuilder::new(Handlers { store, digests, region });
+        builder.set_auth(Keys(Arc::clone(&keys)));
+        builder.set_access(Doorkeeper { keys, clock: Arc::clone(&env.clock) });
+        builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3_config()))));
+        if let Some(domain) = &options.domain {
+            let host =
+                SingleDomain::new(domain).map_err(|_| GatewayError::Domain(domain.clone()))?;
+            builder.set_host(host);
+        }
+        let slots = Arc::new(Semaphore::new(options.requests_max));
+        let s3 = builder.build();
+        Ok(Gateway { inner: Arc::new(Inner { s3, slots, options, env, metrics }) })
+    }
+
+    /// What it counts.
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Answers one request. Every failure is a reply.
+    pub async fn handle<B>(&self, request: Request<B>) -> Response<ResponseBody>
+    where
+        B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+        StdError: From<B::Error>,
+    {
+        let inner = &*self.inner;
+        let notes =
+            Arc::new(RequestNotes { id: format!("{:016X}", inner.env.rng.u64()), ..Default::default() });
+        let mut end = RequestEnd {
+            notes: Arc::clone(&notes),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            status: 0,
+            started: inner.env.clock.now(),
+            clock: Arc::clone(&inner.env.clock),
+            metrics: inner.metrics.clone(),
+            slot: None,
+            sent: 0,
+            complete: false,
+        };
+
+        let (parts, body) = request.into_parts();
+        let awaits_continue = parts.headers.get(header::EXPECT).is_some();
+        let whole = whole_check(&parts);
+        let (whole, differs) = match whole {
+            Some((check, flag)) => (Some(check), Some(flag)),
+            None => (None, None),
+        };
+        let body = RequestBody {
+            inner: Some(body),
+            stall: inner.options.body_stall,
+            timer: None,
+            begun: false,
+            awaits_continue,
+            whole,
+            metrics: inner.metrics.clone(),
+            exec: inner.env.exec.clone(),
+        };
+
+        let slot = tokio::time::timeout(
+            inner.options.queue_wait,
+            Arc::clone(&inner.slots).acquire_owned(),
+        );
+        let reply = match slot.await {
+            Ok(Ok(slot)) => {
+                inner.metrics.in_flight.inc();
+                end.slot = Some(slot);
+                match refused_beforehand(&parts) {
+                    Some(error) => error_reply(error),
+                    None => {
+                        let mut request = Request::from_parts(parts, boxed(body));
+                        request.extensions_mut().insert(Arc::clone(&notes));
+                        let reply = inner.s3.call(request).await.unwrap_or_else(|error| {
+                            tracing::error!(%error, request_id = %notes.id, "no reply from s3s");
+                            error_reply(S3Error::new(S3ErrorCode::InternalError))
+                        });
+                        if differs.is_some_and(|differs| differs.load(Ordering::SeqCst)) {
+                            let message = "The digest you specified did not match the body.";
+                            error_reply(refuse(RejectKind::BadDigest, message))
+                        } else {
+                            reply
+                        }
+                    }
+                }
+            }
+            Ok(Err(_)) | Err(_) => {
+                inner.metrics.refused.inc();
+                error_reply(from_grid(GridError::SlowDown))
+            }
+        };
+        finish(reply, end)
+    }
+
+    /// The reply for a connection beyond the limit.
+    pub(crate) fn slow_down(&self) -> Response<s3s::Body> {
+        self.inner.metrics.refused.inc();
+        let mut reply = error_reply(from_grid(GridError::SlowDown));
+        let close = HeaderValue::from_static("close");
+        reply.headers_mut().insert(header::CONNECTION, close);
+        let id = format!("{:016X}", self.inner.env.rng.u64());
+        if let Ok(id) = HeaderValue::from_str(&id) {
+            reply.headers_mut().insert("x-amz-request-id", id);
+        }
+        reply
+    }
+}
+
+fn boxed<B>(body: B) -> s3s::Body
+where
+    B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
+{
+    s3s::Body::http_body_unsync(body)
+}
+
+fn s3_config() -> S3Config {
+    let mut config = S3Config::default();
+    config.xml_max_body_size = limits::XML_BODY_BYTES_MAX;
+    config.put_object_max_size = Some(limits::PUT_BYTES_MAX);
+    config.aws_chunked_stream_max_chunk_size = limits::SIGNED_CHUNK_BYTES_MAX;
+    config.presigned_url_max_skew_time_secs = limits::CLOCK_SKEW_SECONDS_MAX;
+    config.presigned_url_max_expires_secs = limits::PRESIGNED_SECONDS_MAX;
+    config.sig_v4_allowed_services = vec!["s3".to_owned()];
+    config.enable_sig_v2 = false;
+    // Forms are refused before s3s sees them; these are the second lock.
+    config.allow_post_signature = false;
+    config.post_object_max_file_size = 0;
+    config.form_max_parts = 1;
+    // A request is what its method, path and query make it, not what it calls itself.
+    config.operation_id_routing = false;
+    config
+}
+
+fn query_has(uri: &Uri, name: &str) -> bool {
+    uri.query().unwrap_or("").split('&').any(|pair| pair.split('=').next() == Some(name))
+}
+
+/// The check of an XML body: a multi-delete's digests speak of the body, a completion's checksums
+/// of the object that it makes.
+fn whole_check(
+    parts: &http::request::Parts,
+) -> Option<(WholeCheck, Arc<std::sync::atomic::AtomicBool>)> {
+    if parts.method == Method::POST && query_has(&parts.uri, "delete") {
+        return WholeCheck::of(&parts.headers, true);
+    }
+    if parts.method == Method::POST && query_has(&parts.uri, "uploadId") {
+        return WholeCheck::of(&parts.headers, false);
+    }
+    None
+}
+
+/// What s3s must not see.
+fn refused_beforehand(parts: &http::request::Parts) -> Option<S3Error> {
+    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let form = b"multipart/form-data";
+    let is_form = content_type
+        .and_then(|value| value.get(..form.len()))
+        .is_some_and(|start| start.eq_ignore_ascii_case(form));
+    if parts.method == Method::POST && is_form {
+        // A form is parsed before it is authenticated, and may be buffered.
+        return Some(not_implemented("upload by HTML form"));
+    }
+    let repeated = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH]
+        .into_iter()
+        .find(|name| parts.headers.get_all(name).iter().count() > 1);
+    repeated.map(|name| {
+        refuse(RejectKind::InvalidRequest, format!("the header {name} is there more than once"))
+    })
+}
+
+fn error_reply(error: S3Error) -> Response<s3s::Body> {
+    error.to_http_response().unwrap_or_else(|_| {
+        let mut reply = Response::new(s3s::Body::empty());
+        *reply.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+        reply
+    })
+}
+
+fn finish(reply: Response<s3s::Body>, mut end: RequestEnd) -> Response<ResponseBody> {
+    let (mut parts, mut body) = reply.into_parts();
+    // s3s answers HEAD with a range as if it were whole.
+    if end.method == Method::HEAD
+        && parts.status == StatusCode::OK
+        && parts.headers.contains_key(header::CONTENT_RANGE)
+    {
+        parts.status = StatusCode::PARTIAL_CONTENT;
+    }
+    if end.method == Method::HEAD {
+        body = s3s::Body::empty();
+    }
+    if let Ok(id) = HeaderValue::from_str(&end.notes.id) {
+        parts.headers.insert("x-amz-request-id", id);
+    }
+    parts.headers.insert(header::SERVER, HeaderValue::from_static("NexusGrid"));
+    end.status = parts.status.as_u16();
+    end.complete = body.is_end_stream();
+    Response::from_parts(parts, ResponseBody { inner: body, end })
+}

@@ -1,0 +1,432 @@
+//! A store in memory that keeps the grid's promises as far as one process can show them.
+
+use std::collections::BTreeMap;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
+use nexusgrid_env::UnixMillis;
+use nexusgrid_grid::*;
+use parking_lot::Mutex;
+
+use crate::s3::ranges::resolve;
+use crate::store::{ObjectStore, OpenObject};
+
+#[derive(Clone)]
+struct Stored {
+    info: ObjectInfo,
+    bytes: Bytes,
+}
+
+struct Upload {
+    info: UploadInfo,
+    parts: BTreeMap<u32, (PartInfo, Bytes)>,
+}
+
+#[derive(Default)]
+struct State {
+    buckets: BTreeMap<String, BucketInfo>,
+    objects: BTreeMap<(String, String), Stored>,
+    uploads: BTreeMap<(String, String, String), Upload>,
+    counter: u64,
+}
+
+/// See the module.
+#[derive(Default)]
+pub struct MemoryStore {
+    state: Mutex<State>,
+}
+
+struct Open(Stored);
+
+impl OpenObject for Open {
+    fn info(&self) -> &ObjectInfo {
+        &self.0.info
+    }
+
+    fn read(
+        self: Box<Self>,
+        range: Option<ByteRange>,
+    ) -> Result<(ResolvedRange, ReadStream), GridError> {
+        let size = self.0.info.size;
+        let range = match range {
+            None => ResolvedRange { start: 0, end: size },
+            Some(range) => resolve(range, size).ok_or(GridError::InvalidRange { size })?,
+        };
+        let bytes = self.0.bytes.slice(range.start as usize..range.end as usize);
+        let chunks: Vec<_> =
+            bytes.chunks(1000).map(|chunk| Ok(Bytes::copy_from_slice(chunk))).collect();
+        Ok((range, Box::pin(futures_util::stream::iter(chunks))))
+    }
+}
+
+fn holds(precondition: &Precondition, current: Option<&str>) -> bool {
+    let matched = |condition: &EtagMatch| match (condition, current) {
+        (_, None) => false,
+        (EtagMatch::Any, Some(_)) => true,
+        (EtagMatch::OneOf(etags), Some(etag)) => etags.iter().any(|wanted| wanted == etag),
+    };
+    precondition.if_match.as_ref().is_none_or(matched)
+        && !precondition.if_none_match.as_ref().is_some_and(matched)
+}
+
+async fn collect(mut body: BodyStream) -> Result<Bytes, GridError> {
+    let mut bytes = BytesMut::new();
+    while let Some(chunk) = body.next().await {
+        bytes.extend_from_slice(&chunk?);
+    }
+    Ok(bytes.freeze())
+}
+
+impl State {
+    fn bucket(&self, bucket: &str) -> Result<&BucketInfo, GridError> {
+        self.buckets.get(bucket).ok_or(GridError::NoSuchBucket)
+    }
+
+    fn object(&self, bucket: &str, key: &str) -> Result<&Stored, GridError> {
+        self.bucket(bucket)?;
+        self.objects.get(&(bucket.to_owned(), key.to_owned())).ok_or(GridError::NoSuchKey)
+    }
+
+    fn upload(&mut self, bucket: &str, key: &str, id: &UploadId) -> Result<&mut Upload, GridError> {
+        self.bucket(bucket)?;
+        let at = (bucket.to_owned(), key.to_owned(), id.0.clone());
+        self.uploads.get_mut(&at).ok_or(GridError::NoSuchUpload)
+    }
+
+    fn store(
+        &mut self,
+        bucket: &str,
+        key: &str,
+        meta: ObjectMeta,
+        precondition: &Precondition,
+        seal: ObjectSeal,
+        bytes: Bytes,
+        part_sizes: Vec<u64>,
+    ) -> Result<PutOutcome, GridError> {
+        self.bucket(bucket)?;
+        let at = (bucket.to_owned(), key.to_owned());
+        let current = self.objects.get(&at).map(|stored| stored.info.etag.clone());
+        if !holds(precondition, current.as_deref()) {
+            return Err(GridError::PreconditionFailed);
+        }
+        self.counter += 1;
+        let info = ObjectInfo {
+            key: key.to_owned(),
+            size: bytes.len() as u64,
+            etag: seal.etag.clone(),
+            checksums: seal.checksums.clone(),
+            last_modified: UnixMillis(1_700_000_000_000 + self.counter * 1000),
+            version: VersionTag(self.counter),
+            meta,
+            part_sizes,
+        };
+        let outcome = PutOutcome {
+            etag: seal.etag,
+            checksums: seal.checksums,
+            size: info.size,
+            version: info.version,
+            last_modified: info.last_modified,
+        };
+        self.objects.insert(at, Stored { info, bytes });
+        Ok(outcome)
+    }
+}
+
+impl MemoryStore {
+    /// Makes a bucket.
+    pub fn add_bucket(&self, name: &str, owner: &str) {
+        let info = BucketInfo {
+            name: name.to_owned(),
+            created: UnixMillis(1_700_000_000_000),
+            owner: owner.to_owned(),
+        };
+        self.state.lock().buckets.insert(name.to_owned(), info);
+    }
+
+    /// How many objects there are.
+    pub fn objects(&self) -> usize {
+        self.state.lock().objects.len()
+    }
+}
+
+#[async_trait]
+impl ObjectStore for MemoryStore {
+    async fn create_bucket(&self, name: &str, owner: &str) -> Result<BucketInfo, GridError> {
+        if let Some(bucket) = self.state.lock().buckets.get(name) {
+            return Err(GridError::BucketExists { owner: bucket.owner.clone() });
+        }
+        self.add_bucket(name, owner);
+        self.head_bucket(name).await
+    }
+
+    async fn head_bucket(&self, name: &str) -> Result<BucketInfo, GridError> {
+        self.state.lock().bucket(name).cloned()
+    }
+
+    async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {
+        Ok(self.state.lock().buckets.values().cloned().collect())
+    }
+
+    async fn delete_bucket(&self, name: &str) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        state.bucket(name)?;
+        if state.objects.keys().any(|(bucket, _)| bucket == name) {
+            return Err(GridError::BucketNotEmpty);
+        }
+        state.buckets.remove(name);
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        request: PutRequest,
+        body: BodyStream,
+        finish: Finish,
+    ) -> Result<PutOutcome, GridError> {
+        self.state.lock().bucket(&request.bucket)?;
+        let bytes = collect(body).await?;
+        if request.length.is_some_and(|length| length != bytes.len() as u64) {
+            let message = "length".to_owned();
+            return Err(Reject { kind: RejectKind::IncompleteBody, message }.into());
+        }
+        let seal = finish()?;
+        let PutRequest { bucket, key, meta, precondition, .. } = request;
+        self.state.lock().store(&bucket, &key, meta, &precondition, seal, bytes, Vec::new())
+    }
+
+    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> {
+        Ok(self.state.lock().object(bucket, key)?.info.clone())
+    }
+
+    async fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn OpenObject>, GridError> {
+        Ok(Box::new(Open(self.state.lock().object(bucket, key)?.clone())))
+    }
+
+    async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        state.bucket(&request.bucket)?;
+        let at = (request.bucket, request.key);
+        let current = state.objects.get(&at).map(|stored| stored.info.etag.clone());
+        if !holds(&request.precondition, current.as_deref()) {
+            return Err(GridError::PreconditionFailed);
+        }
+        state.objects.remove(&at);
+        Ok(())
+    }
+
+    async fn delete_many(
+        &self,
+        bucket: &str,
+        keys: &[String],
+    ) -> Result<Vec<Result<(), GridError>>, GridError> {
+        let mut state = self.state.lock();
+        state.bucket(bucket)?;
+        for key in keys {
+            state.objects.remove(&(bucket.to_owned(), key.clone()));
+        }
+        Ok(keys.iter().map(|_| Ok(())).collect())
+    }
+
+    async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
+        let mut state = self.state.lock();
+        let source = state.object(&request.source_bucket, &request.source_key)?.clone();
+        if request.source_version.is_some_and(|version| version != source.info.version) {
+            return Err(GridError::PreconditionFailed);
+        }
+        let seal = ObjectSeal { etag: source.info.etag, checksums: source.info.checksums };
+        let meta = request.meta.unwrap_or(source.info.meta);
+        let (bytes, parts) = (source.bytes, source.info.part_sizes);
+        state.store(&request.bucket, &request.key, meta, &request.precondition, seal, bytes, parts)
+    }
+
+    async fn list(&self, request: ListRequest) -> Result<ListPage, GridError> {
+        let state = self.state.lock();
+        state.bucket(&request.bucket)?;
+        let mut page = ListPage::default();
+        let mut last: Option<String> = None;
+        for ((bucket, key), stored) in &state.objects {
+            let Some(rest) = key.strip_prefix(&request.prefix) else { continue };
+            if *bucket != request.bucket {
+                continue;
+            }
+            let folded = request.delimiter.as_ref().and_then(|delimiter| {
+                let at = rest.find(delimiter.as_str())?;
+                Some(key[..request.prefix.len() + at + delimiter.len()].to_owned())
+            });
+            let name = folded.clone().unwrap_or_else(|| key.clone());
+            if request.after.as_ref().is_some_and(|after| name <= *after)
+                || page.prefixes.last() == Some(&name)
+            {
+                continue;
+            }
+            if page.objects.len() + page.prefixes.len() == request.max as usize {
+                page.next = last;
+                break;
+            }
+            last = Some(name);
+            match folded {
+                Some(prefix) => page.prefixes.push(prefix),
+                None => page.objects.push(ObjectSummary {
+                    key: key.clone(),
+                    size: stored.info.size,
+                    etag: stored.info.etag.clone(),
+                    last_modified: stored.info.last_modified,
+                    storage_class: None,
+                    checksum_algorithms: stored.info.checksums.keys().copied().collect(),
+                }),
+            }
+        }
+        Ok(page)
+    }
+
+    async fn create_upload(&self, request: CreateUploadRequest) -> Result<UploadInfo, GridError> {
+        let mut state = self.state.lock();
+        state.bucket(&request.bucket)?;
+        state.counter += 1;
+        let info = UploadInfo {
+            key: request.key.clone(),
+            upload: UploadId(format!("upload-{}", state.counter)),
+            initiated: UnixMillis(1_700_000_000_000),
+            owner: request.tenant.0,
+            meta: request.meta,
+            checksum: request.checksum,
+        };
+        let at = (request.bucket, request.key, info.upload.0.clone());
+        state.uploads.insert(at, Upload { info: info.clone(), parts: BTreeMap::new() });
+        Ok(info)
+    }
+
+    async fn head_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+    ) -> Result<UploadInfo, GridError> {
+        Ok(self.state.lock().upload(bucket, key, upload)?.info.clone())
+    }
+
+    async fn upload_part(
+        &self,
+        request: PartRequest,
+        body: BodyStream,
+        finish: Finish,
+    ) -> Result<PartInfo, GridError> {
+        let bytes = collect(body).await?;
+        let seal = finish()?;
+        let info = PartInfo {
+            number: request.number,
+            etag: seal.etag,
+            size: bytes.len() as u64,
+            checksums: seal.checksums,
+            last_modified: UnixMillis(1_700_000_000_000),
+        };
+        let mut state = self.state.lock();
+        let upload = state.upload(&request.bucket, &request.key, &request.upload)?;
+        upload.parts.insert(request.number, (info.clone(), bytes));
+        Ok(info)
+    }
+
+    async fn upload_part_copy(
+        &self,
+        request: PartCopyRequest,
+        mut tap: Tap,
+        finish: Finish,
+    ) -> Result<PartInfo, GridError> {
+        let open = self.open(&request.source_bucket, &request.source_key).await?;
+        let (_, mut stream) = open.read(request.range)?;
+        let mut chunks = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            let chunk = chunk?;
+            tap(&chunk);
+            chunks.push(Ok(chunk));
+        }
+        let body: BodyStream = Box::pin(futures_util::stream::iter(chunks));
+        self.upload_part(request.part, body, finish).await
+    }
+
+    async fn complete_upload(
+        &self,
+        request: CompleteUploadRequest,
+        seal: FinishParts,
+    ) -> Result<PutOutcome, GridError> {
+        let mut state = self.state.lock();
+        let upload = state.upload(&request.bucket, &request.key, &request.upload)?;
+        let mut chosen = Vec::new();
+        let mut bytes = BytesMut::new();
+        for part in &request.parts {
+            match upload.parts.get(&part.number) {
+                Some((info, content)) if info.etag == part.etag => {
+                    chosen.push(info.clone());
+                    bytes.extend_from_slice(content);
+                }
+                _ => return Err(GridError::InvalidPart { number: part.number }),
+            }
+        }
+        let sealed = seal(&chosen)?;
+        let meta = upload.info.meta.clone();
+        let sizes = chosen.iter().map(|part| part.size).collect();
+        let CompleteUploadRequest { bucket, key, upload, precondition, .. } = request;
+        let outcome =
+            state.store(&bucket, &key, meta, &precondition, sealed, bytes.freeze(), sizes)?;
+        state.uploads.remove(&(bucket, key, upload.0));
+        Ok(outcome)
+    }
+
+    async fn abort_upload(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+    ) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        state.upload(bucket, key, upload)?;
+        state.uploads.remove(&(bucket.to_owned(), key.to_owned(), upload.0.clone()));
+        Ok(())
+    }
+
+    async fn list_uploads(&self, request: ListUploadsRequest) -> Result<UploadsPage, GridError> {
+        let state = self.state.lock();
+        state.bucket(&request.bucket)?;
+        let mut page = UploadsPage::default();
+        for ((bucket, key, id), upload) in &state.uploads {
+            let after = match &request.after {
+                None => true,
+                Some((marker, None)) => key > marker,
+                Some((marker, Some(upload))) => (key, id) > (marker, &upload.0),
+            };
+            if *bucket != request.bucket || !key.starts_with(&request.prefix) || !after {
+                continue;
+            }
+            if page.uploads.len() == request.max as usize {
+                let last = page.uploads.last().expect("max is not zero");
+                page.next = Some((last.key.clone(), last.upload.clone()));
+                break;
+            }
+            page.uploads.push(upload.info.clone());
+        }
+        Ok(page)
+    }
+
+    async fn list_parts(
+        &self,
+        bucket: &str,
+        key: &str,
+        upload: &UploadId,
+        after: Option<u32>,
+        max: u32,
+    ) -> Result<PartsPage, GridError> {
+        let mut state = self.state.lock();
+        let upload = state.upload(bucket, key, upload)?;
+        let mut parts: Vec<PartInfo> = upload
+            .parts
+            .range(after.map_or(0, |after| after + 1)..)
+            .take(max as usize + 1)
+            .map(|(_, (info, _))| info.clone())
+            .collect();
+        let more = parts.len() > max as usize;
+        parts.truncate(max as usize);
+        let next = parts.last().map(|part| part.number).filter(|_| more);
+        Ok(PartsPage { upload: upload.info.clone(), parts, next })
+    }
+}
