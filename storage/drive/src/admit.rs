@@ -196,6 +196,13 @@ impl<'a> Draft<'a> {
 
     /// Holds `op` against the rules and appends what it asks for.
     pub fn admit(&mut self, op: &Op) -> Result<Reply, Refusal> {
+        // Notes of what is done already (`Forget`, `Punched`) write no record.
+        let writes = !matches!(op, Op::Forget { .. } | Op::Punched { .. });
+        let planned = self.end - self.start.end;
+        if writes && !self.budget.fits(planned, op.queue_bytes(), &self.options.marks) {
+            let available_bytes = self.budget.available_bytes.saturating_sub(planned);
+            return Err(DriveError::NoSpace { available_bytes }.into());
+        }
         match op {
             Op::Put(put) => Ok(Reply::Put(self.put(put)?)),
             Op::Fence { pg, epoch } => Ok(Reply::Epoch(self.fence(*pg, *epoch)?)),

@@ -110,7 +110,7 @@ fn attempt(
 ) -> Result<Vec<Answer>, Trouble> {
     let budget = shared.budget().unwrap_or_else(|error| {
         tracing::warn!(%error, "file system does not tell its space: refusing writes");
-        Budget { capacity_bytes: 0, available_bytes: 0 }
+        Budget { capacity_bytes: 0, available_bytes: 0, free_bytes: 0 }
     });
     let start = Start {
         segment: log.active.id,

@@ -14,6 +14,8 @@ pub struct Budget {
     pub capacity_bytes: u64,
     /// What of it is free.
     pub available_bytes: u64,
+    /// What the file system has left, the reserve included.
+    pub free_bytes: u64,
 }
 
 impl Budget {
@@ -24,6 +26,7 @@ impl Budget {
         Budget {
             capacity_bytes: space.total_bytes.saturating_sub(reserve),
             available_bytes: space.free_bytes.saturating_sub(reserve),
+            free_bytes: space.free_bytes,
         }
     }
 
@@ -45,11 +48,19 @@ impl Budget {
         }
     }
 
+    /// Whether `bytes` may be written at all, on top of `planned` ones. Compaction and facts are
+    /// held to this alone.
+    pub fn fits(&self, planned: u64, bytes: u64, marks: &SpaceMarks) -> bool {
+        let taken = planned.saturating_add(bytes);
+        self.free_bytes >= taken.saturating_add(marks.index_headroom_bytes)
+    }
+
     /// Whether a write of `bytes` may go on top of `planned` ones.
     pub fn admits(&self, planned: u64, bytes: u64, class: WriteClass, options: &DriveOptions) -> bool {
         let taken = planned.saturating_add(bytes);
         let kept = options.marks.reserve_segments.saturating_mul(options.segment_bytes);
-        if self.available_bytes < taken.saturating_add(kept) {
+        let room = self.available_bytes >= taken.saturating_add(kept);
+        if !room || !self.fits(planned, bytes, &options.marks) {
             return false;
         }
         match self.level(taken, &options.marks) {
@@ -96,11 +107,12 @@ mod tests {
                 reserve_percent: 0,
                 reserve_bytes: 0,
                 reserve_segments: 0,
+                index_headroom_bytes: 0,
                 ..SpaceMarks::default()
             },
             ..DriveOptions::default()
         };
-        let budget = Budget { capacity_bytes: 1000, available_bytes: 95 };
+        let budget = Budget { capacity_bytes: 1000, available_bytes: 95, free_bytes: 95 };
         assert!(budget.admits(0, 10, WriteClass::Foreground, &options));
         assert!(!budget.admits(0, 10, WriteClass::Backfill, &options));
         assert!(!budget.admits(40, 10, WriteClass::Foreground, &options));

@@ -138,6 +138,11 @@ impl DriveStore {
         &self.handle.shared
     }
 
+    #[cfg(test)]
+    pub(crate) fn kv_for_tests(&self) -> Arc<dyn nexusgrid_env::Kv> {
+        self.shared().kv.clone()
+    }
+
     async fn blocking<R: Send + 'static>(
         &self,
         work: impl FnOnce(&Shared) -> R + Send + 'static,

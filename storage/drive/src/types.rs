@@ -305,6 +305,9 @@ pub struct SpaceMarks {
     pub reserve_bytes: u64,
     /// Segments kept free for compaction; default 2.
     pub reserve_segments: u64,
+    /// Below so many free bytes of the file system nothing at all is written, not even a delete:
+    /// the index below must never meet a full disk in the middle of its own work; default 64 MiB.
+    pub index_headroom_bytes: u64,
 }
 
 impl Default for SpaceMarks {
@@ -316,6 +319,7 @@ impl Default for SpaceMarks {
             reserve_percent: 10,
             reserve_bytes: 20 << 30,
             reserve_segments: 2,
+            index_headroom_bytes: 64 << 20,
         }
     }
 }
@@ -363,7 +367,12 @@ impl DriveOptions {
     pub fn small() -> DriveOptions {
         DriveOptions {
             segment_bytes: 1 << 20,
-            marks: SpaceMarks { reserve_percent: 0, reserve_bytes: 0, ..SpaceMarks::default() },
+            marks: SpaceMarks {
+                reserve_percent: 0,
+                reserve_bytes: 0,
+                index_headroom_bytes: 1 << 20,
+                ..SpaceMarks::default()
+            },
             maintain_every: None,
             ..DriveOptions::default()
         }
