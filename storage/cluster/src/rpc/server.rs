@@ -22,13 +22,14 @@ use nexusgrid_env::{
 };
 use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::net;
 use super::router::RpcRouter;
 use super::transport::{ShardTransport, TransportOptions};
-use super::wire::{self, Covered, Direction, MacKey, Parts, SESSION_LEN};
+use super::wire::{self, Covered, Direction, Line, MacKey, Parts, SESSION_LEN};
 use crate::ca::NodeCertificate;
 use crate::directory::NodeDirectory;
 use crate::limits;
@@ -114,7 +115,7 @@ impl Server {
     }
 
     /// Accepts connections until the agent stops.
-    pub(crate) async fn accept(self: Arc<Server>, listener: TcpListener) {
+    pub(crate) async fn accept(self: Arc<Server>, listener: net::Listener) {
         loop {
             let (stream, remote) = match listener.accept().await {
                 Ok(accepted) => accepted,
@@ -145,7 +146,6 @@ impl Server {
         remote: SocketAddr,
     ) -> Result<(), String> {
         let handshake = self.options.handshake_timeout;
-        stream.set_nodelay(true).map_err(text)?;
         let mut first = [0; 1];
         let peeked = timeout(handshake, stream.peek(&mut first)).await.map_err(text)?;
         if peeked.map_err(text)? == 0 {
@@ -231,6 +231,7 @@ impl Server {
             Some(method) if request.method() == http::Method::POST => {
                 self.handle(connection, count, method, request).await
             }
+            _ if connection.mac.is_some() => (Err(connection.spoil()), false),
             _ => (Err(RpcError::Refused("there is nothing here".into())), false),
         };
         let channel =
@@ -281,8 +282,26 @@ impl Server {
         let (http_head, body) = request.into_parts();
         let headers = &http_head.headers;
         let Some((head_len, body_len)) = wire::lengths(headers, &body) else {
+            if connection.mac.is_some() {
+                return (Err(connection.spoil()), false);
+            }
             return (Err(RpcError::Refused("lengths are missing or wrong".into())), false);
         };
+        let deadline_ms = wire::number(headers, wire::DEADLINE).unwrap_or(u64::MAX);
+        let tag = headers.get(wire::TAG).map(HeaderValue::as_bytes);
+        if let Some(mac) = &connection.mac {
+            let line = Line {
+                direction: Direction::Request,
+                code: method.0,
+                deadline_ms,
+                head_len,
+                body_len,
+                body_covered: true,
+            };
+            if connection.spoiled.load(Ordering::Relaxed) || !mac.verify_line(count, &line, tag) {
+                return (Err(connection.spoil()), false);
+            }
+        }
         let admitted = self
             .identify(connection)
             .and_then(|peer| {
@@ -317,7 +336,6 @@ impl Server {
                 return (Err(RpcError::Refused("the body came too slowly".into())), false);
             }
         };
-        let deadline_ms = wire::number(headers, wire::DEADLINE).unwrap_or(u64::MAX);
         if let Some(mac) = &connection.mac {
             let covered = Covered {
                 direction: Direction::Request,
@@ -327,11 +345,8 @@ impl Server {
                 body: &body,
                 body_covered: true,
             };
-            let tag = headers.get(wire::TAG).map(HeaderValue::as_bytes);
-            if connection.spoiled.load(Ordering::Relaxed) || !mac.verify(count, &covered, tag) {
-                connection.spoiled.store(true, Ordering::Relaxed);
-                tracing::warn!(remote = %connection.remote, peer = %peer.node, "forged shard call");
-                return (Err(RpcError::Refused("the MAC is wrong".into())), true);
+            if !mac.verify(count, &covered, tag) {
+                return (Err(connection.spoil()), true);
             }
         }
         if spec.id == method::SHARD_HELLO.id {
@@ -479,6 +494,13 @@ impl Connection {
             spoiled: AtomicBool::new(false),
             remote,
         }
+    }
+
+    /// A call does not verify: the connection is closed and nothing more is signed on it.
+    fn spoil(&self) -> RpcError {
+        self.spoiled.store(true, Ordering::Relaxed);
+        tracing::warn!(remote = %self.remote, "a forged or altered shard call");
+        RpcError::Refused("the MAC is wrong".into())
     }
 }
 

@@ -274,7 +274,7 @@ mod tests {
 
     struct Fixed(u8);
 
-    impl Rng for Fixed {
+    impl nexusgrid_env::Rng for Fixed {
         fn fill(&self, buffer: &mut [u8]) {
             buffer.fill(self.0);
         }
@@ -299,7 +299,8 @@ mod tests {
         assert_eq!(opener().open(&sealed), Ok((NodeId(7), b"ping".to_vec())));
     }
 
-    const GOLDEN: &str = "";
+    const GOLDEN: &str = "01000000000000000700000000000000020505050505050505\
+                          00000000000000005b2caf536c6fa4a01e8fbccbd1aea902e88d63a3";
 
     #[test]
     fn forged_gossip_is_refused() {

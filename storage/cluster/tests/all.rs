@@ -1,0 +1,24 @@
+//! Tests of the crate as a whole: real sockets on this machine for admission and calls, the
+//! simulated world for gossip and map.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "hostile peers are played with plain sockets"
+)]
+
+#[path = "all/gossip.rs"]
+mod gossip;
+#[path = "all/maps.rs"]
+mod maps;
+#[path = "all/measure.rs"]
+mod measure;
+#[path = "all/nodes.rs"]
+mod nodes;
+#[path = "all/calls.rs"]
+mod calls;
+#[path = "all/shards.rs"]
+mod shards;
+#[path = "all/support.rs"]
+mod support;
+#[path = "all/tokens.rs"]
+mod tokens;
