@@ -36,7 +36,58 @@ pub struct Operation {
     headers: &'static [&'static [&'static str]],
     /// Whether `x-amz-meta-*` belongs to it.
     metadata: bool,
+    /// The subresources that its query may name.
+    subresources: &'static [&'static str],
 }
+
+/// Everything that S3 lets a query name as a thing of its own. s3s routes by those it knows for the
+/// method, and overlooks the others: `DELETE /bucket?acl` must not delete the bucket.
+const SUBRESOURCES: &[&str] = &[
+    "abac",
+    "accelerate",
+    "acl",
+    "analytics",
+    "annotation",
+    "append",
+    "attributes",
+    "cors",
+    "delete",
+    "encryption",
+    "events",
+    "intelligent-tiering",
+    "inventory",
+    "legal-hold",
+    "lifecycle",
+    "location",
+    "logging",
+    "metadataAnnotationTable",
+    "metadataConfiguration",
+    "metadataInventoryTable",
+    "metadataJournalTable",
+    "metadataTable",
+    "metrics",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "partNumber",
+    "policy",
+    "policyStatus",
+    "publicAccessBlock",
+    "renameObject",
+    "replication",
+    "requestPayment",
+    "restore",
+    "retention",
+    "select",
+    "session",
+    "tagging",
+    "torrent",
+    "uploadId",
+    "uploads",
+    "versioning",
+    "versions",
+    "website",
+];
 
 /// Headers of any request.
 const COMMON: &[&str] = &[
@@ -89,11 +140,19 @@ const fn row(
     scope: Scope,
     headers: &'static [&'static [&'static str]],
 ) -> Operation {
-    Operation { name, action, scope, headers, metadata: false }
+    Operation { name, action, scope, headers, metadata: false, subresources: &[] }
 }
 
 const fn storing(mut operation: Operation) -> Operation {
     operation.metadata = true;
+    operation
+}
+
+const fn naming(
+    mut operation: Operation,
+    subresources: &'static [&'static str],
+) -> Operation {
+    operation.subresources = subresources;
     operation
 }
 
@@ -102,15 +161,18 @@ pub static OPERATIONS: &[Operation] = &[
     row("ListBuckets", Action::ListBuckets, Scope::Cluster, &[]),
     row("CreateBucket", Action::CreateBucket, Scope::Bucket, &[BUCKET]),
     row("HeadBucket", Action::HeadBucket, Scope::Bucket, &[]),
-    row("GetBucketLocation", Action::HeadBucket, Scope::Bucket, &[]),
+    naming(row("GetBucketLocation", Action::HeadBucket, Scope::Bucket, &[]), &["location"]),
     row("DeleteBucket", Action::DeleteBucket, Scope::Bucket, &[]),
     row("ListObjects", Action::ListObjects, Scope::Bucket, &[]),
     row("ListObjectsV2", Action::ListObjects, Scope::Bucket, &[]),
-    row("ListMultipartUploads", Action::ListUploads, Scope::Bucket, &[]),
-    row("DeleteObjects", Action::DeleteObject, Scope::Bucket, &[CHECKSUMS]),
-    row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]),
-    row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]),
-    row("GetObjectAttributes", Action::GetObject, Scope::Object, &[ATTRIBUTES]),
+    naming(row("ListMultipartUploads", Action::ListUploads, Scope::Bucket, &[]), &["uploads"]),
+    naming(row("DeleteObjects", Action::DeleteObject, Scope::Bucket, &[CHECKSUMS]), &["delete"]),
+    naming(row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), &["partNumber"]),
+    naming(row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), &["partNumber"]),
+    naming(
+        row("GetObjectAttributes", Action::GetObject, Scope::Object, &[ATTRIBUTES]),
+        &["attributes"],
+    ),
     storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE])),
     storing(row(
         "CopyObject",
@@ -119,22 +181,34 @@ pub static OPERATIONS: &[Operation] = &[
         &[COPY, COPY_DIRECTIVES, STORE, &["x-amz-checksum-algorithm"]],
     )),
     row("DeleteObject", Action::DeleteObject, Scope::Object, &[]),
-    storing(row(
-        "CreateMultipartUpload",
-        Action::PutObject,
-        Scope::Object,
-        &[STORE, CHECKSUM_TYPE, &["x-amz-checksum-algorithm"]],
-    )),
-    row("UploadPart", Action::PutObject, Scope::Object, &[CHECKSUMS]),
-    row("UploadPartCopy", Action::PutObject, Scope::Object, &[COPY, COPY_RANGE]),
-    row(
-        "CompleteMultipartUpload",
-        Action::PutObject,
-        Scope::Object,
-        &[CHECKSUMS, CHECKSUM_TYPE, COMPLETE],
+    naming(
+        storing(row(
+            "CreateMultipartUpload",
+            Action::PutObject,
+            Scope::Object,
+            &[STORE, CHECKSUM_TYPE, &["x-amz-checksum-algorithm"]],
+        )),
+        &["uploads"],
     ),
-    row("AbortMultipartUpload", Action::AbortUpload, Scope::Object, &[]),
-    row("ListParts", Action::ListParts, Scope::Object, &[]),
+    naming(
+        row("UploadPart", Action::PutObject, Scope::Object, &[CHECKSUMS]),
+        &["partNumber", "uploadId"],
+    ),
+    naming(
+        row("UploadPartCopy", Action::PutObject, Scope::Object, &[COPY, COPY_RANGE]),
+        &["partNumber", "uploadId"],
+    ),
+    naming(
+        row(
+            "CompleteMultipartUpload",
+            Action::PutObject,
+            Scope::Object,
+            &[CHECKSUMS, CHECKSUM_TYPE, COMPLETE],
+        ),
+        &["uploadId"],
+    ),
+    naming(row("AbortMultipartUpload", Action::AbortUpload, Scope::Object, &[]), &["uploadId"]),
+    naming(row("ListParts", Action::ListParts, Scope::Object, &[]), &["uploadId"]),
 ];
 
 /// The row of that name.
@@ -162,10 +236,12 @@ impl Operation {
             self.check_header(name.as_str(), value)?;
         }
         for pair in uri.query().unwrap_or("").split('&') {
-            if let Some(version) = pair.strip_prefix("versionId=")
-                && version != "null"
-            {
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            if name == "versionId" && value != "null" {
                 return Err(not_implemented("versionId: versioning"));
+            }
+            if SUBRESOURCES.contains(&name) && !self.subresources.contains(&name) {
+                return Err(not_implemented(format_args!("?{name} on {}", self.name)));
             }
         }
         Ok(())
@@ -338,6 +414,18 @@ mod tests {
         }
         assert_eq!(ask("PutObject", "x-amz-acl", "nonsense").as_deref(), Some("InvalidArgument"));
         assert_eq!(ask("GetObject", "x-amz-security-token", "x").as_deref(), Some("InvalidToken"));
+    }
+
+    #[test]
+    fn a_foreign_subresource_is_not_overlooked() {
+        let ask = |operation, uri| {
+            by_name(operation).unwrap().check_features(&HeaderMap::new(), &Uri::from_static(uri))
+        };
+        assert!(ask("DeleteBucket", "/b?acl").is_err());
+        assert!(ask("DeleteObject", "/b/k?retention=").is_err());
+        assert!(ask("PutObject", "/b/k?append&x=y").is_err());
+        assert!(ask("PutObject", "/b/k?cache-buster=1&x-id=PutObject").is_ok());
+        assert!(ask("UploadPart", "/b/k?partNumber=1&uploadId=u").is_ok());
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::limits;
 use crate::metrics::Metrics;
 use crate::s3::{Handlers, UNNAMED_REGION};
 use crate::store::SharedStore;
-use crate::wire::{RequestBody, RequestEnd, ResponseBody, WholeCheck};
+use crate::wire::{FinalChunk, RequestBody, RequestEnd, ResponseBody, WholeCheck};
 
 /// How the gateway serves.
 #[derive(Clone, Debug)]
@@ -137,6 +137,7 @@ impl Gateway {
             begun: false,
             awaits_continue,
             whole,
+            final_chunk: FinalChunk::of(&parts.headers),
             metrics: inner.metrics.clone(),
             exec: inner.env.exec.clone(),
         };

@@ -74,6 +74,45 @@ impl WholeCheck {
     }
 }
 
+/// Watches for the end of an aws-chunked body with signed chunks.
+///
+/// s3s verifies each chunk and the sum of their lengths, and takes the end of the connection's body
+/// for the end of the chunks. S3 says that a chunk of length zero ends them.
+#[derive(Debug, Default)]
+pub(crate) struct FinalChunk {
+    tail: Vec<u8>,
+}
+
+/// The chunk of length zero is missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the final chunk is missing")]
+pub(crate) struct FinalChunkMissing;
+
+/// More than the final chunk and its line ends.
+const TAIL_BYTES: usize = 256;
+const FINAL_CHUNK: &[u8] = b"0;chunk-signature=";
+
+impl FinalChunk {
+    /// To be watched for in a body of this request, or not.
+    pub fn of(headers: &HeaderMap) -> Option<FinalChunk> {
+        let mode = headers.get("x-amz-content-sha256")?;
+        (mode == "STREAMING-AWS4-HMAC-SHA256-PAYLOAD").then(FinalChunk::default)
+    }
+
+    fn see(&mut self, bytes: &[u8]) {
+        let kept = bytes.len().saturating_sub(TAIL_BYTES);
+        self.tail.extend(bytes.iter().skip(kept));
+        let excess = self.tail.len().saturating_sub(TAIL_BYTES);
+        self.tail.drain(..excess);
+    }
+
+    fn finish(self) -> Result<(), FinalChunkMissing> {
+        let line = self.tail.trim_ascii_end();
+        let line = line.rsplit(|byte| *byte == b'\n').next().unwrap_or_default();
+        if line.starts_with(FINAL_CHUNK) { Ok(()) } else { Err(FinalChunkMissing) }
+    }
+}
+
 /// A request body: bounded in how long it may stand still, counted, and drained when dropped.
 ///
 /// A client that is told "no" while it still sends would find its connection reset, and never read
@@ -86,6 +125,7 @@ pub(crate) struct RequestBody<B: HttpBody<Data = Bytes> + Send + Unpin + 'static
     pub begun: bool,
     pub awaits_continue: bool,
     pub whole: Option<WholeCheck>,
+    pub final_chunk: Option<FinalChunk>,
     pub metrics: Metrics,
     pub exec: Exec,
 }
@@ -113,6 +153,9 @@ where
                     if let Some(whole) = &mut this.whole {
                         whole.digest.update(data);
                     }
+                    if let Some(final_chunk) = &mut this.final_chunk {
+                        final_chunk.see(data);
+                    }
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
@@ -122,6 +165,9 @@ where
             }
             Poll::Ready(None) => {
                 this.inner = None;
+                if let Some(Err(missing)) = this.final_chunk.take().map(FinalChunk::finish) {
+                    return Poll::Ready(Some(Err(missing.into())));
+                }
                 match this.whole.take().map(WholeCheck::finish) {
                     Some(Err(differs)) => Poll::Ready(Some(Err(differs.into()))),
                     Some(Ok(())) | None => Poll::Ready(None),
@@ -139,7 +185,9 @@ where
 
     fn is_end_stream(&self) -> bool {
         // While a check is outstanding, the end must be polled for.
-        self.whole.is_none() && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+        self.whole.is_none()
+            && self.final_chunk.is_none()
+            && self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -59,8 +59,10 @@ impl Handle<GetObjectAttributesInput, GetObjectAttributesOutput> for Handlers {
             last_modified: Some(timestamp(object.last_modified)),
             ..Default::default()
         };
-        for attribute in &input.object_attributes {
-            match attribute.as_str() {
+        // s3s gives each header line whole.
+        let lines = input.object_attributes.iter().map(ObjectAttributes::as_str);
+        for attribute in lines.flat_map(|line| line.split(',')).map(str::trim) {
+            match attribute {
                 ObjectAttributes::ETAG => output.e_tag = etag(&object.etag),
                 ObjectAttributes::OBJECT_SIZE => {
                     output.object_size = i64::try_from(object.size).ok();

@@ -410,10 +410,9 @@ async fn operations_outside_the_table_are_not_implemented() {
                 request = request.body("<X/>");
             }
             let reply = request.send(&gateway).await;
-            // A method that the subresource does not have may be no route at all.
+            // XML of the wrong kind may be found malformed first; nothing may succeed.
             let fine = reply.outcome() == (501, "NotImplemented".into())
-                || (method == "DELETE" && reply.status >= 400)
-                || (method == "PUT" && reply.status >= 400);
+                || (method == "PUT" && (400..500).contains(&reply.status));
             assert!(fine, "{method} {path}: {} {}", reply.status, reply.text());
         }
     }
