@@ -91,19 +91,20 @@ impl MetaHost {
     ) -> Result<Bytes, MetaError> {
         check_size("query", query.len(), QUERY_BYTES_MAX)?;
         let until = self.inner.env.clock.now().plus(deadline);
-        if let Ok(replica) = self.running(group) {
-            if let Some(answer) = self.query_here(&replica, query.clone(), consistency, until).await? {
-                return Ok(answer);
-            }
-            if self.inner.directory.voters(group).iter().all(|node| *node == self.inner.node) {
-                return Err(MetaError::Timeout(group));
-            }
-        }
         let mut trail = self.trail(group);
         let mut asked_any = false;
         while let Some(left) = self.left(until) {
+            let patience = left.min(self.inner.options.attempt_timeout);
+            if let Ok(replica) = self.running(group) {
+                asked_any = true;
+                let try_until = self.inner.env.clock.now().plus(patience);
+                if let Some(answer) = self.query_here(&replica, query.clone(), consistency, try_until).await? {
+                    return Ok(answer);
+                }
+            }
+            // The replica here may be cut off from a leader that others reach.
             let target = self.next_target(group, &mut trail).filter(|target| *target != self.inner.node);
-            let Some(target) = target else {
+            let Some((target, left)) = target.zip(self.left(until)) else {
                 self.pause(left).await;
                 continue;
             };
