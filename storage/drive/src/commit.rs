@@ -25,8 +25,8 @@ use crate::types::DriveState;
 type Answer = Result<Reply, DriveError>;
 
 /// Runs until the queue is closed (or the agent stops, which drops this future).
-pub async fn run(shared: Arc<Shared>) {
-    let guard = WriterGuard(shared.clone());
+pub async fn run(guard: WriterGuard) {
+    let shared = guard.0.clone();
     let bytes_max = BATCH_BYTES_MAX.min(shared.options.segment_bytes);
     while let Some(batch) = shared.queue.take(bytes_max).await {
         let committer = shared.clone();
@@ -47,8 +47,8 @@ pub async fn run(shared: Arc<Shared>) {
     drop(guard);
 }
 
-/// Whatever ends the writer, nobody waits for it in vain.
-struct WriterGuard(Arc<Shared>);
+/// Whatever ends the writer, even before it first ran, nobody waits for it in vain.
+pub struct WriterGuard(pub Arc<Shared>);
 
 impl Drop for WriterGuard {
     fn drop(&mut self) {

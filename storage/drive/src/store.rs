@@ -105,7 +105,7 @@ impl DriveStore {
             open::open(&inner, &dir, expected, incarnation, &options)
         });
         let shared = Arc::new(opened.await?);
-        env.exec.spawn(commit::run(shared.clone()));
+        env.exec.spawn(commit::run(commit::WriterGuard(shared.clone())));
         if let Some(every) = shared.options.maintain_every {
             let worker = shared.clone();
             env.exec.spawn(async move {

@@ -111,14 +111,15 @@ fn fault_row_05_a_hole_in_synced_data_is_reported_and_never_cut() {
         }
         bench.world.kill(NODE);
         drop(store);
-        // The third record's head goes, and the index with it: what follows must stay.
+        // The third shard's head goes (facts stand before the first), and the index with it: what
+        // follows must stay.
         let (path, _) = bench.segments().remove(0);
-        bench.disk().flip_bit(&path, (4096 + 2 * 8192 + 20) * 8).unwrap();
+        bench.disk().flip_bit(&path, (8192 + 2 * 8192 + 20) * 8).unwrap();
         bench.lose_index();
         let store = bench.open().await;
         let report = store.open_report();
         assert_eq!((report.damage.len(), report.torn_tail_bytes), (1, 0), "{report:?}");
-        assert_eq!(report.damage[0].offset, 4096 + 2 * 8192);
+        assert_eq!(report.damage[0].offset, 8192 + 2 * 8192);
         check_acked(&store, &[0, 1, 3, 4, 5, 6, 7, 8, 9], 5000).await;
     });
 }
@@ -215,7 +216,11 @@ fn fault_row_08_a_full_disk_refuses_writes_serves_reads_and_recovers() {
         bench.disk().inject(DiskFault::new(&[DiskOp::Write], Effect::Full).on(".seg").times(1));
         let (put, deleted) = futures_util::future::join(
             store.put(shard(block(1, 98), 0, 0, 9000)),
-            async { store.tombstone(&[block(1, 0)]).await },
+            async {
+                // Into the same batch: a put is checked on another thread first.
+                tokio::task::yield_now().await;
+                store.tombstone(&[block(1, 0)]).await
+            },
         )
         .await;
         assert!(matches!(put, Err(DriveError::NoSpace { .. })), "{put:?}");

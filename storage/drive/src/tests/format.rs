@@ -181,7 +181,45 @@ proptest! {
     }
 }
 
-const GOLDEN_HEAD: &str = "";
-const GOLDEN_SUPERBLOCK: &str = "";
-const GOLDEN_FACTS: &str = "0109";
-const GOLDEN_FOOTER: (&str, &str) = ("", "");
+// Checked by hand against the tables at the head of `record.rs` and `superblock.rs`.
+const GOLDEN_HEAD: &str = concat!(
+    "4e58474452454301",                 // magic
+    "02010000",                         // shard, has a fill session
+    "03000000",                         // embedded header
+    "30313233343536373839616263646566", // uuid
+    "0030000000000000",                 // offset
+    "0201000000000000",                 // sequence
+    "0101000000000000",                 // born
+    "0020000000000000",                 // synced
+    "5500000000000000",                 // age
+    "0900000000000000",                 // epoch
+    "0700000000000000",                 // fill session
+    "0d0c0b0a",                         // placement group
+    "efbeadde",                         // crc of the body
+    "8813000000000000",                 // length of the body
+    "010203",                           // embedded header
+    "9dbf75d9",                         // crc
+);
+const GOLDEN_SUPERBLOCK: &str = concat!(
+    "4e58474453555052",                 // magic
+    "0100000000000000",                 // version
+    "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1", // cluster
+    "d200000000000000",                 // drive
+    "e3e3e3e3e3e3e3e3e3e3e3e3e3e3e3e3", // incarnation
+    "0400000000000000",                 // opens
+    "dfe04277",                         // crc
+);
+const GOLDEN_FACTS: &str = concat!(
+    "0109",
+    "00ac0205",
+    "010306",
+    "020309",
+    "03ac0202",
+    "04ac0204",
+    "05030102",
+    "0603010208",
+    "07030102034d0201c801",
+    "08030102034eac020601e807",
+);
+const GOLDEN_FOOTER: (&str, &str) =
+    ("0102000301020380208402f0a2040c0bac020500", "0180e00480200d63");
