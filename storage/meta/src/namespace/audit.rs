@@ -1,1 +1,268 @@
-//! To be written.
+//! Checks a whole store against the invariants that this machine keeps: for tests, simulation and
+//! `fsck`. Reads everything; never writes.
+#![deny(clippy::indexing_slicing)]
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nexusgrid_codec::id::{BlockId, PgId};
+use nexusgrid_env::kv::prefix_end;
+use nexusgrid_env::{KvError, KvRead, ScanRange};
+use serde::de::DeserializeOwned;
+
+use super::contents::slots;
+use super::limits;
+use super::rows::{
+    self, BlockRow, BucketRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket, OutboxRow, Page,
+    PartRow, Released, UploadRow,
+};
+use super::types::{BucketId, ContentId, UploadId, Usage};
+use crate::rows::key::KeyReader;
+use crate::rows::tx::decode_row;
+
+/// What is wrong, by the name of the invariant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// `I2`, `I7`, `I8`, `I10` or `I13`.
+    pub invariant: &'static str,
+    /// What contradicts what.
+    pub what: String,
+}
+
+/// Rows of a tag or of a whole family, decoded.
+fn read<T: DeserializeOwned>(
+    state: &dyn KvRead,
+    family: &'static str,
+    prefix: &[u8],
+) -> Result<Vec<(Vec<u8>, T)>, KvError> {
+    let range = ScanRange {
+        start: prefix.to_vec(),
+        end: prefix_end(prefix),
+        reverse: false,
+        limit: usize::MAX,
+    };
+    let rows = state.scan(family, &range)?;
+    rows.iter().map(|(key, value)| Ok((key.to_vec(), decode_row(family, value)?))).collect()
+}
+
+fn number(key: &[u8]) -> u64 {
+    KeyReader(key.get(1..).unwrap_or_default()).u64().unwrap_or_default()
+}
+
+/// Checks a store of a metadata group.
+pub fn audit(state: &dyn KvRead) -> Result<Vec<Violation>, KvError> {
+    let mut audit = Audit::default();
+    audit.tree(state)?;
+    audit.uploads(state)?;
+    audit.contents(state)?;
+    audit.blocks(state)?;
+    Ok(audit.found)
+}
+
+#[derive(Default)]
+struct Audit {
+    found: Vec<Violation>,
+    /// References to contents, as counted from what refers.
+    references: BTreeMap<ContentId, u32>,
+    usage: BTreeMap<BucketId, Usage>,
+    /// Uploads that have part rows.
+    with_parts: BTreeMap<UploadId, u64>,
+    live_uploads: BTreeSet<UploadId>,
+    live_bytes: BTreeMap<BlockId, u64>,
+}
+
+impl Audit {
+    fn expect(&mut self, invariant: &'static str, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.found.push(Violation { invariant, what: what() });
+        }
+    }
+
+    fn tree(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
+        let mut children: BTreeMap<(BucketId, DirId), u64> = BTreeMap::new();
+        let mut dirs: BTreeMap<(BucketId, DirId), (u64, bool)> = BTreeMap::new();
+        for (key, dentry) in read::<Dentry>(state, rows::TREE, &[])? {
+            let mut reader = KeyReader(&key);
+            let bucket = BucketId(reader.u64().unwrap_or_default());
+            let slot = reader.u16();
+            let parent = DirId(reader.u64().unwrap_or_default());
+            let name = rows::dentry_name(&key);
+            self.expect("I13", slot == Some(parent.slot16()), || format!("slot of {key:?}"));
+            let is_dir = matches!(dentry, Dentry::Dir(_));
+            let is_named = name.as_ref().is_some_and(|name| name.ends_with(b"/") == is_dir);
+            self.expect("I13", is_named, || format!("name of {key:?}"));
+            *children.entry((bucket, parent)).or_default() += 1;
+            match dentry {
+                Dentry::Dir(row) => {
+                    let before = dirs.insert((bucket, row.id), (row.children, row.explicit));
+                    self.expect("I13", before.is_none(), || format!("{:?} twice", row.id));
+                    self.expect("I13", row.id > parent, || format!("cycle at {:?}", row.id));
+                }
+                Dentry::File(object) => {
+                    *self.references.entry(object.content).or_default() += 1;
+                    let usage = self.usage.entry(bucket).or_default();
+                    usage.objects += 1;
+                    usage.bytes += object.size;
+                }
+            }
+        }
+        for (key, row) in read::<BucketRow>(state, rows::STATE, b"B")? {
+            if let BucketRow::Live(LiveBucket { children, .. }) = row {
+                dirs.insert((BucketId(number(&key)), DirId::ROOT), (children, true));
+            }
+        }
+        for (dir, (counted, explicit)) in &dirs {
+            let there = children.remove(dir).unwrap_or_default();
+            self.expect("I13", there == *counted, || {
+                format!("{dir:?} has {there} children, counts {counted}")
+            });
+            self.expect("I13", there > 0 || *explicit, || format!("{dir:?} is empty"));
+        }
+        self.expect("I13", children.is_empty(), || format!("children of no one: {children:?}"));
+        Ok(())
+    }
+
+    fn uploads(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
+        for (key, part) in read::<PartRow>(state, rows::STATE, b"P")? {
+            let mut reader = KeyReader(key.get(1..).unwrap_or_default());
+            let upload = UploadId(reader.bytes16().unwrap_or_default());
+            *self.references.entry(part.info.content).or_default() += 1;
+            *self.with_parts.entry(upload).or_default() += part.info.size;
+        }
+        for (key, row) in read::<UploadRow>(state, rows::STATE, b"U")? {
+            let bucket = BucketId(number(&key));
+            let Some((_, id)) = rows::parse_upload(&key) else { continue };
+            self.live_uploads.insert(id);
+            let bytes = self.with_parts.get(&id).copied().unwrap_or_default();
+            self.expect("I8", bytes == row.part_bytes, || {
+                format!("upload {id} has {bytes} bytes, counts {}", row.part_bytes)
+            });
+            let usage = self.usage.entry(bucket).or_default();
+            usage.uploads += 1;
+            usage.part_bytes += bytes;
+        }
+        for (key, row) in read::<BucketRow>(state, rows::STATE, b"B")? {
+            let there = self.usage.remove(&BucketId(number(&key))).unwrap_or_default();
+            let counted = match row {
+                BucketRow::Live(row) => row.usage,
+                BucketRow::Dropped { .. } => Usage::default(),
+            };
+            self.expect("I8", there == counted, || format!("{there:?}, counts {counted:?}"));
+        }
+        let strays = std::mem::take(&mut self.usage);
+        self.expect("I8", strays.is_empty(), || format!("rows of no bucket: {strays:?}"));
+        Ok(())
+    }
+
+    fn contents(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
+        let contents: BTreeMap<ContentId, ContentRow> =
+            read::<ContentRow>(state, rows::CONTENT, b"c")?
+                .into_iter()
+                .map(|(key, row)| (ContentId(number(&key)), row))
+                .collect();
+        let mut ends: BTreeMap<ContentId, u64> = BTreeMap::new();
+        for (key, page) in read::<Page>(state, rows::CONTENT, b"e")? {
+            let content = ContentId(number(&key));
+            let kind = contents.get(&content).map(|row| &row.kind);
+            let entries: Vec<(u64, u64)> = match &page {
+                Page::Extents { extents, .. } => {
+                    for extent in extents {
+                        *self.live_bytes.entry(extent.block).or_default() += extent.len;
+                    }
+                    extents.iter().map(|extent| (extent.offset, extent.len)).collect()
+                }
+                Page::Segments { segments, .. } => {
+                    for segment in segments {
+                        let below = contents.get(&segment.content);
+                        let is_older = segment.content < content
+                            && below.is_some_and(|below| below.depth < limits::LINK_DEPTH_MAX);
+                        // A completed upload's segments may lose their parts while it is freed.
+                        let is_freed = contents.get(&content).is_some_and(|row| row.references == 0);
+                        self.expect("I7", is_older || is_freed, || format!("{segment:?}"));
+                        if kind == Some(&ContentKind::Linked) {
+                            *self.references.entry(segment.content).or_default() += 1;
+                        }
+                    }
+                    segments.iter().map(|segment| (segment.offset, segment.len)).collect()
+                }
+            };
+            let end = ends.entry(content).or_insert_with(|| entries.first().map_or(0, |e| e.0));
+            for (offset, len) in entries {
+                if *end != offset {
+                    let what = format!("{content:?} has a gap at {end}");
+                    self.found.push(Violation { invariant: "I7", what });
+                }
+                *end = offset + len;
+            }
+        }
+        let released = self.released(state, &contents)?;
+        for (content, row) in &contents {
+            let there = self.references.remove(content).unwrap_or_default();
+            self.expect("I7", there == row.references, || {
+                format!("{content:?} has {there} references, counts {}", row.references)
+            });
+            self.expect("I10", (there == 0) == released.contains(content), || {
+                format!("{content:?} has {there} references; is it in the outbox?")
+            });
+            let paged = !matches!(row.kind, ContentKind::Empty | ContentKind::Inline { .. });
+            let end = ends.get(content).copied().unwrap_or_default();
+            self.expect("I7", !paged || there == 0 || end == row.size, || {
+                format!("{content:?} ends at {end}, counts {}", row.size)
+            });
+        }
+        let dangling = std::mem::take(&mut self.references);
+        self.expect("I7", dangling.is_empty(), || format!("references to nothing: {dangling:?}"));
+        Ok(())
+    }
+
+    /// Contents in the outbox; checks that every part row belongs to someone.
+    fn released(
+        &mut self,
+        state: &dyn KvRead,
+        contents: &BTreeMap<ContentId, ContentRow>,
+    ) -> Result<BTreeSet<ContentId>, KvError> {
+        let mut owners = std::mem::take(&mut self.live_uploads);
+        owners.extend(contents.values().filter_map(|row| match row.kind {
+            ContentKind::Parts { upload } => Some(upload),
+            _ => None,
+        }));
+        let mut released = BTreeSet::new();
+        for (_, row) in read::<OutboxRow>(state, rows::STATE, b"O")? {
+            match row.what {
+                Released::Content(content) => {
+                    let is_new = released.insert(content);
+                    self.expect("I10", is_new, || format!("{content:?} released twice"));
+                }
+                Released::Upload(upload) | Released::Parts(upload, _) => {
+                    owners.insert(upload);
+                }
+            }
+        }
+        let with_parts = std::mem::take(&mut self.with_parts);
+        for upload in with_parts.keys() {
+            self.expect("I10", owners.contains(upload), || format!("parts of no one: {upload}"));
+        }
+        Ok(released)
+    }
+
+    fn blocks(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
+        let mut wanted: BTreeSet<(PgId, BlockId, u8)> = BTreeSet::new();
+        for (key, row) in read::<BlockRow>(state, rows::CONTENT, b"b")? {
+            let Some(block) = rows::parse_block(&key) else { continue };
+            let live = self.live_bytes.remove(&block).unwrap_or_default();
+            self.expect("I10", live > 0 && live == u64::from(row.live), || {
+                format!("block {block} has {live} live bytes, counts {}", row.live)
+            });
+            let is_dead = state.get(rows::STATE, &rows::dead(block))?.is_some();
+            self.expect("I10", !is_dead, || format!("block {block} is live and dead"));
+            wanted.extend(slots(row.missing_mask).map(|slot| (row.pg, block, slot)));
+        }
+        let unbound = std::mem::take(&mut self.live_bytes);
+        self.expect("I10", unbound.is_empty(), || format!("extents of no block: {unbound:?}"));
+        let queue: BTreeSet<_> = read::<rows::RepairRow>(state, rows::STATE, b"R")?
+            .iter()
+            .filter_map(|(key, _)| rows::parse_repair(key))
+            .collect();
+        self.expect("I2", queue == wanted, || format!("queue {queue:?}, missing {wanted:?}"));
+        Ok(())
+    }
+}

@@ -15,6 +15,8 @@ mod outbox;
 mod query;
 pub mod rows;
 mod sessions;
+#[cfg(test)]
+mod tests;
 mod tree;
 pub mod types;
 mod uploads;

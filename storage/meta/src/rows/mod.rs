@@ -4,3 +4,5 @@
 pub mod codec;
 pub mod key;
 pub mod tx;
+#[cfg(test)]
+pub(crate) mod memory;

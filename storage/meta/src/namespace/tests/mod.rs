@@ -1,0 +1,9 @@
+//! Tests of the namespace machine against reference models, and of its encodings and bounds.
+
+mod bounds;
+mod golden;
+mod listing;
+mod model;
+mod sessions;
+mod support;
+mod sequences;
