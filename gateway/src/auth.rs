@@ -243,9 +243,10 @@ pub(crate) fn copy_source(source: &CopySource) -> S3Result<(&str, &str)> {
     match source {
         CopySource::Bucket { bucket, key, version_id } => match version_id.as_deref() {
             None | Some("null") if !key.is_empty() => Ok((bucket, key)),
-            None | Some("null") => {
-                Err(refuse(nexusgrid_grid::RejectKind::InvalidRequest, "the copy source names no key"))
-            }
+            None | Some("null") => Err(refuse(
+                nexusgrid_grid::RejectKind::InvalidRequest,
+                "the copy source names no key",
+            )),
             Some(_) => Err(not_implemented("versionId: versioning")),
         },
         CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {

@@ -285,7 +285,10 @@ mod tests {
         let check = b"123456789";
         assert_eq!(of(ChecksumAlgorithm::Crc32, check), 0xcbf4_3926_u32.to_be_bytes());
         assert_eq!(of(ChecksumAlgorithm::Crc32c, check), 0xe306_9283_u32.to_be_bytes());
-        assert_eq!(of(ChecksumAlgorithm::Crc64Nvme, check), 0xae8b_1486_0a79_9888_u64.to_be_bytes());
+        assert_eq!(
+            of(ChecksumAlgorithm::Crc64Nvme, check),
+            0xae8b_1486_0a79_9888_u64.to_be_bytes()
+        );
         assert_eq!(
             hex(&of(ChecksumAlgorithm::Sha1, b"abc")),
             "a9993e364706816aba3e25717850c26c9cd0d89d"

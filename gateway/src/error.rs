@@ -103,8 +103,7 @@ fn build(answer: Answer, message: String) -> S3Error {
     }
     if answer.retry {
         let mut headers = HeaderMap::new();
-        headers
-            .insert(http::header::RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER_SECONDS));
+        headers.insert(http::header::RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER_SECONDS));
         error.set_headers(headers);
     }
     error

@@ -148,10 +148,7 @@ const fn storing(mut operation: Operation) -> Operation {
     operation
 }
 
-const fn naming(
-    mut operation: Operation,
-    subresources: &'static [&'static str],
-) -> Operation {
+const fn naming(mut operation: Operation, subresources: &'static [&'static str]) -> Operation {
     operation.subresources = subresources;
     operation
 }
@@ -293,19 +290,32 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
             "aws:kms" | "aws:kms:dsse" | "aws:fsx" => unsupported(),
             _ => Err(invalid_argument(format!("{name}: {value}"))),
         },
-        "x-amz-server-side-encryption-bucket-key-enabled"
-        | "x-amz-bucket-object-lock-enabled" => {
-            if value.eq_ignore_ascii_case("false") { Ok(()) } else { unsupported() }
+        "x-amz-server-side-encryption-bucket-key-enabled" | "x-amz-bucket-object-lock-enabled" => {
+            if value.eq_ignore_ascii_case("false") {
+                Ok(())
+            } else {
+                unsupported()
+            }
         }
         "x-amz-object-ownership" => {
-            if value == "BucketOwnerEnforced" { Ok(()) } else { unsupported() }
+            if value == "BucketOwnerEnforced" {
+                Ok(())
+            } else {
+                unsupported()
+            }
         }
         "x-amz-storage-class" => match value {
             "STANDARD" => Ok(()),
-            "STANDARD_IA" | "ONEZONE_IA" | "INTELLIGENT_TIERING" | "GLACIER" | "GLACIER_IR"
-            | "DEEP_ARCHIVE" | "REDUCED_REDUNDANCY" | "OUTPOSTS" | "SNOW" | "EXPRESS_ONEZONE" => {
-                unsupported()
-            }
+            "STANDARD_IA"
+            | "ONEZONE_IA"
+            | "INTELLIGENT_TIERING"
+            | "GLACIER"
+            | "GLACIER_IR"
+            | "DEEP_ARCHIVE"
+            | "REDUCED_REDUNDANCY"
+            | "OUTPOSTS"
+            | "SNOW"
+            | "EXPRESS_ONEZONE" => unsupported(),
             _ => Err(S3Error::new(s3s::S3ErrorCode::InvalidStorageClass)),
         },
         "x-amz-tagging-directive" => {
@@ -394,7 +404,11 @@ mod tests {
             ("PutObject", "x-amz-invented-tomorrow", "x"),
             ("GetObject", "x-amz-meta-a", "x"),
         ] {
-            assert_eq!(ask(operation, header, value).as_deref(), Some("NotImplemented"), "{header}");
+            assert_eq!(
+                ask(operation, header, value).as_deref(),
+                Some("NotImplemented"),
+                "{header}"
+            );
         }
     }
 

@@ -108,8 +108,10 @@ impl Gateway {
         StdError: From<B::Error>,
     {
         let inner = &*self.inner;
-        let notes =
-            Arc::new(RequestNotes { id: format!("{:016X}", inner.env.rng.u64()), ..Default::default() });
+        let notes = Arc::new(RequestNotes {
+            id: format!("{:016X}", inner.env.rng.u64()),
+            ..Default::default()
+        });
         let mut end = RequestEnd {
             notes: Arc::clone(&notes),
             method: request.method().clone(),

@@ -6,10 +6,9 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nexusgrid_grid::{
     BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
-    DeleteRequest, Finish, FinishParts, Grid, GridError, ListPage, ListRequest,
-    ListUploadsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest,
-    PartsPage, PutOutcome, PutRequest, ReadStream, ResolvedRange, Tap, UploadId, UploadInfo,
-    UploadsPage,
+    DeleteRequest, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
+    ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest, PartsPage, PutOutcome,
+    PutRequest, ReadStream, ResolvedRange, Tap, UploadId, UploadInfo, UploadsPage,
 };
 
 /// One version of an object, opened for reading and pinned until dropped.

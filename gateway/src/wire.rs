@@ -237,7 +237,10 @@ impl Drop for RequestEnd {
     fn drop(&mut self) {
         let operation = self.notes.operation.get().copied().unwrap_or("none");
         let elapsed = self.clock.now().since(self.started);
-        self.metrics.requests.get_or_create(&RequestLabels { operation, status: self.status }).inc();
+        self.metrics
+            .requests
+            .get_or_create(&RequestLabels { operation, status: self.status })
+            .inc();
         self.metrics
             .duration
             .get_or_create(&OperationLabels { operation })

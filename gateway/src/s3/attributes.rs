@@ -68,8 +68,7 @@ impl Handle<GetObjectAttributesInput, GetObjectAttributesOutput> for Handlers {
                     output.object_size = i64::try_from(object.size).ok();
                 }
                 ObjectAttributes::STORAGE_CLASS => {
-                    output.storage_class =
-                        Some(StorageClass::from_static(StorageClass::STANDARD));
+                    output.storage_class = Some(StorageClass::from_static(StorageClass::STANDARD));
                 }
                 ObjectAttributes::CHECKSUM => {
                     let shown = ShownChecksum::of(&object.checksums, object.part_sizes.len());

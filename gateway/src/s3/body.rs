@@ -9,8 +9,7 @@ use futures_util::{Stream, StreamExt as _};
 use http::HeaderMap;
 use http_body::{Frame, SizeHint};
 use nexusgrid_grid::{
-    BodyStream, ChecksumAlgorithm, Finish, GridError, ObjectSeal,
-    ReadStream, Reject, RejectKind,
+    BodyStream, ChecksumAlgorithm, Finish, GridError, ObjectSeal, ReadStream, Reject, RejectKind,
 };
 use parking_lot::Mutex;
 use s3s::dto::StreamingBlob;
@@ -80,7 +79,9 @@ impl BodyPlan {
             (true, Some(names)) => {
                 let mut known = names.split(',').filter_map(|n| checksum::by_header(n.trim()));
                 let Some(algorithm) = known.next() else {
-                    return Err(invalid(format!("no checksum of this grid in x-amz-trailer: {names}")));
+                    return Err(invalid(format!(
+                        "no checksum of this grid in x-amz-trailer: {names}"
+                    )));
                 };
                 let second = known.next().is_some();
                 if second || declared.replace((algorithm, Declared::Trailer)).is_some() {
@@ -96,7 +97,9 @@ impl BodyPlan {
         }
         if let Some(name) = text(headers, "x-amz-sdk-checksum-algorithm")? {
             let wanted = checksum::by_name(name).ok_or_else(|| {
-                invalid(format!("x-amz-sdk-checksum-algorithm: {name} is no algorithm of this grid"))
+                invalid(format!(
+                    "x-amz-sdk-checksum-algorithm: {name} is no algorithm of this grid"
+                ))
             })?;
             if declared.as_ref().is_none_or(|(algorithm, _)| *algorithm != wanted) {
                 return Err(invalid(format!(
@@ -409,7 +412,11 @@ mod tests {
             assert_eq!(plan.declared, Some((ChecksumAlgorithm::Sha256, Declared::Trailer)));
         }
         for (pairs, mode, code) in [
-            (&[crc, ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb/vlWAYkK/YBwk=")][..], Signed, "InvalidRequest"),
+            (
+                &[crc, ("x-amz-checksum-sha1", "2jmj7l5rSw0yVb/vlWAYkK/YBwk=")][..],
+                Signed,
+                "InvalidRequest",
+            ),
             (&[("x-amz-checksum-crc32", "####")], Signed, "InvalidRequest"),
             (&[("x-amz-checksum-crc32", "AAAAAAAA")], Signed, "InvalidRequest"),
             (&[trailer], Signed, "InvalidRequest"),

@@ -27,7 +27,10 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
             refuse(RejectKind::InvalidRequest, format!("the header {name} is not UTF-8"))
         })?;
         if text.len() > limits::CONTENT_HEADER_BYTES_MAX {
-            return Err(refuse(RejectKind::InvalidRequest, format!("the header {name} is too long")));
+            return Err(refuse(
+                RejectKind::InvalidRequest,
+                format!("the header {name} is too long"),
+            ));
         }
         Ok((!text.is_empty()).then(|| text.to_owned()))
     };

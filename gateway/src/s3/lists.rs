@@ -170,9 +170,7 @@ impl Handle<ListMultipartUploadsInput, ListMultipartUploadsOutput> for Handlers 
                 bucket: input.bucket.clone(),
                 prefix: input.prefix.clone().unwrap_or_default(),
                 delimiter: delimiter.clone(),
-                after: key_marker
-                    .clone()
-                    .map(|key| (key, upload_marker.clone().map(UploadId))),
+                after: key_marker.clone().map(|key| (key, upload_marker.clone().map(UploadId))),
                 max,
             })
             .await

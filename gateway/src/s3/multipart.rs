@@ -125,8 +125,7 @@ impl Handle<UploadPartInput, UploadPartOutput> for Handlers {
             .head_upload(&part.bucket, &part.key, &part.upload)
             .await
             .map_err(from_grid)?;
-        let algorithm =
-            upload.checksum.map_or(checksum::DEFAULT, |(algorithm, _)| algorithm);
+        let algorithm = upload.checksum.map_or(checksum::DEFAULT, |(algorithm, _)| algorithm);
         let plan = BodyPlan::of(&request.headers, caller.payload(), Some(algorithm))?;
         let incoming = body::incoming(input.body, plan, request.trailing_headers, &self.digests);
         let stored = self
@@ -180,14 +179,14 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
         let range = input.copy_source_range.as_deref().map(copy_range).transpose()?;
         if let Some(range) = range {
             // Unlike the range of a read, a copied range must lie within the source altogether.
-            let inside = matches!(range, nexusgrid_grid::ByteRange::FromTo(_, last) if last < source.size);
+            let inside =
+                matches!(range, nexusgrid_grid::ByteRange::FromTo(_, last) if last < source.size);
             if !inside || resolve(range, source.size).is_none() {
                 return Err(from_grid(GridError::InvalidRange { size: source.size }));
             }
         }
 
-        let algorithm =
-            upload.checksum.map_or(checksum::DEFAULT, |(algorithm, _)| algorithm);
+        let algorithm = upload.checksum.map_or(checksum::DEFAULT, |(algorithm, _)| algorithm);
         let digest = Arc::new(Mutex::new(Some(BodyDigest::new([algorithm]))));
         let tap: Tap = {
             let digest = Arc::clone(&digest);
@@ -289,9 +288,8 @@ fn seal(parts: &[PartInfo], claims: &Claims) -> Result<ObjectSeal, Reject> {
     }
     let md5s: Option<Vec<[u8; 16]>> =
         parts.iter().map(|part| checksum::parse_hex_md5(&part.etag)).collect();
-    let md5s = md5s.ok_or_else(|| {
-        reject(RejectKind::InvalidRequest, "a part's ETag is no MD5".to_owned())
-    })?;
+    let md5s = md5s
+        .ok_or_else(|| reject(RejectKind::InvalidRequest, "a part's ETag is no MD5".to_owned()))?;
 
     let (algorithm, kind) =
         claims.checksum.unwrap_or((checksum::DEFAULT, ChecksumKind::FullObject));
@@ -301,10 +299,9 @@ fn seal(parts: &[PartInfo], claims: &Claims) -> Result<ObjectSeal, Reject> {
         .collect();
     let value = values.and_then(|values| match kind {
         ChecksumKind::FullObject => checksum::combine(algorithm, &values),
-        ChecksumKind::Composite => Some(checksum::composite(
-            algorithm,
-            values.iter().map(|(value, _)| value.as_slice()),
-        )),
+        ChecksumKind::Composite => {
+            Some(checksum::composite(algorithm, values.iter().map(|(value, _)| value.as_slice())))
+        }
     });
     let checksum = value.map(|value| Checksum { kind, value });
     if let Some((claimed_algorithm, text)) = &claims.object {
@@ -333,11 +330,9 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
         request: S3Request<CompleteMultipartUploadInput>,
     ) -> S3Result<S3Response<CompleteMultipartUploadOutput>> {
         let input = request.input;
-        let malformed = |message: &'static str| {
-            S3Error::with_message(S3ErrorCode::MalformedXML, message)
-        };
-        let parts =
-            input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
+        let malformed =
+            |message: &'static str| S3Error::with_message(S3ErrorCode::MalformedXML, message);
+        let parts = input.multipart_upload.and_then(|upload| upload.parts).unwrap_or_default();
         if parts.is_empty() || parts.len() > limits::PARTS_MAX as usize {
             return Err(malformed("a completion names between 1 and 10000 parts"));
         }
@@ -351,9 +346,8 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
         let mut chosen: Vec<ChosenPart> = Vec::with_capacity(parts.len());
         let mut claims = Claims { checksum: upload.checksum, ..Claims::default() };
         for part in &parts {
-            let number = part_number(
-                part.part_number.ok_or_else(|| malformed("a part has no number"))?,
-            )?;
+            let number =
+                part_number(part.part_number.ok_or_else(|| malformed("a part has no number"))?)?;
             let etag = part.e_tag.clone().ok_or_else(|| malformed("a part has no ETag"))?;
             if chosen.last().is_some_and(|last| last.number >= number) {
                 return Err(from_grid(GridError::InvalidPartOrder));
@@ -400,9 +394,8 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             }
         };
         let host = request.headers.get(http::header::HOST).and_then(|host| host.to_str().ok());
-        let location = host.map(|host| {
-            format!("http://{host}/{}/{}", input.bucket, url_encode(&input.key))
-        });
+        let location =
+            host.map(|host| format!("http://{host}/{}/{}", input.bucket, url_encode(&input.key)));
         let shown = ShownChecksum::of(&made.checksums, count);
         let mut output = CompleteMultipartUploadOutput {
             bucket: Some(input.bucket),
@@ -541,9 +534,13 @@ mod tests {
     #[test]
     fn composite_checksums_are_those_of_the_parts_checksums() {
         let (parts, _) = parts();
-        for algorithm in [ChecksumAlgorithm::Sha256, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Crc32] {
-            let claims =
-                Claims { checksum: Some((algorithm, ChecksumKind::Composite)), ..Claims::default() };
+        for algorithm in
+            [ChecksumAlgorithm::Sha256, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Crc32]
+        {
+            let claims = Claims {
+                checksum: Some((algorithm, ChecksumKind::Composite)),
+                ..Claims::default()
+            };
             let sealed = seal(&parts, &claims).unwrap();
             let raw: Vec<u8> =
                 parts.iter().flat_map(|part| part.checksums[&algorithm].value.clone()).collect();
@@ -566,7 +563,8 @@ mod tests {
             ..Claims::default()
         };
         assert_eq!(kind(&of_part, &stored), RejectKind::BadDigest);
-        let of_object = Claims { object: Some((algorithm, "AAAAAA==".into())), ..Claims::default() };
+        let of_object =
+            Claims { object: Some((algorithm, "AAAAAA==".into())), ..Claims::default() };
         assert_eq!(kind(&of_object, &stored), RejectKind::BadDigest);
     }
 

@@ -91,7 +91,11 @@ fn check(conditions: &Conditions, object: &ObjectInfo) -> S3Result<()> {
 }
 
 /// The checksum goes with whole objects only: clients verify what they receive against it.
-fn checksum_to_show(mode: Option<&ChecksumMode>, object: &ObjectInfo, at: Located) -> ShownChecksum {
+fn checksum_to_show(
+    mode: Option<&ChecksumMode>,
+    object: &ObjectInfo,
+    at: Located,
+) -> ShownChecksum {
     let whole = at.range.start == 0 && at.range.end == object.size;
     if mode.is_some() && whole {
         ShownChecksum::of(&object.checksums, object.part_sizes.len())

@@ -53,10 +53,13 @@ async fn refuses_whatever_was_altered_after_signing() {
         ("host", |r| drop(r.headers_mut().insert("host", "evil:9000".parse().unwrap()))),
         ("missing header", |r| drop(r.headers_mut().remove("x-amz-meta-a"))),
         ("payload hash", |r| {
-            drop(r.headers_mut().insert("x-amz-content-sha256", "UNSIGNED-PAYLOAD".parse().unwrap()))
+            drop(
+                r.headers_mut().insert("x-amz-content-sha256", "UNSIGNED-PAYLOAD".parse().unwrap()),
+            )
         }),
         ("region", |r| {
-            let value = r.headers()["authorization"].to_str().unwrap().replace("us-east-1", "eu-west-1");
+            let value =
+                r.headers()["authorization"].to_str().unwrap().replace("us-east-1", "eu-west-1");
             drop(r.headers_mut().insert("authorization", value.parse().unwrap()))
         }),
     ];
@@ -206,21 +209,18 @@ async fn trailers_are_verified_on_puts_and_parts() {
     let body = b"trailing checksum";
     let created = call("POST", "/bucket/up?uploads=").send(&gateway).await;
     let upload = created.element("UploadId");
-    let targets =
-        ["/bucket/put".to_owned(), format!("/bucket/up?partNumber=1&uploadId={upload}")];
+    let targets = ["/bucket/put".to_owned(), format!("/bucket/up?partNumber=1&uploadId={upload}")];
     for target in &targets {
         for algorithm in checksum::ALL {
             let name = checksum::header(algorithm);
             let value = checksum::encode(&checksum::of(algorithm, body));
             let wrong = checksum::encode(&checksum::of(algorithm, b"other"));
 
-            let signed =
-                call("PUT", target).chunked(&[body], Some((name, &value)), |wire| wire);
+            let signed = call("PUT", target).chunked(&[body], Some((name, &value)), |wire| wire);
             let reply = send(&gateway, signed).await;
             assert_eq!(reply.status, 200, "{target} {name} {}", reply.text());
 
-            let signed =
-                call("PUT", target).chunked(&[body], Some((name, &wrong)), |wire| wire);
+            let signed = call("PUT", target).chunked(&[body], Some((name, &wrong)), |wire| wire);
             assert_eq!(send(&gateway, signed).await.code(), "BadDigest");
 
             let unsigned = |trailer: &str| {
@@ -269,14 +269,28 @@ async fn keys_stay_what_they_are_whatever_they_look_like() {
     let gateway = gateway();
     let long = "k".repeat(1024);
     for key in [
-        "a%20b", "a%2Bb", "a%2F%2Fb", "a//b", "%2e%2e", "a/../b", "./a", "/lead", "back%5Cslash",
-        "%C3%BC%F0%9F%98%80", "nul%00", "q%3Fx%23y%26z%3D%25", &long,
+        "a%20b",
+        "a%2Bb",
+        "a%2F%2Fb",
+        "a//b",
+        "%2e%2e",
+        "a/../b",
+        "./a",
+        "/lead",
+        "back%5Cslash",
+        "%C3%BC%F0%9F%98%80",
+        "nul%00",
+        "q%3Fx%23y%26z%3D%25",
+        &long,
     ] {
         let path = format!("/bucket/{key}");
         // The canonical path is the encoded decoded one.
         let decoded = percent_decode(key);
         let mut request = call("PUT", &path).body("x");
-        request.path = format!("/bucket/{}", super::super::s3::encoding::url_encode(&decoded).replace('*', "%2A"));
+        request.path = format!(
+            "/bucket/{}",
+            super::super::s3::encoding::url_encode(&decoded).replace('*', "%2A")
+        );
         let reply = request.send(&gateway).await;
         assert_eq!(reply.status, 200, "{key}: {}", reply.text());
         request.method = "GET";
@@ -378,9 +392,8 @@ async fn every_operation_by_every_caller() {
 async fn copies_need_the_source_too() {
     let gateway = gateway();
     call("PUT", "/bucket/secret").body("hidden").send(&gateway).await;
-    let copy = |source: &str| {
-        call("PUT", "/shared/stolen").header("x-amz-copy-source", source).by(TENANT)
-    };
+    let copy =
+        |source: &str| call("PUT", "/shared/stolen").header("x-amz-copy-source", source).by(TENANT);
     for source in ["/bucket/secret", "bucket/secret", "bucket%2Fsecret"] {
         let reply = copy(source).send(&gateway).await;
         assert!(reply.status == 403 || reply.status == 400, "{source}: {}", reply.text());
@@ -398,9 +411,24 @@ async fn copies_need_the_source_too() {
 async fn operations_outside_the_table_are_not_implemented() {
     let gateway = gateway();
     let bucket = [
-        "acl", "policy", "policyStatus", "cors", "lifecycle", "versioning", "tagging", "website",
-        "encryption", "logging", "notification", "replication", "requestPayment", "accelerate",
-        "object-lock", "ownershipControls", "publicAccessBlock", "versions",
+        "acl",
+        "policy",
+        "policyStatus",
+        "cors",
+        "lifecycle",
+        "versioning",
+        "tagging",
+        "website",
+        "encryption",
+        "logging",
+        "notification",
+        "replication",
+        "requestPayment",
+        "accelerate",
+        "object-lock",
+        "ownershipControls",
+        "publicAccessBlock",
+        "versions",
     ];
     for query in bucket {
         for method in ["GET", "PUT", "DELETE"] {

@@ -139,8 +139,7 @@ fn now() -> i64 {
 fn query_text(query: &[(String, String)]) -> String {
     let mut sorted = query.to_vec();
     sorted.sort();
-    let pairs: Vec<String> =
-        sorted.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let pairs: Vec<String> = sorted.iter().map(|(name, value)| format!("{name}={value}")).collect();
     pairs.join("&")
 }
 
@@ -252,7 +251,11 @@ impl Call {
         self.request(&query, &headers)
     }
 
-    pub fn request(&self, query: &[(String, String)], headers: &[(String, String)]) -> Request<Bytes> {
+    pub fn request(
+        &self,
+        query: &[(String, String)],
+        headers: &[(String, String)],
+    ) -> Request<Bytes> {
         let uri = match query_text(query) {
             query if query.is_empty() => self.path.clone(),
             query => format!("{}?{query}", self.path),
@@ -322,7 +325,12 @@ impl Call {
     }
 
     /// An aws-chunked body of unsigned chunks with a trailer.
-    pub fn unsigned_chunked(mut self, wire: Vec<u8>, decoded: usize, trailer: &str) -> Request<Bytes> {
+    pub fn unsigned_chunked(
+        mut self,
+        wire: Vec<u8>,
+        decoded: usize,
+        trailer: &str,
+    ) -> Request<Bytes> {
         self.payload = Payload::Says("STREAMING-UNSIGNED-PAYLOAD-TRAILER");
         self.header("x-amz-decoded-content-length", &decoded.to_string())
             .header("x-amz-trailer", trailer)

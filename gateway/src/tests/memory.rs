@@ -94,6 +94,7 @@ impl State {
         self.uploads.get_mut(&at).ok_or(GridError::NoSuchUpload)
     }
 
+    #[allow(clippy::too_many_arguments, reason = "one caller each, in a test double")]
     fn store(
         &mut self,
         bucket: &str,

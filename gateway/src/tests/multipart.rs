@@ -46,13 +46,20 @@ async fn parts_make_an_object() {
     let first = part(&gateway, &upload, 2, large.clone()).await;
     let last = part(&gateway, &upload, 10_000, b"end".to_vec()).await;
 
-    let listed = call("GET", &format!("/bucket/up?uploadId={upload}&max-parts=1")).send(&gateway).await;
+    let listed =
+        call("GET", &format!("/bucket/up?uploadId={upload}&max-parts=1")).send(&gateway).await;
     assert_eq!(listed.element("PartNumber"), "2");
-    assert_eq!((listed.element("IsTruncated").as_str(), listed.element("NextPartNumberMarker").as_str()), ("true", "2"));
+    assert_eq!(
+        (listed.element("IsTruncated").as_str(), listed.element("NextPartNumberMarker").as_str()),
+        ("true", "2")
+    );
     let open = call("GET", "/bucket?uploads=").send(&gateway).await;
     assert_eq!(open.element("UploadId"), upload);
 
-    assert_eq!(complete(&gateway, &upload, &[(10_000, &last), (2, &first)]).await.code(), "InvalidPartOrder");
+    assert_eq!(
+        complete(&gateway, &upload, &[(10_000, &last), (2, &first)]).await.code(),
+        "InvalidPartOrder"
+    );
     assert_eq!(complete(&gateway, &upload, &[(2, &first), (3, &last)]).await.code(), "InvalidPart");
     assert_eq!(complete(&gateway, &upload, &[(2, &last)]).await.code(), "InvalidPart");
     assert_eq!(complete(&gateway, &upload, &[]).await.code(), "MalformedXML");
@@ -65,7 +72,8 @@ async fn parts_make_an_object() {
         digest.finish().md5
     };
     let etag = checksum::multipart_etag(&[md5(&large), md5(b"end")]);
-    let head = call("HEAD", "/bucket/up").header("x-amz-checksum-mode", "ENABLED").send(&gateway).await;
+    let head =
+        call("HEAD", "/bucket/up").header("x-amz-checksum-mode", "ENABLED").send(&gateway).await;
     assert_eq!(head.header("etag"), format!("\"{etag}\""));
     assert_eq!((head.header("x-amz-meta-a"), head.header("content-type")), ("1", "text/x"));
     let whole = [large.clone(), b"end".to_vec()].concat();

@@ -129,7 +129,8 @@ async fn ranges() {
 async fn conditional_reads() {
     let gateway = gateway();
     let etag = put(&gateway, "k", "x").await.header("etag").to_owned();
-    let modified = call("HEAD", "/bucket/k").send(&gateway).await.header("last-modified").to_owned();
+    let modified =
+        call("HEAD", "/bucket/k").send(&gateway).await.header("last-modified").to_owned();
     let before = "Wed, 21 Oct 2015 07:28:00 GMT";
     for (header, value, status) in [
         ("if-match", etag.as_str(), 200),
@@ -156,7 +157,8 @@ async fn conditional_reads() {
 #[tokio::test]
 async fn conditional_writes_and_deletes() {
     let gateway = gateway();
-    let write = |header: &str, value: &str| call("PUT", "/bucket/k").header(header, value).body("x");
+    let write =
+        |header: &str, value: &str| call("PUT", "/bucket/k").header(header, value).body("x");
     let missing = write("if-match", "\"x\"").send(&gateway).await;
     assert_eq!(missing.outcome(), (404, "NoSuchKey".into()));
     assert_eq!(write("if-none-match", "*").send(&gateway).await.status, 200);
@@ -194,7 +196,9 @@ async fn multi_deletes() {
 
     // Digests of the XML are verified before anything is deleted.
     let victim = "<Delete><Object><Key>d</Key></Object></Delete>";
-    for (name, value) in [("content-md5", "hBotaJrKYSmQGc+X2k8VqA=="), ("x-amz-checksum-crc32", "AAAAAA==")] {
+    for (name, value) in
+        [("content-md5", "hBotaJrKYSmQGc+X2k8VqA=="), ("x-amz-checksum-crc32", "AAAAAA==")]
+    {
         let reply =
             call("POST", "/bucket?delete=").header(name, value).body(victim).send(&gateway).await;
         assert_eq!(reply.outcome(), (400, "BadDigest".into()), "{name}");
@@ -211,7 +215,8 @@ async fn multi_deletes() {
 async fn copies() {
     let gateway = gateway();
     call("PUT", "/bucket/a").header("x-amz-meta-v", "1").body("data").send(&gateway).await;
-    let copy = |to: &str| call("PUT", &format!("/bucket/{to}")).header("x-amz-copy-source", "bucket/a");
+    let copy =
+        |to: &str| call("PUT", &format!("/bucket/{to}")).header("x-amz-copy-source", "bucket/a");
     let done = copy("b").send(&gateway).await;
     assert_eq!(done.status, 200, "{}", done.text());
     assert!(done.text().contains("CopyObjectResult"));
@@ -234,7 +239,8 @@ async fn copies() {
 
     // A checksum that the source lacks is computed.
     let hashed = copy("d").header("x-amz-checksum-algorithm", "SHA256").send(&gateway).await;
-    let expected = checksum::encode(&checksum::of(nexusgrid_grid::ChecksumAlgorithm::Sha256, b"data"));
+    let expected =
+        checksum::encode(&checksum::of(nexusgrid_grid::ChecksumAlgorithm::Sha256, b"data"));
     assert_eq!(hashed.element("ChecksumSHA256"), expected, "{}", hashed.text());
 
     for (header, value, status) in [
@@ -274,7 +280,9 @@ async fn buckets() {
     let elsewhere = constraint("mars-north-1").send(&gateway).await;
     assert_eq!(elsewhere.outcome(), (400, "InvalidLocationConstraint".into()));
     assert_eq!(constraint("us-east-1").send(&gateway).await.status, 200);
-    assert!(call("GET", "/fresh?location=").send(&gateway).await.text().contains("LocationConstraint"));
+    assert!(
+        call("GET", "/fresh?location=").send(&gateway).await.text().contains("LocationConstraint")
+    );
     let head = call("HEAD", "/fresh").send(&gateway).await;
     assert_eq!((head.status, head.header("x-amz-bucket-region")), (200, "us-east-1"));
     assert_eq!(call("HEAD", "/absent").send(&gateway).await.status, 404);
@@ -308,7 +316,10 @@ fn keys(reply: &Reply) -> Vec<String> {
     let mut keys = Vec::new();
     for (tag, end) in [("<Key>", "</Key>"), ("<CommonPrefixes><Prefix>", "</Prefix>")] {
         keys.extend(
-            text.split(tag).skip(1).filter_map(|rest| rest.split_once(end)).map(|(k, _)| k.to_owned()),
+            text.split(tag)
+                .skip(1)
+                .filter_map(|rest| rest.split_once(end))
+                .map(|(k, _)| k.to_owned()),
         );
     }
     keys
@@ -322,7 +333,10 @@ async fn listings_in_pages() {
     }
     let all = call("GET", "/bucket?list-type=2").send(&gateway).await;
     assert_eq!(keys(&all), ["a", "b/1", "b/2", "c", "d e", "f+g"]);
-    assert_eq!((all.element("KeyCount").as_str(), all.element("IsTruncated").as_str()), ("6", "false"));
+    assert_eq!(
+        (all.element("KeyCount").as_str(), all.element("IsTruncated").as_str()),
+        ("6", "false")
+    );
     assert!(!all.text().contains("<Owner>"));
     let owned = call("GET", "/bucket?list-type=2&fetch-owner=true").send(&gateway).await;
     assert!(owned.text().contains("<Owner>"));
@@ -344,11 +358,15 @@ async fn listings_in_pages() {
         }
         assert_eq!(seen, ["a", "b/", "c", "d%20e", "f%2Bg"], "{version}");
     }
-    let after = call("GET", "/bucket?list-type=2&start-after=b%2F1&prefix=b%2F").send(&gateway).await;
+    let after =
+        call("GET", "/bucket?list-type=2&start-after=b%2F1&prefix=b%2F").send(&gateway).await;
     assert_eq!(keys(&after), ["b/2"]);
     assert_eq!(after.element("StartAfter"), "b/1");
     let none = call("GET", "/bucket?list-type=2&max-keys=0").send(&gateway).await;
-    assert_eq!((none.element("KeyCount").as_str(), none.element("IsTruncated").as_str()), ("0", "false"));
+    assert_eq!(
+        (none.element("KeyCount").as_str(), none.element("IsTruncated").as_str()),
+        ("0", "false")
+    );
     for bad in ["max-keys=-1", "max-keys=x", "encoding-type=rot13", "continuation-token=%21"] {
         let reply = call("GET", &format!("/bucket?list-type=2&{bad}")).send(&gateway).await;
         assert_eq!(reply.status, 400, "{bad}");

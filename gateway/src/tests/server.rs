@@ -16,8 +16,7 @@ use crate::relay::{GatewayAddresses, relay};
 use crate::server::{ServerOptions, serve};
 use crate::service::GatewayOptions;
 
-const LOCAL: SocketAddr =
-    SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+const LOCAL: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
 
 struct Running {
     address: SocketAddr,
@@ -123,7 +122,10 @@ async fn everyone_is_served_or_told_slow_down() {
     for client in clients {
         let text = client.await.unwrap();
         assert!(text.starts_with("HTTP/1.1 503"), "{text}");
-        assert!(text.contains("SlowDown") && text.to_lowercase().contains("retry-after: 1"), "{text}");
+        assert!(
+            text.contains("SlowDown") && text.to_lowercase().contains("retry-after: 1"),
+            "{text}"
+        );
     }
     drop(held);
     // The places come free again.
@@ -253,8 +255,7 @@ async fn relays_to_the_gateway_that_answers() {
         let address = listener.local_addr().unwrap();
         let shutdown = CancellationToken::new();
         let exec = Env::real().exec;
-        let task =
-            tokio::spawn(relay(listener, Arc::new(Fixed(gateways)), exec, shutdown.clone()));
+        let task = tokio::spawn(relay(listener, Arc::new(Fixed(gateways)), exec, shutdown.clone()));
         for _ in 0..2 {
             let mut stream = net::connect(address).await.unwrap();
             stream.write_all(&wire(&call("HEAD", "/bucket"), "")).await.unwrap();
@@ -264,4 +265,18 @@ async fn relays_to_the_gateway_that_answers() {
         shutdown.cancel();
         task.await.unwrap();
     }
+}
+
+/// Serves a store in memory, so that real clients can be tried against the S3 layer alone:
+/// `NEXUSGRID_TEST_LISTEN=127.0.0.1:9900 cargo nextest run -p nexusgrid-gateway --run-ignored only
+/// serves_real_clients`, then point them there with the administrator's test key. Ends with the
+/// process.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "serves until killed"]
+async fn serves_real_clients() {
+    let address = std::env::var("NEXUSGRID_TEST_LISTEN").expect("NEXUSGRID_TEST_LISTEN");
+    let listener = net::listen(address.parse().unwrap()).await.unwrap();
+    let (gateway, _) = gateway_with(Default::default());
+    let exec = Env::real().exec;
+    serve(listener, gateway, exec, CancellationToken::new(), Default::default()).await;
 }

@@ -4,7 +4,9 @@ use serde::{Deserialize, Serialize};
 
 /// Permissions on one bucket. Reading, writing and owning are independent of each other: a backup
 /// client may be allowed to write and not to read; only the owner may delete the bucket itself.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Grant {
     /// See the bucket, list its keys, read its objects.
     pub read: bool,

@@ -55,8 +55,11 @@ fn reference(principal: &Principal, action: Action, resource: &Resource<'_>, now
 }
 
 fn grant() -> impl Strategy<Value = Grant> {
-    (any::<bool>(), any::<bool>(), any::<bool>())
-        .prop_map(|(read, write, owner)| Grant { read, write, owner })
+    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(read, write, owner)| Grant {
+        read,
+        write,
+        owner,
+    })
 }
 
 fn principal() -> impl Strategy<Value = Principal> {
