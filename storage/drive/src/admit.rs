@@ -247,8 +247,7 @@ impl<'a> Draft<'a> {
         if let Some(row) = self.txn.shard(key)? {
             return self.put_again(put, key, &row);
         }
-        let disk_bytes =
-            align_up((head_bytes(put.header.len()) + write.body.len()) as u64);
+        let disk_bytes = align_up((head_bytes(put.header.len()) + write.body.len()) as u64);
         let planned = self.end - self.start.end;
         if !self.budget.admits(planned, disk_bytes, write.class, self.options) {
             let available_bytes = self.budget.available_bytes.saturating_sub(planned);
@@ -386,8 +385,8 @@ impl<'a> Draft<'a> {
         let mut trashed = 0;
         for key in keys {
             let Some(row) = self.txn.shard(*key)? else { continue };
-            let stamp_allows = stamped_before
-                .is_none_or(|(pg, epoch)| row.pg == pg && row.epoch < epoch);
+            let stamp_allows =
+                stamped_before.is_none_or(|(pg, epoch)| row.pg == pg && row.epoch < epoch);
             if row.trashed_ms.is_none() && stamp_allows {
                 self.stamp(*key, &row, row.pg, row.epoch, Some(self.start.age_ms))?;
                 trashed += 1;
@@ -424,9 +423,7 @@ impl<'a> Draft<'a> {
     /// must not be born again (L3).
     fn copy(&mut self, copy: &CopyOp) -> Result<Reply, Refusal> {
         let live = self.txn.shard(copy.key)?.filter(|row| {
-            row.segment == copy.segment
-                && row.offset == copy.offset
-                && row.born == copy.head.born
+            row.segment == copy.segment && row.offset == copy.offset && row.born == copy.head.born
         });
         let Some(row) = live else { return Ok(Reply::Count(0)) };
         let blank = self.blank_head();

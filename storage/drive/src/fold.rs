@@ -6,8 +6,8 @@
 use nexusgrid_env::KvError;
 
 use crate::index::{self, HoleRow, Sessions, ShardRow};
-use crate::log::{Fact, LogItem, ShardEntry};
 use crate::limits::RECORD_ALIGN;
+use crate::log::{Fact, LogItem, ShardEntry};
 use crate::txn::Txn;
 use crate::types::ShardKey;
 
@@ -182,8 +182,7 @@ pub fn apply_fact(
         Fact::Dead { key, born, .. } => {
             if let Some(row) = txn.shard(*key)?.filter(|row| row.born == *born) {
                 forget(txn, *key, &row)?;
-                let large = row.disk_bytes() >= punch_min_bytes
-                    && row.disk_bytes() > RECORD_ALIGN;
+                let large = row.disk_bytes() >= punch_min_bytes && row.disk_bytes() > RECORD_ALIGN;
                 if large {
                     let hole = HoleRow { disk_bytes: row.disk_bytes() };
                     let hole_key = index::hole_key(row.segment, row.offset);
@@ -194,8 +193,7 @@ pub fn apply_fact(
         Fact::Stamp { key, born, pg, epoch, trashed_ms } => {
             if let Some(row) = txn.shard(*key)?.filter(|row| row.born == *born) {
                 forget(txn, *key, &row)?;
-                let stamped =
-                    ShardRow { pg: *pg, epoch: *epoch, trashed_ms: *trashed_ms, ..row };
+                let stamped = ShardRow { pg: *pg, epoch: *epoch, trashed_ms: *trashed_ms, ..row };
                 remember(txn, *key, &stamped)?;
             }
             raise_epoch(txn, *pg, *epoch)?;

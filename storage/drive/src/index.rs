@@ -45,9 +45,7 @@ pub fn rebuild_mark(dir: &Path) -> PathBuf {
 /// How to open the index.
 pub fn options() -> KvOptions {
     KvOptions {
-        families: vec![
-            SHARDS, BY_PG, TRASH, TOMBSTONES, EPOCHS, SESSIONS, SEGMENTS, HOLES, META,
-        ],
+        families: vec![SHARDS, BY_PG, TRASH, TOMBSTONES, EPOCHS, SESSIONS, SEGMENTS, HOLES, META],
         blob_families: Vec::new(),
         create: true,
     }
@@ -263,4 +261,3 @@ impl Sessions {
         Some(u64::from_be_bytes(*key.get(6..)?.first_chunk()?))
     }
 }
-

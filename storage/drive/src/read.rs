@@ -36,11 +36,7 @@ pub struct RawRecord {
 /// Serves `get`.
 pub fn get(shared: &Shared, key: ShardKey, options: &ReadOptions) -> Result<ShardRead, DriveError> {
     let (row, raw, range) = locate(shared, key, false, |row| {
-        if options.verify {
-            0..row.body_bytes
-        } else {
-            clip(options.range.clone(), row.body_bytes)
-        }
+        if options.verify { 0..row.body_bytes } else { clip(options.range.clone(), row.body_bytes) }
     })?;
     let wanted = clip(options.range.clone(), row.body_bytes);
     let bytes = if options.verify {
@@ -159,8 +155,7 @@ fn read_from(
     let together = range.start < ONE_READ_BYTES_MAX;
     let first_bytes = if together { head_bytes + range.end } else { head_bytes.max(RECORD_ALIGN) };
     let first = read_exact(file, row.offset, first_bytes, together)?;
-    let head = RecordHead::decode(&first)
-        .map_err(|_| Bad::Other("record head is damaged"))?;
+    let head = RecordHead::decode(&first).map_err(|_| Bad::Other("record head is damaged"))?;
     let right = head.kind == RecordKind::Shard
         && head.uuid == segment.uuid
         && head.offset == row.offset

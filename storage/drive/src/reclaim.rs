@@ -98,8 +98,8 @@ async fn purge(shared: &Arc<Shared>, done: &mut Maintained) -> Result<(), DriveE
 async fn punch(shared: &Arc<Shared>, done: &mut Maintained) -> Result<(), DriveError> {
     let holes = blocking(shared, ready_holes).await?;
     for (segment, offset, bytes) in holes {
-        let punched = blocking(shared, move |shared| punch_one(shared, segment, offset, bytes))
-            .await?;
+        let punched =
+            blocking(shared, move |shared| punch_one(shared, segment, offset, bytes)).await?;
         if punched > 0 {
             done.holes += 1;
             done.hole_bytes += punched;
@@ -240,8 +240,7 @@ async fn copy_live(
     let mut answers = Vec::new();
     let mut waiting_bytes = 0;
     for (key, offset) in keys {
-        let read =
-            blocking(shared, move |shared| read_live(shared, victim, key, offset)).await?;
+        let read = blocking(shared, move |shared| read_live(shared, victim, key, offset)).await?;
         let copy = match read {
             Live::Gone => continue,
             Live::Damaged => return Ok(false),
@@ -285,12 +284,7 @@ enum Live {
     Record(Box<CopyOp>),
 }
 
-fn read_live(
-    shared: &Shared,
-    victim: u64,
-    key: ShardKey,
-    offset: u64,
-) -> Result<Live, DriveError> {
+fn read_live(shared: &Shared, victim: u64, key: ShardKey, offset: u64) -> Result<Live, DriveError> {
     let here = |shared: &Shared| -> Result<_, DriveError> {
         let row = shared.shard_row(key)?;
         Ok(row.filter(|row| row.segment == victim && row.offset == offset))

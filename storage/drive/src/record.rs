@@ -193,8 +193,7 @@ impl RecordHead {
         let pg = fields.u32().ok_or(short)?;
         let body_crc = fields.u32().ok_or(short)?;
         let body_bytes = fields.u64().ok_or(short)?;
-        let shard_header =
-            fields.rest.get(..shard_header_bytes).ok_or(short)?.to_vec();
+        let shard_header = fields.rest.get(..shard_header_bytes).ok_or(short)?.to_vec();
         let head = RecordHead {
             kind: RecordKind::of(kind).ok_or(HeadError::Field)?,
             uuid,

@@ -178,8 +178,7 @@ impl Recovery<'_> {
             .disk()
             .list(&segment::dir(self.dir))
             .map_err(OpenError::io("list the segments"))?;
-        let mut ids: Vec<u64> =
-            names.iter().filter_map(|name| segment::parse_name(name)).collect();
+        let mut ids: Vec<u64> = names.iter().filter_map(|name| segment::parse_name(name)).collect();
         ids.sort_unstable();
         let newest = ids.last().copied();
         let mut known = Vec::new();
@@ -264,8 +263,7 @@ impl Recovery<'_> {
             None if known.label.is_none() => u64::MAX,
             None => 0,
         };
-        let scan = segment::scan(segment, proven.max(from), from)
-            .map_err(OpenError::io(doing))?;
+        let scan = segment::scan(segment, proven.max(from), from).map_err(OpenError::io(doing))?;
         for damage in &scan.damage {
             self.damage(damage.segment, damage.offset, damage.bytes, &damage.what);
         }

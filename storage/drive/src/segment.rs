@@ -59,7 +59,13 @@ pub fn parse_name(path: &Path) -> Option<u64> {
     u64::from_str_radix(hex, 16).ok()
 }
 
-fn blank_head(kind: RecordKind, uuid: [u8; 16], offset: u64, sequence: u64, body: &[u8]) -> RecordHead {
+fn blank_head(
+    kind: RecordKind,
+    uuid: [u8; 16],
+    offset: u64,
+    sequence: u64,
+    body: &[u8],
+) -> RecordHead {
     RecordHead {
         kind,
         uuid,
@@ -121,13 +127,8 @@ pub fn seal(segment: &SegmentFile, end: u64, items: &[LogItem], sequence: u64) -
     let footer =
         plain_record(RecordKind::Footer, segment.uuid, end, sequence, &log::encode_footer(items));
     let at = end + footer.len() as u64;
-    let trailer = plain_record(
-        RecordKind::Trailer,
-        segment.uuid,
-        at,
-        sequence + 1,
-        &end.to_le_bytes(),
-    );
+    let trailer =
+        plain_record(RecordKind::Trailer, segment.uuid, at, sequence + 1, &end.to_le_bytes());
     segment.file.write_vectored_at(&[&footer, &trailer], end)?;
     segment.file.sync()
 }
@@ -185,10 +186,7 @@ pub fn read_label(
 
 /// The footer's list and where it begins; `None` if the segment is not sealed or the footer is
 /// damaged.
-pub fn read_footer(
-    file: &dyn DiskFile,
-    uuid: [u8; 16],
-) -> io::Result<Option<(u64, Vec<LogItem>)>> {
+pub fn read_footer(file: &dyn DiskFile, uuid: [u8; 16]) -> io::Result<Option<(u64, Vec<LogItem>)>> {
     let Some(at) = file.len()?.checked_sub(RECORD_ALIGN) else { return Ok(None) };
     if !at.is_multiple_of(RECORD_ALIGN) {
         return Ok(None);
@@ -263,11 +261,7 @@ enum Found {
 
 /// Scans the records of a segment one by one. Everything below `durable` is known to have been
 /// synced. Bodies of shards below `trusted` are not read (the index has folded them).
-pub fn scan(
-    segment: &SegmentFile,
-    durable: u64,
-    trusted: u64,
-) -> io::Result<Scan> {
+pub fn scan(segment: &SegmentFile, durable: u64, trusted: u64) -> io::Result<Scan> {
     let file = segment.file.as_ref();
     let len = file.len()?;
     let mut found = Vec::new();
@@ -342,13 +336,7 @@ pub fn scan(
 
 impl Scan {
     /// Decides for each thing found whether it is kept, damage, or the beginning of the tail.
-    fn judge(
-        &mut self,
-        segment: u64,
-        found: Vec<Found>,
-        durable: u64,
-        len: u64,
-    ) -> io::Result<()> {
+    fn judge(&mut self, segment: u64, found: Vec<Found>, durable: u64, len: u64) -> io::Result<()> {
         for thing in found {
             let (start, end, what, item) = match thing {
                 Found::Item(item) => {

@@ -56,7 +56,13 @@ impl Budget {
     }
 
     /// Whether a write of `bytes` may go on top of `planned` ones.
-    pub fn admits(&self, planned: u64, bytes: u64, class: WriteClass, options: &DriveOptions) -> bool {
+    pub fn admits(
+        &self,
+        planned: u64,
+        bytes: u64,
+        class: WriteClass,
+        options: &DriveOptions,
+    ) -> bool {
         let taken = planned.saturating_add(bytes);
         let kept = options.marks.reserve_segments.saturating_mul(options.segment_bytes);
         let room = self.available_bytes >= taken.saturating_add(kept);

@@ -46,11 +46,7 @@ impl Drop for Handle {
 }
 
 /// Queues an operation and waits for its commit.
-pub(crate) async fn submit(
-    shared: &Arc<Shared>,
-    lane: Lane,
-    op: Op,
-) -> Result<Reply, DriveError> {
+pub(crate) async fn submit(shared: &Arc<Shared>, lane: Lane, op: Op) -> Result<Reply, DriveError> {
     shared.check()?;
     let bytes = op.queue_bytes();
     let answer = match shared.queue.push(lane, op, bytes).await {
@@ -101,9 +97,8 @@ impl DriveStore {
         options: &DriveOptions,
     ) -> Result<DriveStore, OpenError> {
         let (inner, dir, options) = (env.clone(), dir.to_path_buf(), options.clone());
-        let opened = env.exec.blocking(move || {
-            open::open(&inner, &dir, expected, incarnation, &options)
-        });
+        let opened =
+            env.exec.blocking(move || open::open(&inner, &dir, expected, incarnation, &options));
         let shared = Arc::new(opened.await?);
         env.exec.spawn(commit::run(commit::WriterGuard(shared.clone())));
         if let Some(every) = shared.options.maintain_every {
@@ -323,8 +318,7 @@ impl DriveStore {
     /// R6: every session of the group below the floor is closed; forgets the closed ones listed
     /// below it.
     pub async fn raise_session_floor(&self, floor: SessionFloor) -> Result<(), DriveError> {
-        let op =
-            Op::RaiseFloor { sessions: Sessions::Writers(floor.group), floor: floor.floor.0 };
+        let op = Op::RaiseFloor { sessions: Sessions::Writers(floor.group), floor: floor.floor.0 };
         self.count(Lane::Control, op).await.map(drop)
     }
 
@@ -339,11 +333,7 @@ impl DriveStore {
     }
 
     /// R4: every fill session of the PG below `floor` is closed.
-    pub async fn raise_fill_floor(
-        &self,
-        pg: PgId,
-        floor: FillSessionId,
-    ) -> Result<(), DriveError> {
+    pub async fn raise_fill_floor(&self, pg: PgId, floor: FillSessionId) -> Result<(), DriveError> {
         let op = Op::RaiseFloor { sessions: Sessions::Fills(pg), floor: floor.0 };
         self.count(Lane::Control, op).await.map(drop)
     }
@@ -467,10 +457,8 @@ fn list_pg(
     }
     let mut page = ListPage { epoch, shards: Vec::new(), more: false };
     loop {
-        let rows = shared
-            .kv
-            .scan(index::BY_PG, &range)
-            .map_err(|error| shared.index_failed(&error))?;
+        let rows =
+            shared.kv.scan(index::BY_PG, &range).map_err(|error| shared.index_failed(&error))?;
         let last = rows.len() <= limit;
         for (bytes, _) in &rows {
             let Some(key) = index::parse_pg_key(bytes) else { continue };
@@ -503,10 +491,8 @@ fn list_all(
     }
     let mut found = Vec::new();
     loop {
-        let rows = shared
-            .kv
-            .scan(index::SHARDS, &range)
-            .map_err(|error| shared.index_failed(&error))?;
+        let rows =
+            shared.kv.scan(index::SHARDS, &range).map_err(|error| shared.index_failed(&error))?;
         for (bytes, value) in &rows {
             let Some(key) = index::parse_shard_key(bytes) else { continue };
             let row: index::ShardRow = shared.decode(index::SHARDS, value)?;
@@ -525,11 +511,9 @@ fn list_all(
 
 fn usage(shared: &Shared) -> Result<Usage, DriveError> {
     shared.check()?;
-    let space = shared
-        .env
-        .disk
-        .space(&shared.dir)
-        .map_err(|error| DriveError::Invalid(format!("file system does not tell its space: {error}")))?;
+    let space = shared.env.disk.space(&shared.dir).map_err(|error| {
+        DriveError::Invalid(format!("file system does not tell its space: {error}"))
+    })?;
     let budget = crate::space::Budget::of(space, &shared.options.marks);
     let totals = shared.meta.lock().totals;
     let rows = shared

@@ -100,8 +100,7 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> Result<SuperblockInfo, OpenError> {
     if !disk.exists(&file).map_err(OpenError::io("look for the superblock"))? {
         return Err(OpenError::NotFormatted(dir.display().to_string()));
     }
-    let file =
-        disk.open(&file, OpenMode::Read).map_err(OpenError::io("open the superblock"))?;
+    let file = disk.open(&file, OpenMode::Read).map_err(OpenError::io("open the superblock"))?;
     let mut best: Result<SuperblockInfo, CopyError> = Err(CopyError::Corrupt);
     for copy in [0, COPY_BYTES as u64] {
         let mut bytes = vec![0; COPY_BYTES];

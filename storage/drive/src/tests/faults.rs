@@ -214,15 +214,13 @@ fn fault_row_08_a_full_disk_refuses_writes_serves_reads_and_recovers() {
         assert_eq!(store.stat(key(block(1, 99), 0)).await, Ok(None));
         // Shards do not fit, a delete does: it gets its second try without them.
         bench.disk().inject(DiskFault::new(&[DiskOp::Write], Effect::Full).on(".seg").times(1));
-        let (put, deleted) = futures_util::future::join(
-            store.put(shard(block(1, 98), 0, 0, 9000)),
-            async {
+        let (put, deleted) =
+            futures_util::future::join(store.put(shard(block(1, 98), 0, 0, 9000)), async {
                 // Into the same batch: a put is checked on another thread first.
                 tokio::task::yield_now().await;
                 store.tombstone(&[block(1, 0)]).await
-            },
-        )
-        .await;
+            })
+            .await;
         assert!(matches!(put, Err(DriveError::NoSpace { .. })), "{put:?}");
         assert_eq!(deleted, Ok(1));
         bench.disk().clear_faults();
@@ -308,8 +306,16 @@ fn fault_row_28_an_error_at_every_write_path_call_site_once() {
             let unharmed = bench.world.clone().run(async {
                 let store = bench.format().await;
                 let mut acked = put_many(&store, 0..10, 9000).await;
-                let ops = [DiskOp::Write, DiskOp::Sync, DiskOp::SetLen, DiskOp::SyncDir,
-                    DiskOp::Remove, DiskOp::Rename, DiskOp::PunchHole, DiskOp::Open];
+                let ops = [
+                    DiskOp::Write,
+                    DiskOp::Sync,
+                    DiskOp::SetLen,
+                    DiskOp::SyncDir,
+                    DiskOp::Remove,
+                    DiskOp::Rename,
+                    DiskOp::PunchHole,
+                    DiskOp::Open,
+                ];
                 bench.disk().inject(DiskFault::new(&ops, effect).after(n).times(1));
                 let before = bench.disk().changes();
                 acked.extend(put_many(&store, 10..60, 9000).await);
@@ -478,10 +484,14 @@ fn L5_punched_shards_are_gone_not_zeroes() {
         put_many(&store, 0..12, 100_000).await;
         let used = |bench: &Bench| {
             let env = bench.env();
-            bench.segments().iter().map(|(path, _)| {
-                let file = env.disk.open(path, nexusgrid_env::OpenMode::Read).unwrap();
-                file.allocated_bytes().unwrap()
-            }).sum::<u64>()
+            bench
+                .segments()
+                .iter()
+                .map(|(path, _)| {
+                    let file = env.disk.open(path, nexusgrid_env::OpenMode::Read).unwrap();
+                    file.allocated_bytes().unwrap()
+                })
+                .sum::<u64>()
         };
         let before = used(&bench);
         store.tombstone(&[block(1, 0), block(1, 4)]).await.unwrap();

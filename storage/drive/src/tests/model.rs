@@ -17,17 +17,57 @@ const TRASH_AGE: Duration = Duration::from_secs(1000);
 
 #[derive(Clone, Debug)]
 enum Op {
-    Put { session: u64, counter: u32, index: u8, variant: u8, pg: u32, epoch: u64, fill: Option<u64> },
-    Fence { pg: u32, epoch: u64 },
-    Tombstone { session: u64, counter: u32 },
-    DropTombstone { session: u64, counter: u32, floor: u64 },
-    CloseSession { session: u64 },
-    RaiseFloor { floor: u64 },
-    CloseFill { pg: u32, session: u64 },
-    RaiseFillFloor { pg: u32, floor: u64 },
-    Trash { session: u64, counter: u32, index: u8 },
-    Restore { session: u64, counter: u32, index: u8 },
-    Reconcile { pg: u32, epoch: u64, listed: u8 },
+    Put {
+        session: u64,
+        counter: u32,
+        index: u8,
+        variant: u8,
+        pg: u32,
+        epoch: u64,
+        fill: Option<u64>,
+    },
+    Fence {
+        pg: u32,
+        epoch: u64,
+    },
+    Tombstone {
+        session: u64,
+        counter: u32,
+    },
+    DropTombstone {
+        session: u64,
+        counter: u32,
+        floor: u64,
+    },
+    CloseSession {
+        session: u64,
+    },
+    RaiseFloor {
+        floor: u64,
+    },
+    CloseFill {
+        pg: u32,
+        session: u64,
+    },
+    RaiseFillFloor {
+        pg: u32,
+        floor: u64,
+    },
+    Trash {
+        session: u64,
+        counter: u32,
+        index: u8,
+    },
+    Restore {
+        session: u64,
+        counter: u32,
+        index: u8,
+    },
+    Reconcile {
+        pg: u32,
+        epoch: u64,
+        listed: u8,
+    },
     Maintain,
     PurgeAll,
 }
@@ -323,9 +363,7 @@ async fn run(bench: &Bench, store: &DriveStore, op: &Op) -> Result<(), DriveErro
             let floor = SessionFloor { group: GroupId(3), floor: SessionId(floor) };
             store.drop_tombstones(&[block(session, counter)], &[floor]).await.map(drop)
         }
-        Op::CloseSession { session } => {
-            store.close_session(GroupId(3), SessionId(session)).await
-        }
+        Op::CloseSession { session } => store.close_session(GroupId(3), SessionId(session)).await,
         Op::RaiseFloor { floor } => {
             let floor = SessionFloor { group: GroupId(3), floor: SessionId(floor) };
             store.raise_session_floor(floor).await
@@ -480,7 +518,11 @@ async fn play(mut bench: Bench, steps: Vec<Step>) {
                 store.close().await;
                 drop(store);
                 store = bench.open().await;
-                assert_eq!(store.open_report().replayed_records, 0, "a clean close leaves no replay");
+                assert_eq!(
+                    store.open_report().replayed_records,
+                    0,
+                    "a clean close leaves no replay"
+                );
             }
             Step::Kill => {
                 bench.world.kill(NODE);

@@ -73,8 +73,10 @@ fn R1_older_epochs_are_refused_and_newer_ones_adopted_durably() {
     in_world(|bench| async move {
         let store = bench.format().await;
         assert_eq!(store.fence(PgId(1), Epoch(5)).await, Ok(Epoch(5)));
-        let stale = |given, known| {
-            DriveError::StaleEpoch { pg: PgId(1), given: Epoch(given), known: Epoch(known) }
+        let stale = |given, known| DriveError::StaleEpoch {
+            pg: PgId(1),
+            given: Epoch(given),
+            known: Epoch(known),
         };
         assert_eq!(store.fence(PgId(1), Epoch(4)).await, Err(stale(4, 5)));
         let put = |epoch| at(shard(block(1, 0), 0, 0, 100), 1, epoch);
@@ -93,14 +95,8 @@ fn R3_same_digest_is_stamped_again_and_another_is_refused() {
         let store = bench.format().await;
         let write = |variant, epoch| at(shard(block(1, 0), 0, variant, 100), 1, epoch);
         store.put(write(0, 2)).await.unwrap();
-        assert_eq!(
-            store.put(write(0, 2)).await,
-            Ok(PutAck { epoch: Epoch(2), existed: true })
-        );
-        assert_eq!(
-            store.put(write(0, 4)).await,
-            Ok(PutAck { epoch: Epoch(4), existed: true })
-        );
+        assert_eq!(store.put(write(0, 2)).await, Ok(PutAck { epoch: Epoch(2), existed: true }));
+        assert_eq!(store.put(write(0, 4)).await, Ok(PutAck { epoch: Epoch(4), existed: true }));
         let key = key(block(1, 0), 0);
         assert_eq!(store.put(write(1, 4)).await, Err(DriveError::DigestConflict(key)), "I3");
         assert_eq!(store.metrics().digest_conflicts, 1);
@@ -279,9 +275,13 @@ fn a_flood_of_large_shards_does_not_starve_a_fence() {
 #[test]
 fn space_marks_refuse_backfill_before_clients_and_never_deletes() {
     in_world(|mut bench| async move {
-        bench.options.marks =
-            SpaceMarks { reserve_percent: 0, reserve_bytes: 0, index_headroom_bytes: 1 << 20,
-                reserve_segments: 2, ..SpaceMarks::default() };
+        bench.options.marks = SpaceMarks {
+            reserve_percent: 0,
+            reserve_bytes: 0,
+            index_headroom_bytes: 1 << 20,
+            reserve_segments: 2,
+            ..SpaceMarks::default()
+        };
         bench.disk().set_capacity(40 << 20);
         let store = bench.format().await;
         let (mut level, mut refused_backfill) = (SpaceLevel::Normal, false);
@@ -336,7 +336,8 @@ fn wrong_cluster_wrong_drive_and_wrong_incarnation_are_refused() {
             let (env, options) = (env.clone(), bench.options.clone());
             async move { DriveStore::open(&env, &dir(), identity, incarnation, &options).await }
         };
-        let other_cluster = crate::DriveIdentity { cluster: nexusgrid_codec::ClusterId([8; 16]), ..IDENTITY };
+        let other_cluster =
+            crate::DriveIdentity { cluster: nexusgrid_codec::ClusterId([8; 16]), ..IDENTITY };
         assert!(matches!(open(other_cluster, None).await, Err(OpenError::WrongCluster { .. })));
         let other_drive = crate::DriveIdentity { drive: nexusgrid_codec::DriveId(43), ..IDENTITY };
         assert!(matches!(open(other_drive, None).await, Err(OpenError::WrongDrive { .. })));

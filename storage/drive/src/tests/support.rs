@@ -50,8 +50,7 @@ pub fn shard(block: BlockId, index: u8, variant: u8, body_bytes: usize) -> Shard
     let crcs = frame_crcs(&layout, &body);
     let digests: Vec<ShardDigest> =
         (0..3).map(|i| ShardDigest::compute(block, &layout, i, &crcs, &body)).collect();
-    let header =
-        ShardHeader { block, layout, index, crcs: crcs.into(), digests: digests.into() };
+    let header = ShardHeader { block, layout, index, crcs: crcs.into(), digests: digests.into() };
     ShardWrite {
         header,
         pg: PgId(1),
@@ -143,8 +142,7 @@ pub fn dump(store: &DriveStore) -> Dump {
     for (bytes, value) in all(index::SHARDS) {
         let row: index::ShardRow = index::decode(&value).unwrap();
         let key = index::parse_shard_key(&bytes).unwrap();
-        dump.shards
-            .insert(key, (row.pg.0, row.epoch.0, row.trashed_ms.is_some(), row.digest));
+        dump.shards.insert(key, (row.pg.0, row.epoch.0, row.trashed_ms.is_some(), row.digest));
     }
     for (bytes, value) in all(index::EPOCHS) {
         let pg = u32::from_be_bytes(bytes[..].try_into().unwrap());
@@ -208,4 +206,3 @@ pub async fn body_of(store: &DriveStore, key: ShardKey) -> Result<Bytes, DriveEr
 pub async fn is_good(store: &DriveStore, key: ShardKey) -> bool {
     matches!(store.verify(key).await, Ok(Verdict::Good { .. }))
 }
-
