@@ -3,8 +3,10 @@
 //! Neither decides: reports count in the root group (two reporters from two hosts), and drawings
 //! are checked by it (I11).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use nexusgrid_env::BootInstant;
 use nexusgrid_meta::root::topology::Liveness as NodeLiveness;
 use nexusgrid_meta::root::types::{NodeState, RootCommand, Sighting};
 
@@ -16,17 +18,26 @@ use crate::placement::{self, PlacementStep};
 
 /// Runs until the agent stops.
 pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>) {
+    let mut settled = Settled::default();
     loop {
         core.env.clock.sleep(core.options.keeper_every).await;
         if let Err(error) = report(&core, liveness.as_ref()).await {
             tracing::debug!(%error, "reporting sightings");
         }
         if core.meta.leads(ROOT)
-            && let Err(error) = keep(&core, liveness.as_ref()).await
+            && let Err(error) = keep(&core, liveness.as_ref(), &mut settled).await
         {
             tracing::debug!(%error, "keeping placement groups");
         }
     }
+}
+
+/// The storage hosts seen last, and since when they are the same: nodes often join in a row, and
+/// each set of placement groups drawn in between would be closed a moment later.
+#[derive(Default)]
+struct Settled {
+    hosts: BTreeSet<String>,
+    since: Option<BootInstant>,
 }
 
 /// Tells the root group where membership differs from its map.
@@ -56,7 +67,11 @@ async fn report(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridErr
 }
 
 /// One round of the root leader: brings joined nodes in, and the placement groups to the rules.
-async fn keep(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridError> {
+async fn keep(
+    core: &Arc<Core>,
+    liveness: &dyn Liveness,
+    settled: &mut Settled,
+) -> Result<(), GridError> {
     let mut map = core.map.refresh().await?;
     let now_ms = core.meta.now_ms();
     let mut joined = false;
@@ -70,6 +85,15 @@ async fn keep(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridError
     }
     if joined {
         map = core.map.refresh().await?;
+    }
+    let hosts: BTreeSet<String> = map.storage_hosts().into_iter().map(str::to_owned).collect();
+    let now = core.env.clock.now();
+    if settled.hosts != hosts || settled.since.is_none() {
+        *settled = Settled { hosts, since: Some(now) };
+    }
+    let calm = settled.since.map_or_else(Default::default, |since| now.since(since));
+    if calm < core.options.placement.settle {
+        return Ok(());
     }
     for step in placement::plan(&map, &core.options.placement) {
         let command = match step {

@@ -128,16 +128,7 @@ impl KeyRing {
 
     /// Seals a small secret (an S3 secret key) under the master key, bound to `name`.
     pub(crate) fn seal_secret(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError> {
-        let nonce = self.nonce();
-        let mut buffer = Vec::with_capacity(NONCE_LEN + secret.len() + TAG_LEN);
-        buffer.extend_from_slice(&nonce);
-        buffer.extend_from_slice(secret);
-        buffer.resize(buffer.len() + TAG_LEN, 0);
-        let (_, body) = buffer.split_at_mut(NONCE_LEN);
-        aead::cipher(self.master()?.expose())
-            .seal_in_place(nonce, &self.secret_aad(name), body)
-            .map_err(|_| GridError::Internal("sealing a secret".to_owned()))?;
-        Ok(buffer)
+        seal_secret(&self.master()?, self.cluster, self.nonce(), name, secret)
     }
 
     /// The inverse of [`KeyRing::seal_secret`].
@@ -147,7 +138,7 @@ impl KeyRing {
         let mut body = body.to_vec();
         let opened = aead::cipher(self.master()?.expose()).open_in_place(
             *nonce,
-            &self.secret_aad(name),
+            &secret_aad(self.cluster, name),
             &mut body,
         );
         if opened.is_err() {
@@ -156,10 +147,6 @@ impl KeyRing {
         }
         body.truncate(body.len().saturating_sub(TAG_LEN));
         Ok(body)
-    }
-
-    fn secret_aad(&self, name: &str) -> Vec<u8> {
-        [SECRET_LABEL, &self.cluster.0, name.as_bytes()].concat()
     }
 
     fn random_key(&self) -> [u8; KEY_LEN] {
@@ -173,6 +160,30 @@ impl KeyRing {
         self.env.rng.fill(&mut nonce);
         nonce
     }
+}
+
+/// Seals a small secret under a master key, bound to cluster and `name`, as the root group keeps it.
+/// For `init`, which has no running grid yet; `nonce` must be random.
+pub fn seal_secret(
+    master: &MasterKey,
+    cluster: ClusterId,
+    nonce: [u8; NONCE_LEN],
+    name: &str,
+    secret: &[u8],
+) -> Result<Vec<u8>, GridError> {
+    let mut buffer = Vec::with_capacity(NONCE_LEN + secret.len() + TAG_LEN);
+    buffer.extend_from_slice(&nonce);
+    buffer.extend_from_slice(secret);
+    buffer.resize(buffer.len() + TAG_LEN, 0);
+    let (_, body) = buffer.split_at_mut(NONCE_LEN);
+    aead::cipher(master.expose())
+        .seal_in_place(nonce, &secret_aad(cluster, name), body)
+        .map_err(|_| GridError::Internal("sealing a secret".to_owned()))?;
+    Ok(buffer)
+}
+
+fn secret_aad(cluster: ClusterId, name: &str) -> Vec<u8> {
+    [SECRET_LABEL, &cluster.0, name.as_bytes()].concat()
 }
 
 /// What a content's wrapped key is bound to: the bucket whose key wraps it. The content's id is

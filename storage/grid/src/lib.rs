@@ -37,11 +37,14 @@ pub mod session;
 pub mod shard;
 mod stripe;
 mod uploads;
+pub mod voters;
 mod write;
 
 pub use api::*;
 pub use crate::core::GridOptions;
 pub use error::GridError;
 pub use facade::{Grid, ObjectReader};
+pub use keys::seal_secret;
 pub use liveness::{Liveness, NodeHint};
 pub use meta_port::{CommandId, MetaOptions, MetaPort, PortError};
+pub use node::{GridNode, HostPort, NodeParts};

@@ -47,6 +47,11 @@ impl MapView {
         Arc::clone(&self.shared.current.borrow())
     }
 
+    /// Changes of the map.
+    pub(crate) fn watch(&self) -> watch::Receiver<Arc<Topology>> {
+        self.shared.current.subscribe()
+    }
+
     /// A map read after this call began.
     pub(crate) async fn refresh(&self) -> Result<Arc<Topology>, MetaError> {
         let before = *self.shared.reads.borrow();

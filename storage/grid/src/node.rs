@@ -9,6 +9,7 @@ use bytes::Bytes;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
 use nexusgrid_drive::DriveStore;
 use nexusgrid_env::{Env, NodeId, Rpc};
+use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
 use tokio::sync::mpsc;
 
@@ -77,6 +78,11 @@ impl GridNode {
     /// The façade.
     pub fn grid(&self) -> Grid {
         self.grid.clone()
+    }
+
+    /// Follows this node's copy of the map.
+    pub fn map(&self) -> tokio::sync::watch::Receiver<Arc<Topology>> {
+        self.core.map.watch()
     }
 
     /// Serves this node's drives to others.

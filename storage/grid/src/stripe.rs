@@ -158,7 +158,9 @@ impl Core {
                 BlockKind::Pack if !pg.class.is_replicated() => continue,
                 BlockKind::Pack => u8::from(pg.class != wanted.small),
                 BlockKind::Large if pg.class == wanted.large => 0,
-                BlockKind::Large => 1 + u8::from(pg.class.is_replicated()),
+                // Copies would take thrice the space where the code cannot be written: better a no.
+                BlockKind::Large if pg.class.is_replicated() => continue,
+                BlockKind::Large => 1,
             };
             let hints: Vec<NodeHint> = self.slot_nodes(map, pg).map(|(_, _, hint)| hint).collect();
             let reachable = hints.iter().filter(|hint| **hint != NodeHint::Dead).count();

@@ -14,6 +14,7 @@
 mod draw;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use nexusgrid_codec::{DriveId, PgId};
 use nexusgrid_meta::root::topology::{Pg, PgClass, PgState, Topology};
@@ -32,11 +33,13 @@ pub struct PlacementOptions {
     pub hosts_expected: usize,
     /// Open PGs of each class, at least; the number of hosts if that is more; default 8.
     pub open_pgs_min: usize,
+    /// Draw only when no host came or went for so long; default 2 s.
+    pub settle: Duration,
 }
 
 impl Default for PlacementOptions {
     fn default() -> PlacementOptions {
-        PlacementOptions { hosts_expected: 1, open_pgs_min: 8 }
+        PlacementOptions { hosts_expected: 1, open_pgs_min: 8, settle: Duration::from_secs(2) }
     }
 }
 

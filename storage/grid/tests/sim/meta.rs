@@ -1,0 +1,124 @@
+//! Metadata without replication: the real state machines, one copy of each, reached by all nodes.
+//! For tests of what the grid does; `raft` runs the real groups.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use nexusgrid_codec::GroupId;
+use nexusgrid_env::sim::World;
+use nexusgrid_env::{Durability, Kv, KvOptions, NodeId};
+use nexusgrid_grid::{CommandId, MetaPort, PortError};
+use nexusgrid_meta::namespace::Namespace;
+use nexusgrid_meta::root::Root;
+use nexusgrid_meta::{ApplyContext, StateMachine};
+use parking_lot::Mutex;
+
+pub struct OneCopy {
+    groups: BTreeMap<GroupId, Mutex<Group>>,
+    /// Answers Unavailable while set.
+    pub down: Mutex<bool>,
+    /// Commands whose reply is lost once, after they were done.
+    pub lose_replies: Mutex<u32>,
+}
+
+struct Group {
+    machine: Arc<dyn StateMachine>,
+    kv: Arc<dyn Kv>,
+    index: u64,
+    replies: BTreeMap<CommandId, Vec<u8>>,
+}
+
+impl OneCopy {
+    pub fn new(world: &World, groups: u32) -> Arc<OneCopy> {
+        let env = world.start(NodeId(1000));
+        let open = |id: u32| {
+            let machine: Arc<dyn StateMachine> =
+                if id == 0 { Arc::new(Root) } else { Arc::new(Namespace) };
+            let options = KvOptions {
+                families: machine.families().to_vec(),
+                blob_families: machine.blob_families().to_vec(),
+                create: true,
+            };
+            let kv = env.kv.open(Path::new(&format!("/meta/{id}")), &options).unwrap();
+            let group = Group { machine, kv, index: 0, replies: BTreeMap::new() };
+            (GroupId(id), Mutex::new(group))
+        };
+        Arc::new(OneCopy {
+            groups: (0..=groups).map(open).collect(),
+            down: Mutex::new(false),
+            lose_replies: Mutex::new(0),
+        })
+    }
+
+    fn group(&self, group: GroupId) -> Result<&Mutex<Group>, PortError> {
+        if *self.down.lock() {
+            return Err(PortError::Unavailable("down".to_owned()));
+        }
+        self.groups.get(&group).ok_or_else(|| PortError::Refused("no such group".to_owned()))
+    }
+
+    pub fn apply(&self, id: GroupId, command: CommandId, bytes: &[u8]) -> Result<Vec<u8>, PortError> {
+        let mut group = self.group(id)?.lock();
+        if let Some(reply) = group.replies.get(&command) {
+            return Ok(reply.clone());
+        }
+        group.index += 1;
+        let context = ApplyContext { index: group.index, group: id };
+        let kv = Arc::clone(&group.kv);
+        let applied = group.machine.apply(kv.as_read(), &context, bytes).unwrap();
+        kv.write(applied.batch, Durability::Unsynced).unwrap();
+        group.replies.insert(command, applied.reply.clone());
+        Ok(applied.reply)
+    }
+
+    pub fn ask(&self, id: GroupId, query: &[u8]) -> Result<Vec<u8>, PortError> {
+        let group = self.group(id)?.lock();
+        Ok(group.machine.query(group.kv.as_read(), query).unwrap())
+    }
+}
+
+trait AsRead {
+    fn as_read(&self) -> &dyn nexusgrid_env::KvRead;
+}
+
+impl AsRead for Arc<dyn Kv> {
+    fn as_read(&self) -> &dyn nexusgrid_env::KvRead {
+        &**self
+    }
+}
+
+/// A node's way to [`OneCopy`]; one node counts as leader of everything.
+pub struct OneCopyPort {
+    pub meta: Arc<OneCopy>,
+    pub leads: Arc<dyn Fn() -> bool + Send + Sync>,
+}
+
+#[async_trait]
+impl MetaPort for OneCopyPort {
+    async fn propose(
+        &self,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<Vec<u8>, PortError> {
+        tokio::time::sleep(std::time::Duration::from_millis(2)).await;
+        let reply = self.meta.apply(group, id, &command)?;
+        let mut lose = self.meta.lose_replies.lock();
+        if *lose > 0 {
+            *lose -= 1;
+            return Err(PortError::Unknown("reply lost".to_owned()));
+        }
+        Ok(reply)
+    }
+
+    async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, PortError> {
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+        self.meta.ask(group, &query)
+    }
+
+    fn leads(&self, _group: GroupId) -> bool {
+        (self.leads)()
+    }
+}

@@ -1,0 +1,6 @@
+mod cluster;
+mod faults;
+mod meta;
+mod objects;
+mod protocol;
+mod raft;
