@@ -19,8 +19,8 @@ use nexusgrid_codec::ClusterId;
 use nexusgrid_env::{NodeId, Rng, UnixMillis};
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
-    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SanType, SerialNumber, SigningKey,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SerialNumber, SigningKey,
 };
 use ring::aead;
 use rustls::pki_types::{CertificateDer, CertificateSigningRequestDer, PrivatePkcs8KeyDer};
@@ -280,8 +280,7 @@ impl SigningRequest {
         let parsed = CertificateSigningRequestParams::from_der(
             &CertificateSigningRequestDer::from(der.to_vec()),
         )?;
-        if !parsed.params.subject_alt_names.is_empty()
-            || matches!(parsed.params.is_ca, IsCa::Ca(_))
+        if !parsed.params.subject_alt_names.is_empty() || matches!(parsed.params.is_ca, IsCa::Ca(_))
         {
             return Err(bad("it asks for more than a name"));
         }
@@ -437,4 +436,3 @@ fn backdated(now: UnixMillis) -> UnixMillis {
 fn later(now: UnixMillis, by: std::time::Duration) -> UnixMillis {
     UnixMillis(now.0.saturating_add(u64::try_from(by.as_millis()).unwrap_or(0)))
 }
-

@@ -164,9 +164,7 @@ impl NodeIdentity {
         let bytes = self.to_bytes();
         let dir = dir.to_owned();
         let disk = env.disk.clone();
-        env.exec
-            .blocking(move || replace(&*disk, &dir, FILE, FILE_NEW, &bytes))
-            .await
+        env.exec.blocking(move || replace(&*disk, &dir, FILE, FILE_NEW, &bytes)).await
     }
 
     /// Reads the identity below `dir`.
@@ -181,9 +179,8 @@ impl NodeIdentity {
                 let path = dir.join(FILE);
                 let bytes = read(&*disk, &path)?
                     .ok_or_else(|| ClusterError::NoIdentity(dir.display().to_string()))?;
-                NodeIdentity::from_bytes(&bytes).map_err(|why| {
-                    ClusterError::DamagedIdentity(path.display().to_string(), why)
-                })
+                NodeIdentity::from_bytes(&bytes)
+                    .map_err(|why| ClusterError::DamagedIdentity(path.display().to_string(), why))
             })
             .await
     }
@@ -282,9 +279,7 @@ pub(crate) async fn drop_pending(env: &Env, dir: &Path) -> Result<(), ClusterErr
         .blocking(move || {
             let path = dir.join(PENDING);
             match disk.remove_file(&path) {
-                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                    Err(io(&path)(error))
-                }
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(io(&path)(error)),
                 _ => disk.sync_dir(&dir).map_err(io(&dir)),
             }
         })

@@ -23,9 +23,7 @@ use http::{Request, StatusCode};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use nexusgrid_codec::ClusterId;
-use nexusgrid_env::{
-    Env, NodeId, Peer, RpcError, RpcRequest, RpcResponse, RpcService,
-};
+use nexusgrid_env::{Env, NodeId, Peer, RpcError, RpcRequest, RpcResponse, RpcService};
 use parking_lot::RwLock;
 use rustls::pki_types::ServerName;
 use serde::{Deserialize, Serialize};
@@ -160,14 +158,7 @@ impl AdmissionService {
             .await
             .map_err(refusal)?;
         let certificate = authority
-            .sign(
-                &signing,
-                &own_name,
-                from.node,
-                generation,
-                self.env.clock.wall(),
-                &*self.env.rng,
-            )
+            .sign(&signing, &own_name, from.node, generation, self.env.clock.wall(), &*self.env.rng)
             .map_err(|error| RpcError::Failed(error.to_string()))?;
         let reply = RenewReply { certificate: certificate.to_vec() };
         Ok(RpcResponse { head: message::encode(&reply)?, body: Bytes::new() })
@@ -312,21 +303,22 @@ async fn ask(
 ) -> Result<(JoinReply, Bytes), ClusterError> {
     let unreachable =
         |error: &dyn std::fmt::Display| ClusterError::Unreachable(format!("{address}: {error}"));
-    let config =
-        tls::joining(Arc::clone(&env.clock), token.cluster, token.ca_fingerprint)?;
+    let config = tls::joining(Arc::clone(&env.clock), token.cluster, token.ca_fingerprint)?;
     let stream = rpc::connect_any(address).await.map_err(|error| unreachable(&error))?;
     let name = any_name(token.cluster)?;
-    let stream = tokio_rustls::TlsConnector::from(config)
-        .connect(name, stream)
-        .await
-        .map_err(|error| match tls::tls_error(&error) {
-            Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
-                ClusterError::WrongCluster(format!("{address} is not of the token's cluster"))
+    let stream =
+        tokio_rustls::TlsConnector::from(config).connect(name, stream).await.map_err(|error| {
+            match tls::tls_error(&error) {
+                Some(rustls::Error::InvalidCertificate(
+                    rustls::CertificateError::UnknownIssuer,
+                )) => {
+                    ClusterError::WrongCluster(format!("{address} is not of the token's cluster"))
+                }
+                Some(rustls::Error::InvalidCertificate(error)) => {
+                    ClusterError::Certificate(format!("{address}: {error:?}"))
+                }
+                _ => unreachable(&error),
             }
-            Some(rustls::Error::InvalidCertificate(error)) => {
-                ClusterError::Certificate(format!("{address}: {error:?}"))
-            }
-            _ => unreachable(&error),
         })?;
     let (mut sender, driver) = http1::Builder::new()
         .max_headers(limits::RPC_HTTP_HEADERS_MAX)
@@ -340,12 +332,10 @@ async fn ask(
         .header(rpc::DEADLINE, method::JOIN.deadline_max.as_millis().to_string())
         .body(Parts::new(request, Bytes::new()))
         .map_err(|error| unreachable(&error))?;
-    let response =
-        sender.send_request(http_request).await.map_err(|error| unreachable(&error))?;
+    let response = sender.send_request(http_request).await.map_err(|error| unreachable(&error))?;
     let (http_head, body) = response.into_parts();
     let too_large = || ClusterError::Unreachable(format!("{address}: malformed answer"));
-    let (head_len, body_len) =
-        rpc::lengths(&http_head.headers, &body).ok_or_else(too_large)?;
+    let (head_len, body_len) = rpc::lengths(&http_head.headers, &body).ok_or_else(too_large)?;
     if head_len > method::JOIN.reply.head || body_len > method::JOIN.reply.body {
         return Err(too_large());
     }

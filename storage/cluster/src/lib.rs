@@ -34,7 +34,7 @@ pub use identity::NodeIdentity;
 pub use join::{AdmissionService, JoinOptions, Joined, join};
 pub use map::{MapCache, MapOptions, MapSource, VersionedMap};
 pub use method::{Callers, Channel, MethodSpec};
-pub use renew::{Renewal, RenewOptions};
+pub use renew::{RenewOptions, Renewal};
 pub use rpc::{RpcRouter, ShardTransport, Transport, TransportOptions};
 pub use swim::{Member, MemberState, Membership, Swim, SwimOptions};
 pub use tls::IdentityCell;

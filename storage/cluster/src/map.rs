@@ -12,9 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use nexusgrid_env::{
-    Env, NodeId, Peer, Rpc, RpcError, RpcRequest, RpcResponse, RpcService,
-};
+use nexusgrid_env::{Env, NodeId, Peer, Rpc, RpcError, RpcRequest, RpcResponse, RpcService};
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use tokio::time::timeout;

@@ -48,14 +48,11 @@ impl Callers {
 }
 
 /// Nodes with the meta role.
-pub const META: Callers =
-    Callers::AnyOf(Roles { storage: false, meta: true, gateway: false });
+pub const META: Callers = Callers::AnyOf(Roles { storage: false, meta: true, gateway: false });
 /// Nodes with the gateway role.
-pub const GATEWAY: Callers =
-    Callers::AnyOf(Roles { storage: false, meta: false, gateway: true });
+pub const GATEWAY: Callers = Callers::AnyOf(Roles { storage: false, meta: false, gateway: true });
 /// Nodes with the storage role.
-pub const STORAGE: Callers =
-    Callers::AnyOf(Roles { storage: true, meta: false, gateway: false });
+pub const STORAGE: Callers = Callers::AnyOf(Roles { storage: true, meta: false, gateway: false });
 /// Nodes with the meta or the gateway role.
 pub const META_OR_GATEWAY: Callers =
     Callers::AnyOf(Roles { storage: false, meta: true, gateway: true });

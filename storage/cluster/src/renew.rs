@@ -112,15 +112,11 @@ impl Renewal {
         let current = self.identity.identity();
         let generation = current.parsed()?.generation;
         let pending = self.pending_key(generation).await?;
-        let request =
-            message::encode(&RenewRequest { generation, csr: pending.csr.clone() })?;
+        let request = message::encode(&RenewRequest { generation, csr: pending.csr.clone() })?;
         let mut last = ClusterError::Unreachable("no node that can sign is known".into());
         for (signer, _) in self.directory.signers() {
-            let request = RpcRequest {
-                method: method::RENEW.id,
-                head: request.clone(),
-                body: Bytes::new(),
-            };
+            let request =
+                RpcRequest { method: method::RENEW.id, head: request.clone(), body: Bytes::new() };
             match self.rpc.call(signer, request, self.options.call_timeout).await {
                 Ok(reply) => {
                     let reply: RenewReply = message::decode(&reply.head)?;

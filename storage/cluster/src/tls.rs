@@ -13,9 +13,7 @@ use parking_lot::RwLock;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::{
-    CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime,
-};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::time_provider::TimeProvider;
 use rustls::{
@@ -120,17 +118,14 @@ impl TlsIdentity {
         let roots = Arc::new(roots);
         // The CA's certificate goes along, for the machine that joins and knows only its hash.
         let chain = vec![CertificateDer::from(identity.certificate.clone()), ca_certificate];
-        let key =
-            || PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key().to_vec()));
+        let key = || PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(identity.key().to_vec()));
 
         // Without a certificate one may connect, to join: roles are checked for each request.
-        let verifier = WebPkiClientVerifier::builder_with_provider(
-            Arc::clone(&roots),
-            Arc::clone(&provider),
-        )
-        .allow_unauthenticated()
-        .build()
-        .map_err(|error| ClusterError::Certificate(error.to_string()))?;
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
+                .allow_unauthenticated()
+                .build()
+                .map_err(|error| ClusterError::Certificate(error.to_string()))?;
         let mut server =
             ServerConfig::builder_with_details(Arc::clone(&provider), Arc::clone(&time))
                 .with_protocol_versions(&[&rustls::version::TLS13])?
@@ -204,8 +199,8 @@ impl ServerCertVerifier for PinnedCa {
         if peer.cluster != self.cluster {
             return Err(unknown());
         }
-        let name = ServerName::try_from(ca::node_name(peer.cluster, peer.node))
-            .map_err(|_| unknown())?;
+        let name =
+            ServerName::try_from(ca::node_name(peer.cluster, peer.node)).map_err(|_| unknown())?;
         let mut roots = RootCertStore::empty();
         roots.add(ca.clone().into_owned())?;
         WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))

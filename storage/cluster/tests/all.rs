@@ -1,11 +1,10 @@
 //! Tests of the crate as a whole: real sockets on this machine for admission and calls, the
 //! simulated world for gossip and map.
 
-#![allow(
-    clippy::disallowed_methods,
-    reason = "hostile peers are played with plain sockets"
-)]
+#![allow(clippy::disallowed_methods, reason = "hostile peers are played with plain sockets")]
 
+#[path = "all/calls.rs"]
+mod calls;
 #[path = "all/gossip.rs"]
 mod gossip;
 #[path = "all/maps.rs"]
@@ -14,8 +13,6 @@ mod maps;
 mod measure;
 #[path = "all/nodes.rs"]
 mod nodes;
-#[path = "all/calls.rs"]
-mod calls;
 #[path = "all/shards.rs"]
 mod shards;
 #[path = "all/support.rs"]

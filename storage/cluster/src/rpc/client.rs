@@ -22,10 +22,10 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::net;
 use super::router::RpcRouter;
 use super::transport::{ShardTransport, TransportOptions};
 use super::wire::{self, Covered, Direction, MacKey, Parts, SESSION_LEN};
-use super::net;
 use crate::directory::NodeDirectory;
 use crate::limits;
 use crate::method::{self, Channel, MethodSpec};
@@ -231,19 +231,15 @@ impl Client {
         self.check_backoff(pool, to, addr)?;
         let epoch = self.identity.epoch();
         let tls = self.identity.current();
-        let name: ServerName<'static> = tls
-            .peer_name(to)
-            .map_err(|error| RpcError::Unreachable(to, error.to_string()))?;
+        let name: ServerName<'static> =
+            tls.peer_name(to).map_err(|error| RpcError::Unreachable(to, error.to_string()))?;
         let connecting = async {
             let stream = net::connect(addr).await.map_err(|error| error.to_string())?;
             let connector = tokio_rustls::TlsConnector::from(Arc::clone(&tls.client));
             let stream =
                 connector.connect(name, stream).await.map_err(|error| error.to_string())?;
-            let exported = stream
-                .get_ref()
-                .1
-                .export_keying_material([0; 32], wire::EXPORTER_LABEL, None)
-                .ok();
+            let exported =
+                stream.get_ref().1.export_keying_material([0; 32], wire::EXPORTER_LABEL, None).ok();
             let sender = self.handshake(stream).await?;
             Ok((sender, exported))
         };
@@ -282,8 +278,7 @@ impl Client {
                 body: Bytes::new(),
             };
             let limit = self.options.connect_timeout;
-            let exchange =
-                self.exchange(&mut control, to, &method::SHARD_HELLO, &hello, limit);
+            let exchange = self.exchange(&mut control, to, &method::SHARD_HELLO, &hello, limit);
             // Whatever goes wrong with the hello, the call itself was not sent.
             let reply = match timeout(limit, exchange).await {
                 Ok(Ok(reply)) => reply?,
@@ -345,12 +340,7 @@ impl Client {
         Ok(sender)
     }
 
-    fn check_backoff(
-        &self,
-        pool: &PeerPool,
-        to: NodeId,
-        addr: SocketAddr,
-    ) -> Result<(), RpcError> {
+    fn check_backoff(&self, pool: &PeerPool, to: NodeId, addr: SocketAddr) -> Result<(), RpcError> {
         match pool.backoff.lock().until {
             Some((failed, until)) if failed == addr && self.env.clock.now() < until => {
                 Err(RpcError::Unreachable(to, "it could not be reached a moment ago".into()))
@@ -435,8 +425,9 @@ impl Client {
         if head_len > head_max || body_len > body_max {
             return Err(Broken::Unknown("the reply is too large".into()));
         }
-        let (head, body) =
-            wire::read(body, head_len, body_len).await.map_err(|error| Broken::of(false, &error))?;
+        let (head, body) = wire::read(body, head_len, body_len)
+            .await
+            .map_err(|error| Broken::of(false, &error))?;
         if let Some(mac) = &connection.mac {
             let covered = Covered {
                 direction: Direction::Reply,

@@ -27,4 +27,4 @@ pub use router::RpcRouter;
 pub use transport::{ShardTransport, Transport, TransportOptions};
 
 pub(crate) use net::connect_any;
-pub(crate) use wire::{error_of, lengths, path, read, Parts, DEADLINE, HEAD};
+pub(crate) use wire::{DEADLINE, HEAD, Parts, error_of, lengths, path, read};

@@ -2,8 +2,8 @@
 
 use std::io;
 
-pub(crate) use nexusgrid_env::real::net::{Listener, connect, listen};
 use nexusgrid_env::real::net::resolve;
+pub(crate) use nexusgrid_env::real::net::{Listener, connect, listen};
 use tokio::net::TcpStream;
 
 /// Resolves `host:port` and connects to the first address that answers.

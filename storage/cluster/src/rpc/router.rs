@@ -85,8 +85,7 @@ impl RpcRouter {
     }
 
     fn service(&self, spec: &MethodSpec) -> Result<Arc<dyn RpcService>, RpcError> {
-        let service =
-            self.methods.read().get(&spec.id).and_then(|entry| entry.service.clone());
+        let service = self.methods.read().get(&spec.id).and_then(|entry| entry.service.clone());
         service.ok_or_else(|| RpcError::Refused(format!("{} is not served here", spec.name)))
     }
 }
@@ -94,8 +93,7 @@ impl RpcRouter {
 #[async_trait]
 impl RpcService for RpcRouter {
     async fn serve(&self, from: Peer, request: RpcRequest) -> Result<RpcResponse, RpcError> {
-        let spec =
-            self.admit(&from, request.method, request.head.len(), request.body.len())?;
+        let spec = self.admit(&from, request.method, request.head.len(), request.body.len())?;
         let service = self.service(&spec)?;
         let reply = service.serve(from, request).await?;
         if reply.head.len() > spec.reply.head || reply.body.len() > spec.reply.body {

@@ -172,8 +172,7 @@ impl Server {
                         Err(error) => Who::Foreign(error.to_string()),
                     },
                 };
-                let exported =
-                    tls.export_keying_material([0; 32], wire::EXPORTER_LABEL, None).ok();
+                let exported = tls.export_keying_material([0; 32], wire::EXPORTER_LABEL, None).ok();
                 self.http(Connection::new(who, exported, None, remote), stream).await
             }
             [wire::SHARD_PREFACE_MARK] => {
@@ -234,8 +233,7 @@ impl Server {
             _ if connection.mac.is_some() => (Err(connection.spoil()), false),
             _ => (Err(RpcError::Refused("there is nothing here".into())), false),
         };
-        let channel =
-            method.and_then(|method| self.router.spec(method)).map(|spec| spec.channel);
+        let channel = method.and_then(|method| self.router.spec(method)).map(|spec| spec.channel);
         let (status, head, body, body_covered) = match result {
             Ok(reply) => {
                 (StatusCode::OK, reply.head, reply.body, channel != Some(Channel::ShardRead))
@@ -421,13 +419,14 @@ impl Server {
         spec: &MethodSpec,
         bytes: usize,
     ) -> Result<Vec<OwnedSemaphorePermit>, RpcError> {
-        let per_peer = {
-            let mut peers = self.in_flight_by_peer.lock();
-            // Bounded by the number of nodes ever seen; entries at rest are cheap.
-            Arc::clone(peers.entry(peer.node).or_insert_with(|| {
-                Arc::new(Semaphore::new(self.options.in_flight_per_peer_max))
-            }))
-        };
+        let per_peer =
+            {
+                let mut peers = self.in_flight_by_peer.lock();
+                // Bounded by the number of nodes ever seen; entries at rest are cheap.
+                Arc::clone(peers.entry(peer.node).or_insert_with(|| {
+                    Arc::new(Semaphore::new(self.options.in_flight_per_peer_max))
+                }))
+            };
         let busy = |what: &str| RpcError::Busy(format!("too many {what} in flight"));
         let mut permits =
             vec![per_peer.try_acquire_owned().map_err(|_| busy("calls of this node"))?];
@@ -457,8 +456,7 @@ impl Server {
         let now = self.env.clock.now();
         let mut sessions = self.sessions.lock();
         sessions.retain(|_, offered| offered.expires > now);
-        let unclaimed =
-            sessions.values().filter(|offered| offered.peer.node == peer.node).count();
+        let unclaimed = sessions.values().filter(|offered| offered.peer.node == peer.node).count();
         if unclaimed >= limits::SHARD_UNCLAIMED_PER_PEER_MAX {
             return Err(RpcError::Busy("too many unclaimed shard sessions".into()));
         }

@@ -148,11 +148,8 @@ impl Task {
         publish: watch::Sender<Arc<Membership>>,
         commands: mpsc::Receiver<Command>,
     ) -> Option<Task> {
-        let own = GossipId {
-            node: options.node,
-            addr: options.addr,
-            life: (options.incarnation, 0),
-        };
+        let own =
+            GossipId { node: options.node, addr: options.addr, life: (options.incarnation, 0) };
         let sealer = Sealer::new(
             &options.gossip_key,
             options.cluster,
@@ -351,8 +348,7 @@ fn config(options: &SwimOptions) -> Option<foca::Config> {
     config.probe_rtt = options.probe_rtt;
     config.suspect_to_down_after = options.suspect_to_dead;
     config.remove_down_after = Some(options.forget_dead_after);
-    config.max_packet_size =
-        NonZeroUsize::new(limits::GOSSIP_PACKET_BYTES_MAX - seal::OVERHEAD)?;
+    config.max_packet_size = NonZeroUsize::new(limits::GOSSIP_PACKET_BYTES_MAX - seal::OVERHEAD)?;
     config.notify_down_members = true;
     config.periodic_announce =
         Some(PeriodicParams { frequency: options.announce_every, num_members: one });

@@ -139,10 +139,8 @@ async fn too_many_calls_are_told_busy() {
     let one = cluster.node(1).await;
     let options = TransportOptions { in_flight_per_peer_max: 2, ..cluster.options() };
     let two = cluster.node_with(cluster.issue(2, 1), Roles::ALL, options).await;
-    let hanging = futures_util::future::join(
-        one.call(2, request(HANG, "")),
-        one.call(2, request(HANG, "")),
-    );
+    let hanging =
+        futures_util::future::join(one.call(2, request(HANG, "")), one.call(2, request(HANG, "")));
     let checks = async {
         until("two are served", || two.served() == 2).await;
         let third = one.call(2, echo(b"", vec![0; 30_000])).await;

@@ -36,8 +36,7 @@ impl Grid {
         let life = self.lives.entry(node).or_default();
         *life += 1;
         let seeds = self.seeds.iter().map(|seed| (*seed, SimNet::address(*seed))).collect();
-        let options =
-            SwimOptions::new(node, CLUSTER, SimNet::address(node), *life, &KEY, seeds);
+        let options = SwimOptions::new(node, CLUSTER, SimNet::address(node), *life, &KEY, seeds);
         let swim = Swim::start(&env, options, self.world.net().datagram(node)).unwrap();
         self.swims.insert(node, swim);
     }
@@ -122,12 +121,13 @@ fn a_healed_partition_is_noticed() {
         for (own, swim) in &grid.swims {
             let (near, far) = if own.0 <= 4 { (1..=4, 5..=7) } else { (5..=7, 1..=4) };
             let seen = swim.membership();
-            assert!(near.filter(|node| node != &own.0).all(|node| {
-                seen.state(NodeId(node)) == Some(MemberState::Alive)
-            }));
-            assert!(far.into_iter().all(|node| {
-                seen.state(NodeId(node)) == Some(MemberState::Dead)
-            }));
+            assert!(
+                near.filter(|node| node != &own.0)
+                    .all(|node| { seen.state(NodeId(node)) == Some(MemberState::Alive) })
+            );
+            assert!(
+                far.into_iter().all(|node| { seen.state(NodeId(node)) == Some(MemberState::Dead) })
+            );
         }
         world.net().heal();
         let healed = grid.settles(&nodes(1..=7), &[]).await;
@@ -140,7 +140,11 @@ fn loss_of_ten_percent_evicts_nobody() {
     for seed in 20..24 {
         let world = World::new(seed);
         world.run(async {
-            world.net().set_options(NetOptions { loss: 0.1, duplicate: 0.1, ..NetOptions::rough() });
+            world.net().set_options(NetOptions {
+                loss: 0.1,
+                duplicate: 0.1,
+                ..NetOptions::rough()
+            });
             let grid = Grid::new(&world, 7);
             grid.settles(&nodes(1..=7), &[]).await;
             for _ in 0..600 {
@@ -173,8 +177,7 @@ fn forged_packets_of_strangers_change_nothing() {
         ] {
             let env = world.start(node);
             let seeds = (1..=3).map(|seed| (NodeId(seed), SimNet::address(NodeId(seed)))).collect();
-            let options =
-                SwimOptions::new(node, cluster, SimNet::address(node), 1, &key, seeds);
+            let options = SwimOptions::new(node, cluster, SimNet::address(node), 1, &key, seeds);
             let stranger = Swim::start(&env, options, world.net().datagram(node)).unwrap();
             sleep(Duration::from_secs(20)).await;
             assert!(stranger.membership().members.is_empty());

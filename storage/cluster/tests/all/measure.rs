@@ -27,9 +27,10 @@ fn nonce() -> aead::Nonce {
 #[ignore = "a measurement"]
 fn measure_macs() {
     let body = vec![7; MIB];
-    for (name, algorithm) in
-        [("AES-256-GMAC", &aead::AES_256_GCM), ("ChaCha20-Poly1305, as MAC", &aead::CHACHA20_POLY1305)]
-    {
+    for (name, algorithm) in [
+        ("AES-256-GMAC", &aead::AES_256_GCM),
+        ("ChaCha20-Poly1305, as MAC", &aead::CHACHA20_POLY1305),
+    ] {
         let key = aead::LessSafeKey::new(aead::UnboundKey::new(algorithm, &[1; 32]).unwrap());
         report(name, || {
             let aad = aead::Aad::from(&body);
@@ -43,7 +44,8 @@ fn measure_macs() {
     report("AES-256-GCM of a copy", || {
         copy.copy_from_slice(&body);
         let aad = aead::Aad::empty();
-        let _ = std::hint::black_box(key.seal_in_place_separate_tag(nonce(), aad, &mut copy).unwrap());
+        let _ =
+            std::hint::black_box(key.seal_in_place_separate_tag(nonce(), aad, &mut copy).unwrap());
     });
     for piece_len in [16 << 10, 32 << 10, 64 << 10] {
         let mut scratch = vec![0; piece_len];

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use nexusgrid_cluster::ca::{self, CertAuthority, NodeCertificate};
 use nexusgrid_cluster::identity::count_start;
 use nexusgrid_cluster::method::{JOIN, PING, RENEW};
-use nexusgrid_cluster::{
-    ClusterError, IdentityCell, JoinOptions, JoinToken, NodeIdentity, join,
-};
+use nexusgrid_cluster::{ClusterError, IdentityCell, JoinOptions, JoinToken, NodeIdentity, join};
 use nexusgrid_codec::ClusterId;
 use nexusgrid_env::sim::SimDisk;
 use nexusgrid_env::{Clock, Env, Exec, NodeId, OpenMode, Roles, RpcError, RpcRequest};
@@ -52,10 +50,8 @@ pub async fn connect_as(
     node: u64,
     addr: std::net::SocketAddr,
 ) -> TlsStream<TcpStream> {
-    let (certificate, key) = cluster
-        .authority
-        .issue(NodeId(node), 1, cluster.clock.wall(), &*cluster.env.rng)
-        .unwrap();
+    let (certificate, key) =
+        cluster.authority.issue(NodeId(node), 1, cluster.clock.wall(), &*cluster.env.rng).unwrap();
     let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.to_vec()));
     tls_connect(cluster, Some((vec![certificate], key)), addr).await.unwrap()
 }
@@ -110,8 +106,7 @@ async fn the_tokens_own_addresses_are_tried_in_order() {
     let signer = cluster.signer(2).await;
     let mut token = cluster.token(DAY);
     token.addresses = vec!["127.0.0.1:1".into(), signer.addr().to_string()];
-    let joined =
-        join(&cluster.env, None, &token, facts(Roles::ALL), &JoinOptions::default()).await;
+    let joined = join(&cluster.env, None, &token, facts(Roles::ALL), &JoinOptions::default()).await;
     assert!(joined.is_ok(), "{:?}", joined.err());
 }
 
@@ -240,7 +235,8 @@ async fn a_csr_that_is_forged_or_greedy_is_refused() {
     let mut unsigned = good.clone();
     *unsigned.last_mut().unwrap() ^= 1;
     let key = rcgen::KeyPair::generate().unwrap();
-    let mut params = rcgen::CertificateParams::new(vec![ca::node_name(cluster.id, NodeId(2))]).unwrap();
+    let mut params =
+        rcgen::CertificateParams::new(vec![ca::node_name(cluster.id, NodeId(2))]).unwrap();
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(rcgen::DnType::CommonName, name.as_str());
     let with_names = params.serialize_request(&key).unwrap().der().to_vec();
@@ -350,11 +346,9 @@ fn stolen_ca_key(cluster: &TestCluster) -> rcgen::KeyPair {
 
 /// A certificate of the cluster's CA with any name and serial number.
 fn any_certificate(cluster: &TestCluster, name: &str, serial: Vec<u8>) -> Credentials {
-    let issuer = rcgen::Issuer::from_ca_cert_der(
-        cluster.authority.certificate(),
-        stolen_ca_key(cluster),
-    )
-    .unwrap();
+    let issuer =
+        rcgen::Issuer::from_ca_cert_der(cluster.authority.certificate(), stolen_ca_key(cluster))
+            .unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let mut params = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
     params.serial_number = Some(rcgen::SerialNumber::from(serial));
@@ -370,9 +364,8 @@ async fn a_clients_certificate_is_refused_on_a_nodes_rpc() {
     let _one = cluster.node(1).await;
     let two = cluster.node(2).await;
     let good = ca::node_name(cluster.id, NodeId(1));
-    let serial = |node: u64| {
-        [&[1][..], &node.to_be_bytes(), &1_u32.to_be_bytes(), &[9; 4]].concat()
-    };
+    let serial =
+        |node: u64| [&[1][..], &node.to_be_bytes(), &1_u32.to_be_bytes(), &[9; 4]].concat();
     // Proof that the forge works: this one passes.
     let forged = any_certificate(&cluster, &good, serial(1));
     let stream = tls_connect(&cluster, Some(forged), two.addr()).await.unwrap();
@@ -394,9 +387,8 @@ async fn a_clients_certificate_is_refused_on_a_nodes_rpc() {
         assert!(reply.starts_with("HTTP/1.1 400"), "{name}: {reply}");
     }
     // The CA's own certificate is no node's either.
-    let key = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(
-        stolen_ca_key(&cluster).serialize_der(),
-    ));
+    let key =
+        PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(stolen_ca_key(&cluster).serialize_der()));
     let as_ca = (vec![cluster.authority.certificate().clone()], key);
     if let Ok(stream) = tls_connect(&cluster, Some(as_ca), two.addr()).await {
         let reply = http(stream, ECHO.id.0, b"").await;
@@ -412,7 +404,12 @@ async fn a_certificate_of_a_wrong_ca_is_refused() {
     let two = cluster.node(2).await;
     let liar = impostor.node(1).await;
     // The impostor, same cluster id and all, calls our node: neither believes the other.
-    impostor.root.state.lock().nodes.insert(NodeId(2), cluster.root.state.lock().nodes[&NodeId(2)].clone());
+    impostor
+        .root
+        .state
+        .lock()
+        .nodes
+        .insert(NodeId(2), cluster.root.state.lock().nodes[&NodeId(2)].clone());
     let refused = liar.call(2, echo(b"", "")).await;
     assert!(matches!(refused, Err(RpcError::Unreachable(..))), "{refused:?}");
     // One that trusts us and presents its own CA's certificate gets an alert.

@@ -215,7 +215,9 @@ async fn a_session_nobody_opened_is_refused() {
         let mut stream = TcpStream::connect(two.addr()).await.unwrap();
         stream.write_all(&[&[b'N', version][..], &[7; 16]].concat()).await.unwrap();
         stream
-            .write_all(b"POST /v1/0404 HTTP/1.1\r\nhost: x\r\nx-head: 0\r\ncontent-length: 0\r\n\r\n")
+            .write_all(
+                b"POST /v1/0404 HTTP/1.1\r\nhost: x\r\nx-head: 0\r\ncontent-length: 0\r\n\r\n",
+            )
             .await
             .unwrap();
         let mut rest = Vec::new();

@@ -295,17 +295,11 @@ impl TestCluster {
         router.register(METHODS, service.clone());
         let env = Env { exec: Exec::threads(), ..self.env.clone() };
         let directory: Arc<dyn NodeDirectory> = self.root.clone();
-        let admission = AdmissionService::new(
-            env.clone(),
-            cell.clone(),
-            directory.clone(),
-            self.root.clone(),
-        );
+        let admission =
+            AdmissionService::new(env.clone(), cell.clone(), directory.clone(), self.root.clone());
         router.register(&[JOIN, RENEW], admission.clone());
         let transport =
-            Transport::start(env.clone(), options, cell.clone(), directory, router)
-                .await
-                .unwrap();
+            Transport::start(env.clone(), options, cell.clone(), directory, router).await.unwrap();
         let addr = transport.local_addr();
         self.root.state.lock().nodes.entry(node).or_insert(NodeRecord {
             node,

@@ -6,8 +6,8 @@ use nexusgrid_cluster::JoinToken;
 use nexusgrid_cluster::directory::{AdmissionError, next_generation};
 use nexusgrid_cluster::token::{TokenError, TokenRefusal, admits};
 use nexusgrid_codec::ClusterId;
-use nexusgrid_env::sim::SeededRng;
 use nexusgrid_env::UnixMillis;
+use nexusgrid_env::sim::SeededRng;
 use proptest::prelude::*;
 
 const ALPHABET: &[u8] = b"0123456789abcdefghjkmnpqrstvwxyz";
@@ -43,7 +43,10 @@ fn a_token_survives_printing() {
     let parsed = JoinToken::parse(&format!("  {}\n", token.to_text())).unwrap();
     assert!(parsed == token);
     assert_eq!(parsed.secret_hash(), token.record().secret_hash);
-    assert_eq!(JoinToken::parse(&token.to_text().to_uppercase().replacen("NGT_", "ngt_", 1)).ok(), Some(token));
+    assert_eq!(
+        JoinToken::parse(&token.to_text().to_uppercase().replacen("NGT_", "ngt_", 1)).ok(),
+        Some(token)
+    );
 }
 
 #[test]
