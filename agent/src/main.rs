@@ -1,2 +1,55 @@
-//! The agent.
-fn main() {}
+//! The `nexusgrid` binary: command line, configuration and start-up. It wires the parts together and
+//! owns no logic of theirs.
+
+mod admin;
+mod cli;
+mod commands;
+mod config;
+mod demo;
+mod node;
+mod s3_client;
+mod status;
+
+use std::io::IsTerminal;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+fn main() -> ExitCode {
+    // Before anything else: code below is compiled for processors that have these features.
+    if let Err(message) = nexusgrid_env::real::cpu::check() {
+        eprintln!("nexusgrid: {message}");
+        return ExitCode::from(2);
+    }
+    let arguments = cli::Cli::parse();
+    start_log();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("nexusgrid: cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let result = runtime.block_on(commands::run(arguments));
+    runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("nexusgrid: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Structured logs go to stderr: text on a terminal, JSON elsewhere. `NEXUSGRID_LOG` filters.
+fn start_log() {
+    let filter = EnvFilter::try_from_env("NEXUSGRID_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,foca=warn"));
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().flatten_event(true).init();
+    }
+}

@@ -55,7 +55,11 @@ pub fn program() -> PathBuf {
     let test = std::env::current_exe().unwrap();
     let dir = test.parent().and_then(Path::parent).unwrap();
     let program = dir.join("nexusgrid");
-    assert!(program.exists(), "{} is missing: build the workspace first (make test does)", program.display());
+    assert!(
+        program.exists(),
+        "{} is missing: build the workspace first (make test does)",
+        program.display()
+    );
     program
 }
 
@@ -90,7 +94,13 @@ impl LocalGrid {
     fn add_node(&mut self, number: usize, options: &GridOptions) -> anyhow::Result<()> {
         let dir = self.root.as_ref().context("the grid is up")?.path().join(format!("n{number}"));
         fs::create_dir_all(&dir)?;
-        let node = Node { rpc: free_address(), s3: free_address(), admin: free_address(), dir, child: None };
+        let node = Node {
+            rpc: free_address(),
+            s3: free_address(),
+            admin: free_address(),
+            dir,
+            child: None,
+        };
         let roles = if options.storage_only.contains(&number) {
             "[roles]\nstorage = true\nmeta = false\ngateway = false\n"
         } else {
@@ -109,10 +119,18 @@ impl LocalGrid {
             self.command(&["init", "--json", "--dir", &text(&node.dir)])?;
         } else {
             let first = self.nodes.first().context("node 1 comes first")?;
-            let answer = self.command(&["token", "create", "--json", "--dir", &text(&first.dir)])?;
+            let answer =
+                self.command(&["token", "create", "--json", "--dir", &text(&first.dir)])?;
             let token: Value = serde_json::from_str(&answer)?;
             let token = token["token"].as_str().context("a token")?;
-            self.command(&["join", &first.rpc.to_string(), "--token", token, "--dir", &text(&node.dir)])?;
+            self.command(&[
+                "join",
+                &first.rpc.to_string(),
+                "--token",
+                token,
+                "--dir",
+                &text(&node.dir),
+            ])?;
         }
         self.nodes.push(node);
         self.serve(number)
@@ -163,7 +181,11 @@ impl LocalGrid {
         self.await_ready_line(number, &lines)
     }
 
-    fn await_ready_line(&self, number: usize, lines: &mpsc::Receiver<String>) -> anyhow::Result<()> {
+    fn await_ready_line(
+        &self,
+        number: usize,
+        lines: &mpsc::Receiver<String>,
+    ) -> anyhow::Result<()> {
         let deadline = Instant::now() + READY_TIMEOUT;
         loop {
             match lines.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
@@ -176,7 +198,8 @@ impl LocalGrid {
 
     /// Starts several nodes at once and waits for all.
     pub fn serve_all(&mut self, numbers: &[usize]) -> anyhow::Result<()> {
-        let lines: Vec<_> = numbers.iter().map(|number| self.spawn(*number)).collect::<Result<_, _>>()?;
+        let lines: Vec<_> =
+            numbers.iter().map(|number| self.spawn(*number)).collect::<Result<_, _>>()?;
         for (number, lines) in numbers.iter().zip(&lines) {
             self.await_ready_line(*number, lines)?;
         }
@@ -226,9 +249,7 @@ impl LocalGrid {
 
     /// Waits until a running node calls the grid ready with `alive` nodes alive.
     pub fn wait_ready(&mut self, alive: usize) {
-        self.wait_until("ready", |status| {
-            status["ready"] == true && count_alive(status) >= alive
-        });
+        self.wait_until("ready", |status| status["ready"] == true && count_alive(status) >= alive);
     }
 
     /// Waits until a running node's status satisfies `wanted`; panics with what it was last.
@@ -284,7 +305,9 @@ impl LocalGrid {
 }
 
 fn count_alive(status: &Value) -> usize {
-    status["nodes"].as_array().map_or(0, |nodes| nodes.iter().filter(|node| node["state"] == "alive").count())
+    status["nodes"]
+        .as_array()
+        .map_or(0, |nodes| nodes.iter().filter(|node| node["state"] == "alive").count())
 }
 
 fn text(path: &Path) -> String {

@@ -36,11 +36,14 @@ pub fn linearizable(history: &[Operation]) -> bool {
     let history: Vec<Operation> = history
         .iter()
         .copied()
-        .filter(|operation| operation.completed.is_some() || matches!(operation.deed, Deed::Write(_)))
+        .filter(|operation| {
+            operation.completed.is_some() || matches!(operation.deed, Deed::Write(_))
+        })
         .collect();
     assert!(history.len() <= OPERATIONS_MAX, "a history of {} operations", history.len());
-    let required =
-        (0..history.len()).filter(|at| history[*at].completed.is_some()).fold(0u128, |mask, at| mask | 1 << at);
+    let required = (0..history.len())
+        .filter(|at| history[*at].completed.is_some())
+        .fold(0u128, |mask, at| mask | 1 << at);
     let mut seen = HashSet::new();
     let mut ahead = vec![(0u128, None)];
     while let Some((done, value)) = ahead.pop() {
@@ -106,7 +109,11 @@ mod tests {
     fn an_unanswered_write_may_happen_late_or_never() {
         let unknown = Operation { invoked: 0, completed: None, deed: Deed::Write(Some(1)) };
         assert!(linearizable(&[unknown, operation(5, 6, Deed::Read(None))]));
-        assert!(linearizable(&[unknown, operation(5, 6, Deed::Read(None)), operation(7, 8, Deed::Read(Some(1)))]));
+        assert!(linearizable(&[
+            unknown,
+            operation(5, 6, Deed::Read(None)),
+            operation(7, 8, Deed::Read(Some(1)))
+        ]));
         let returns = [
             unknown,
             operation(5, 6, Deed::Read(Some(1))),

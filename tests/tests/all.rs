@@ -1,5 +1,8 @@
 //! Whole-system tests, in one binary: it links once.
-#![allow(clippy::disallowed_methods, reason = "these tests drive real processes, files and sockets")]
+#![allow(
+    clippy::disallowed_methods,
+    reason = "these tests drive real processes, files and sockets"
+)]
 
 mod bad_input;
 mod clients;
@@ -7,3 +10,4 @@ mod faults;
 mod layering;
 mod limits;
 mod secrecy;
+mod simulation;

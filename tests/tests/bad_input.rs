@@ -45,7 +45,9 @@ fn grid_refuses_wrong_tokens_configurations_and_disks() {
     let mut grid = LocalGrid::start_with(&options);
     let other = LocalGrid::start_with(&options);
     let token = |grid: &LocalGrid| {
-        let answer = grid.command(&["token", "create", "--json", "--dir", grid.dir(1).to_str().unwrap()]).unwrap();
+        let answer = grid
+            .command(&["token", "create", "--json", "--dir", grid.dir(1).to_str().unwrap()])
+            .unwrap();
         let answer: serde_json::Value = serde_json::from_str(&answer).unwrap();
         answer["token"].as_str().unwrap().to_owned()
     };
@@ -58,7 +60,8 @@ fn grid_refuses_wrong_tokens_configurations_and_disks() {
     // No token, a mistyped one, another cluster's, a used one.
     fails_with(&["join", &rpc, "--token", "nonsense", "--dir", joiner_dir], "not a join token");
     let good = token(&grid);
-    let mistyped: String = good.chars().rev().collect::<String>().replacen('0', "1", 1).chars().rev().collect();
+    let mistyped: String =
+        good.chars().rev().collect::<String>().replacen('0', "1", 1).chars().rev().collect();
     if mistyped != good {
         fails_with(&["join", &rpc, "--token", &mistyped, "--dir", joiner_dir], "mistyped");
     }
@@ -89,7 +92,15 @@ fn grid_refuses_wrong_tokens_configurations_and_disks() {
     // Another cluster's drive.
     std::fs::remove_dir(grid.dir(1).join("drive")).unwrap();
     let foreign = other.dir(1).join("drive");
-    assert!(Command::new("cp").arg("-a").arg(&foreign).arg(grid.dir(1).join("drive")).status().unwrap().success());
+    assert!(
+        Command::new("cp")
+            .arg("-a")
+            .arg(&foreign)
+            .arg(grid.dir(1).join("drive"))
+            .status()
+            .unwrap()
+            .success()
+    );
     fails_with(&["serve", "--dir", grid.dir(1).to_str().unwrap()], "drive");
     std::fs::remove_dir_all(grid.dir(1).join("drive")).unwrap();
     std::fs::rename(grid.dir(1).join("drive.away"), grid.dir(1).join("drive")).unwrap();
@@ -125,7 +136,11 @@ fn grid_answers_malformed_requests_and_goes_on() {
         );
     }
     // The agents' port: garbage, half a TLS hello, an unauthenticated plain request.
-    for bytes in [&[0xa5_u8; 4096][..], b"\x16\x03\x01\x40\x00", b"POST /v1/769 HTTP/1.1\r\nHost: n\r\nContent-Length: 0\r\n\r\n"] {
+    for bytes in [
+        &[0xa5_u8; 4096][..],
+        b"\x16\x03\x01\x40\x00",
+        b"POST /v1/769 HTTP/1.1\r\nHost: n\r\nContent-Length: 0\r\n\r\n",
+    ] {
         let answer = exchange(grid.rpc(1), bytes);
         let text = String::from_utf8_lossy(&answer).into_owned();
         assert!(!text.starts_with("HTTP/1.1 2"), "the agents' port served a stranger: {text}");

@@ -28,7 +28,19 @@ fn grid_restic_backs_up_and_restores_while_two_nodes_are_killed() {
     // The first packs have arrived: the backup is under way, not before and not after.
     let mut alive_at_first_kill = false;
     loop {
-        let listing = client.run("aws", &["s3api", "list-objects-v2", "--bucket", "backup", "--prefix", "data/", "--max-items", "1"]);
+        let listing = client.run(
+            "aws",
+            &[
+                "s3api",
+                "list-objects-v2",
+                "--bucket",
+                "backup",
+                "--prefix",
+                "data/",
+                "--max-items",
+                "1",
+            ],
+        );
         if listing.contains("\"Key\"") {
             alive_at_first_kill = backup.try_wait().unwrap().is_none();
             break;
@@ -37,13 +49,27 @@ fn grid_restic_backs_up_and_restores_while_two_nodes_are_killed() {
             break;
         }
     }
-    assert!(alive_at_first_kill, "the backup ended before a node could be killed: the tree is too small");
+    assert!(
+        alive_at_first_kill,
+        "the backup ended before a node could be killed: the tree is too small"
+    );
     grid.kill(6);
     grid.kill(7);
     assert!(backup.wait().unwrap().success(), "the backup failed when two nodes died");
     client.run("restic", &["-q", "-r", &repository, "check", "--read-data"]);
     let target = tempfile::tempdir().unwrap();
-    client.run("restic", &["-q", "-r", &repository, "restore", "latest", "--target", target.path().to_str().unwrap()]);
+    client.run(
+        "restic",
+        &[
+            "-q",
+            "-r",
+            &repository,
+            "restore",
+            "latest",
+            "--target",
+            target.path().to_str().unwrap(),
+        ],
+    );
     diff(Path::new(TREE), &target.path().join(TREE.trim_start_matches('/')));
     grid.serve_all(&[6, 7]).unwrap();
     grid.wait_ready(7);
@@ -56,18 +82,24 @@ fn grid_rclone_and_the_aws_cli_store_and_compare_equal() {
     let client = Client::new(&grid, 2);
     let tree = "/usr/include/linux";
     client.run("rclone", &["mkdir", "grid:sync"]);
-    client.run("rclone", &["copy", tree, "grid:sync/linux", "--transfers", "8", "--checkers", "8", "--copy-links"]);
+    client.run(
+        "rclone",
+        &["copy", tree, "grid:sync/linux", "--transfers", "8", "--checkers", "8", "--copy-links"],
+    );
     client.run("rclone", &["check", tree, "grid:sync/linux", "--download", "--copy-links"]);
     client.run("rclone", &["check", tree, "grid:sync/linux", "--copy-links"]);
 
     let dir = tempfile::tempdir().unwrap();
     let big = dir.path().join("big");
-    run(Command::new("dd").args(["if=/dev/urandom", "bs=1M", "count=40", "status=none"]).arg(format!("of={}", big.display())));
+    run(Command::new("dd")
+        .args(["if=/dev/urandom", "bs=1M", "count=40", "status=none"])
+        .arg(format!("of={}", big.display())));
     client.run("aws", &["s3", "mb", "s3://cli"]);
     client.run("aws", &["s3", "cp", "--no-progress", big.to_str().unwrap(), "s3://cli/big"]);
     let back = dir.path().join("back");
     // Another node's endpoint serves the same objects.
-    Client::new(&grid, 5).run("aws", &["s3", "cp", "--no-progress", "s3://cli/big", back.to_str().unwrap()]);
+    Client::new(&grid, 5)
+        .run("aws", &["s3", "cp", "--no-progress", "s3://cli/big", back.to_str().unwrap()]);
     run(Command::new("cmp").arg(&big).arg(&back));
     client.run("aws", &["s3", "sync", "--no-progress", "/usr/include/asm-generic", "s3://cli/asm"]);
     let synced = dir.path().join("asm");

@@ -36,7 +36,11 @@ fn wait_for_acknowledgements(journal: &str, count: usize) {
         if text.matches("\"ok\"").count() >= count {
             return;
         }
-        assert!(Instant::now() < deadline, "the load does not get through: {}", text.lines().last().unwrap_or(""));
+        assert!(
+            Instant::now() < deadline,
+            "the load does not get through: {}",
+            text.lines().last().unwrap_or("")
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }
@@ -69,7 +73,8 @@ fn grid_all_processes_killed_under_load_lose_nothing_acknowledged() {
 
 #[test]
 fn soak_grid_all_processes_killed_under_load() {
-    let rounds = std::env::var("NEXUSGRID_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
+    let rounds =
+        std::env::var("NEXUSGRID_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
     kill_everything(rounds);
 }
 
@@ -84,11 +89,23 @@ fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
     let back = dir.path().join("back");
     let put = |key: &str| {
         let mut command = client.command("aws");
-        command.env("AWS_MAX_ATTEMPTS", "1").args(["s3api", "put-object", "--bucket", "b", "--key", key, "--body", body]);
+        command.env("AWS_MAX_ATTEMPTS", "1").args([
+            "s3api",
+            "put-object",
+            "--bucket",
+            "b",
+            "--key",
+            key,
+            "--body",
+            body,
+        ]);
         command.output().unwrap()
     };
     let get_equal = |key: &str| {
-        client.run("aws", &["s3api", "get-object", "--bucket", "b", "--key", key, back.to_str().unwrap()]);
+        client.run(
+            "aws",
+            &["s3api", "get-object", "--bucket", "b", "--key", key, back.to_str().unwrap()],
+        );
         std::fs::read(&back).unwrap() == std::fs::read(&file).unwrap()
     };
     client.run("aws", &["s3", "mb", "s3://b"]);
@@ -107,13 +124,18 @@ fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
     assert!(message.contains("ServiceUnavailable") || message.contains("SlowDown"), "{message}");
     // Metadata has lost at most three of five voters; if it has two left, reads fail, cleanly too.
     let mut read = client.command("aws");
-    read.env("AWS_MAX_ATTEMPTS", "1").args(["s3api", "get-object", "--bucket", "b", "--key", "healthy"]).arg(&back);
+    read.env("AWS_MAX_ATTEMPTS", "1")
+        .args(["s3api", "get-object", "--bucket", "b", "--key", "healthy"])
+        .arg(&back);
     let output = read.output().unwrap();
     if output.status.success() {
         assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&file).unwrap());
     } else {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(message.contains("ServiceUnavailable") || message.contains("SlowDown"), "{message}");
+        assert!(
+            message.contains("ServiceUnavailable") || message.contains("SlowDown"),
+            "{message}"
+        );
     }
 
     grid.serve_all(&[5, 6, 7]).unwrap();

@@ -30,7 +30,10 @@ fn no_crate_depends_upward_or_sideways() {
     let mut edges = BTreeMap::new();
     for package in metadata["packages"].as_array().unwrap() {
         let name = package["name"].as_str().unwrap();
-        assert!(floor(name).is_some(), "{name} has no floor: add it to FLOORS in tests/layering.rs");
+        assert!(
+            floor(name).is_some(),
+            "{name} has no floor: add it to FLOORS in tests/layering.rs"
+        );
         for dependency in package["dependencies"].as_array().unwrap() {
             let used = dependency["name"].as_str().unwrap();
             if used.starts_with("nexusgrid-") {

@@ -14,7 +14,8 @@ fn found_in(dir: &Path, marker: &str) -> bool {
 
 #[test]
 fn grid_bytes_on_disk_are_ciphertext_and_storage_nodes_hold_no_key() {
-    let grid = LocalGrid::start_with(&GridOptions { storage_only: vec![7], ..GridOptions::default() });
+    let grid =
+        LocalGrid::start_with(&GridOptions { storage_only: vec![7], ..GridOptions::default() });
     let client = Client::new(&grid, 1);
     client.run("aws", &["s3", "mb", "s3://secret"]);
     let dir = tempfile::tempdir().unwrap();
@@ -22,15 +23,22 @@ fn grid_bytes_on_disk_are_ciphertext_and_storage_nodes_hold_no_key() {
     for (name, repeat) in [("inline", 40), ("packed", 2_000), ("coded", 100_000)] {
         let file = dir.path().join(name);
         std::fs::write(&file, format!("{marker}-{name} ").repeat(repeat)).unwrap();
-        client.run("aws", &["s3", "cp", "--no-progress", file.to_str().unwrap(), &format!("s3://secret/{name}")]);
+        client.run(
+            "aws",
+            &["s3", "cp", "--no-progress", file.to_str().unwrap(), &format!("s3://secret/{name}")],
+        );
     }
     // A storage-only node passes S3 connections on: the object comes back through it.
     let back = dir.path().join("back");
-    Client::new(&grid, 7).run("aws", &["s3", "cp", "--no-progress", "s3://secret/coded", back.to_str().unwrap()]);
+    Client::new(&grid, 7)
+        .run("aws", &["s3", "cp", "--no-progress", "s3://secret/coded", back.to_str().unwrap()]);
     assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(dir.path().join("coded")).unwrap());
     for number in 1..=7 {
         assert!(!found_in(grid.dir(number), marker), "node {number} holds plaintext");
-        assert!(!found_in(grid.dir(number), SECRET_KEY), "node {number} holds the secret key in clear");
+        assert!(
+            !found_in(grid.dir(number), SECRET_KEY),
+            "node {number} holds the secret key in clear"
+        );
     }
     assert!(found_in(dir.path(), marker), "the search itself must find the marker where it is");
     assert!(grid.dir(1).join("master.key").exists(), "a gateway holds the master key");

@@ -11,6 +11,8 @@ mod nodes;
 mod pgs;
 mod query;
 pub mod rows;
+#[cfg(test)]
+mod tests;
 pub mod topology;
 pub mod types;
 

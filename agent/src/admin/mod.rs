@@ -1,0 +1,75 @@
+//! Administration of a running agent: JSON over a Unix socket in the node's directory.
+//!
+//! Whoever may open the socket (mode 0600) administers the grid: the machine's own file permissions
+//! are the authentication, so that no default password exists. One request and one answer per
+//! connection, each a line of JSON.
+
+pub mod client;
+pub mod server;
+
+use serde::{Deserialize, Serialize};
+
+/// Name of the socket inside a node's directory.
+pub const SOCKET_NAME: &str = "agent.sock";
+
+/// Longest request or answer line, in bytes.
+pub const LINE_LEN_MAX: u64 = 16 << 20;
+
+/// What an administrator asks of an agent.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum AdminRequest {
+    /// The state of the grid as this node sees it.
+    Status,
+    /// All nodes.
+    NodeList,
+    /// All drives.
+    DriveList,
+    /// All placement groups.
+    PgList,
+    /// All buckets.
+    BucketList,
+    /// Makes a bucket.
+    BucketCreate {
+        /// Its name.
+        name: String,
+    },
+    /// Removes an empty bucket.
+    BucketDelete {
+        /// Its name.
+        name: String,
+    },
+    /// All access keys, without secrets.
+    KeyList,
+    /// Makes an access key; the answer is the only place that shows its secret.
+    KeyCreate {
+        /// What it is for.
+        name: String,
+        /// May do everything.
+        admin: bool,
+        /// Buckets it may read.
+        read: Vec<String>,
+        /// Buckets it may read and write.
+        write: Vec<String>,
+    },
+    /// Removes an access key.
+    KeyDelete {
+        /// Its id.
+        id: String,
+    },
+    /// Makes a one-time join token.
+    TokenCreate {
+        /// Seconds it is good for.
+        ttl_seconds: u64,
+    },
+}
+
+/// An agent's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AdminAnswer {
+    /// What was asked for.
+    Ok(serde_json::Value),
+    /// Why not, and what to do.
+    Error(String),
+}

@@ -1,0 +1,230 @@
+//! The command line. What is not built yet is not listed.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// A storage-first private cloud: one agent per machine.
+#[derive(Debug, Parser)]
+#[command(name = "nexusgrid", version, propagate_version = true, max_term_width = 100)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Print answers as JSON.
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+/// Where a running agent is found.
+#[derive(Clone, Debug, Args)]
+pub struct NodeDir {
+    /// The node's directory.
+    #[arg(long, env = "NEXUSGRID_DIR", default_value = "/var/lib/nexusgrid")]
+    pub dir: PathBuf,
+}
+
+/// What a new node is; written into its `nexusgrid.toml` unless that exists.
+#[derive(Clone, Debug, Args)]
+pub struct NewNode {
+    /// The node's directory.
+    #[command(flatten)]
+    pub node: NodeDir,
+    /// A drive: a directory, best the root of a file system of its own. May be repeated.
+    /// Default: `drive` in the node's directory.
+    #[arg(long = "drive", value_name = "PATH")]
+    pub drives: Vec<PathBuf>,
+    /// Address for other agents, TCP and UDP.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub rpc_listen: Option<SocketAddr>,
+    /// The address other agents reach `--rpc-listen` at.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub rpc_advertise: Option<SocketAddr>,
+    /// Address of the S3 endpoint.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub s3_listen: Option<SocketAddr>,
+    /// Address of metrics and health.
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub admin_listen: Option<SocketAddr>,
+    /// The physical machine, if several agents share one.
+    #[arg(long)]
+    pub host: Option<String>,
+    /// Rack, room or site.
+    #[arg(long)]
+    pub zone: Option<String>,
+    /// The machine is switched off at times: it will hold shards, but not vote.
+    #[arg(long)]
+    pub sleepy: bool,
+    /// Hold shards only: no keys, no vote.
+    #[arg(long)]
+    pub storage_only: bool,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run a whole grid on this machine, with a tour.
+    Demo {
+        /// How many nodes.
+        #[arg(long, default_value_t = 7)]
+        nodes: usize,
+        /// Where they keep their files.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+        /// S3 address of the first node; the others take the ports that follow.
+        #[arg(long, default_value = "127.0.0.1:9000", value_name = "ADDR:PORT")]
+        s3: SocketAddr,
+        /// Port for agents of the first node; the others take the ports that follow, metrics
+        /// those 100 above.
+        #[arg(long, default_value_t = 7600)]
+        rpc_port: u16,
+        /// The directory whose files the tour stores.
+        #[arg(long, default_value = "/usr/include", value_name = "DIR")]
+        source: PathBuf,
+        /// End after the tour, with its exit status.
+        #[arg(long)]
+        once: bool,
+    },
+    /// Found a cluster with this machine as its first node.
+    Init(NewNode),
+    /// Run this node's agent.
+    Serve(NodeDir),
+    /// Join tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Join a cluster.
+    Join {
+        /// Any gateway node's agent address.
+        #[arg(value_name = "ADDR:PORT")]
+        address: SocketAddr,
+        /// What `nexusgrid token create` printed there.
+        #[arg(long, env = "NEXUSGRID_TOKEN", hide_env_values = true)]
+        token: String,
+        /// What this node is.
+        #[command(flatten)]
+        new: NewNode,
+    },
+    /// The state of the grid, and what more it can lose.
+    Status(NodeDir),
+    /// Nodes.
+    #[command(subcommand)]
+    Node(NodeCommand),
+    /// Drives.
+    #[command(subcommand)]
+    Drive(DriveCommand),
+    /// Placement groups.
+    #[command(subcommand)]
+    Pg(PgCommand),
+    /// Buckets.
+    #[command(subcommand)]
+    Bucket(BucketCommand),
+    /// Access keys.
+    #[command(subcommand)]
+    Key(KeyCommand),
+    /// Print shell completions.
+    Completions {
+        /// For which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Join tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Print a new token: good once.
+    Create {
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+        /// Minutes it is good for, 1 to 1440.
+        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        ttl: u64,
+    },
+}
+
+/// Nodes.
+#[derive(Debug, Subcommand)]
+pub enum NodeCommand {
+    /// List them.
+    Ls(NodeDir),
+}
+
+/// Drives.
+#[derive(Debug, Subcommand)]
+pub enum DriveCommand {
+    /// List them.
+    Ls(NodeDir),
+}
+
+/// Placement groups.
+#[derive(Debug, Subcommand)]
+pub enum PgCommand {
+    /// List them.
+    Ls(NodeDir),
+}
+
+/// Buckets.
+#[derive(Debug, Subcommand)]
+pub enum BucketCommand {
+    /// List them.
+    Ls(NodeDir),
+    /// Make one.
+    Create {
+        /// Its name.
+        name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Remove an empty one.
+    Delete {
+        /// Its name.
+        name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+}
+
+/// Access keys.
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// List them, without secrets.
+    Ls(NodeDir),
+    /// Make one; its secret is shown this once.
+    Create {
+        /// What it is for.
+        name: String,
+        /// May do everything.
+        #[arg(long)]
+        admin: bool,
+        /// A bucket it may read. May be repeated.
+        #[arg(long, value_name = "BUCKET")]
+        read: Vec<String>,
+        /// A bucket it may read and write. May be repeated.
+        #[arg(long, value_name = "BUCKET")]
+        write: Vec<String>,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Remove one.
+    Delete {
+        /// Its id.
+        id: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,205 @@
+//! Runs what the command line asks for and prints it, for people or as JSON.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::CommandFactory;
+use nexusgrid_env::Env;
+use serde_json::Value;
+
+use crate::admin::{AdminRequest, client};
+use crate::cli::{
+    BucketCommand, Cli, Command, DriveCommand, KeyCommand, NodeCommand, NodeDir, PgCommand,
+    TokenCommand,
+};
+use crate::demo::{self, DemoOptions};
+use crate::node;
+use crate::status::StatusReport;
+
+/// Runs one command.
+pub async fn run(cli: Cli) -> anyhow::Result<()> {
+    let json = cli.json;
+    match cli.command {
+        Command::Demo { nodes, dir, s3, rpc_port, source, once } => {
+            let dir = dir.map_or_else(default_demo_dir, Ok)?;
+            let env = Env::real();
+            demo::run(&env, DemoOptions { nodes, dir, s3, rpc_port, source, once }).await
+        }
+        Command::Init(new) => node::init(&Env::real(), &new, json).await,
+        Command::Serve(NodeDir { dir }) => node::serve(&Env::real(), &dir).await,
+        Command::Join { address, token, new } => {
+            node::join(&Env::real(), address, &token, &new).await
+        }
+        Command::Token(TokenCommand::Create { node, ttl }) => {
+            let answer =
+                client::ask_value(&node.dir, &AdminRequest::TokenCreate { ttl_seconds: ttl * 60 })
+                    .await?;
+            print(&answer, json, |answer| {
+                format!(
+                    "{}\n\nOn the new machine, within {ttl} minutes (good once):\n  nexusgrid join {} --token {0} --dir /var/lib/nexusgrid\n",
+                    text(answer, "token"),
+                    text(answer, "address"),
+                )
+            })
+        }
+        Command::Status(NodeDir { dir }) => {
+            let answer = client::ask_value(&dir, &AdminRequest::Status).await?;
+            if json {
+                return print_json(&answer);
+            }
+            let report: StatusReport = serde_json::from_value(answer)?;
+            print!("{}", report.to_text());
+            Ok(())
+        }
+        Command::Node(NodeCommand::Ls(node)) => {
+            list(
+                node,
+                AdminRequest::NodeList,
+                json,
+                &["id", "host", "zone", "state", "address", "s3", "drives", "roles"],
+            )
+            .await
+        }
+        Command::Drive(DriveCommand::Ls(node)) => {
+            list(
+                node,
+                AdminRequest::DriveList,
+                json,
+                &["id", "node", "state", "size_bytes", "weight"],
+            )
+            .await
+        }
+        Command::Pg(PgCommand::Ls(node)) => {
+            list(
+                node,
+                AdminRequest::PgList,
+                json,
+                &["id", "code", "state", "epoch", "used_bytes", "drives"],
+            )
+            .await
+        }
+        Command::Bucket(BucketCommand::Ls(node)) => {
+            list(node, AdminRequest::BucketList, json, &["name", "owner", "group", "created"]).await
+        }
+        Command::Bucket(BucketCommand::Create { name, node }) => {
+            done(&node, AdminRequest::BucketCreate { name }, json).await
+        }
+        Command::Bucket(BucketCommand::Delete { name, node }) => {
+            done(&node, AdminRequest::BucketDelete { name }, json).await
+        }
+        Command::Key(KeyCommand::Ls(node)) => {
+            list(
+                node,
+                AdminRequest::KeyList,
+                json,
+                &["id", "owner", "admin", "read", "write", "created"],
+            )
+            .await
+        }
+        Command::Key(KeyCommand::Create { name, admin, read, write, node }) => {
+            let answer =
+                client::ask_value(&node.dir, &AdminRequest::KeyCreate { name, admin, read, write })
+                    .await?;
+            print(&answer, json, |answer| {
+                format!(
+                    "access key  {}\nsecret key  {}\n\nThe secret is shown this once.\n",
+                    text(answer, "access_key"),
+                    text(answer, "secret_key")
+                )
+            })
+        }
+        Command::Key(KeyCommand::Delete { id, node }) => {
+            done(&node, AdminRequest::KeyDelete { id }, json).await
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(
+                shell,
+                &mut Cli::command(),
+                "nexusgrid",
+                &mut std::io::stdout(),
+            );
+            Ok(())
+        }
+    }
+}
+
+fn default_demo_dir() -> anyhow::Result<PathBuf> {
+    let cache = std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".cache")));
+    Ok(cache.context("HOME is not set: say --dir")?.join("nexusgrid/demo"))
+}
+
+async fn list(
+    node: NodeDir,
+    request: AdminRequest,
+    json: bool,
+    columns: &[&str],
+) -> anyhow::Result<()> {
+    let answer = client::ask_value(&node.dir, &request).await?;
+    print(&answer, json, |answer| table(answer, columns))
+}
+
+async fn done(node: &NodeDir, request: AdminRequest, json: bool) -> anyhow::Result<()> {
+    let answer = client::ask_value(&node.dir, &request).await?;
+    print(&answer, json, |_| "done\n".to_owned())
+}
+
+fn print(answer: &Value, json: bool, to_text: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
+    if json {
+        return print_json(answer);
+    }
+    print!("{}", to_text(answer));
+    Ok(())
+}
+
+fn print_json(answer: &Value) -> anyhow::Result<()> {
+    println!("{}", serde_json::to_string_pretty(answer)?);
+    Ok(())
+}
+
+fn text(answer: &Value, field: &str) -> String {
+    match answer.get(field) {
+        Some(Value::String(text)) => text.clone(),
+        Some(Value::Array(items)) => items.iter().map(plain).collect::<Vec<_>>().join(","),
+        Some(value) => plain(value),
+        None => String::new(),
+    }
+}
+
+fn plain(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// Rows of a JSON list as aligned columns under their names.
+fn table(rows: &Value, columns: &[&str]) -> String {
+    let mut lines = vec![columns.iter().map(|column| column.to_uppercase()).collect::<Vec<_>>()];
+    for row in rows.as_array().into_iter().flatten() {
+        lines.push(columns.iter().map(|column| text(row, column)).collect());
+    }
+    let widths: Vec<usize> = (0..columns.len())
+        .map(|at| lines.iter().filter_map(|line| line.get(at)).map(String::len).max().unwrap_or(0))
+        .collect();
+    lines
+        .iter()
+        .map(|line| {
+            let cells: Vec<String> =
+                line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            format!("{}\n", cells.join("  ").trim_end())
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_are_aligned_tables() {
+        let rows = serde_json::json!([{"id": 1, "host": "a"}, {"id": 12, "host": "bcd", "drives": [3, 4]}]);
+        assert_eq!(
+            table(&rows, &["id", "host", "drives"]),
+            "ID  HOST  DRIVES\n1   a\n12  bcd   3,4\n"
+        );
+    }
+}

@@ -1,0 +1,350 @@
+//! The agent's configuration: one TOML file per node, `nexusgrid.toml` in its directory.
+//!
+//! `init` and `join` write it; `serve` reads it. An unknown field is refused with the nearest known
+//! name, since a misspelt limit that is silently ignored is found only when it would have mattered.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use nexusgrid_env::{Disk, OpenMode, Roles};
+use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
+use serde::{Deserialize, Serialize};
+
+/// Name of the file inside a node's directory.
+pub const FILE_NAME: &str = "nexusgrid.toml";
+
+/// Longest configuration file that is read, in bytes.
+const CONFIG_LEN_MAX: u64 = 1 << 20;
+
+/// A node's configuration.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Address of the agents' own traffic, TCP and UDP. Default `0.0.0.0:7600`.
+    pub rpc_listen: SocketAddr,
+    /// Address under which the other nodes reach `rpc_listen`. Default: what `rpc_listen` binds.
+    pub rpc_advertise: Option<SocketAddr>,
+    /// Address of the S3 endpoint. Default `0.0.0.0:9000`.
+    pub s3_listen: SocketAddr,
+    /// Address of metrics and health. Default `127.0.0.1:7601`; other nodes have no business there.
+    pub admin_listen: SocketAddr,
+    /// Bearer token for metrics; needed when `admin_listen` is not a loopback address.
+    pub admin_token: Option<String>,
+    /// The machine this agent runs on: agents that name the same host share its failure. Default:
+    /// a host of its own.
+    pub host: Option<String>,
+    /// Rack, room or site. Default `default`.
+    pub zone: String,
+    /// Whether the machine is switched off at times.
+    pub sleepy: bool,
+    /// What the node does.
+    pub roles: RolesConfig,
+    /// Its drives.
+    pub drives: Vec<DriveConfig>,
+    /// How shards travel: `plain` (sealed already, and authenticated) or `tls` (sealed twice).
+    pub shard_transport: ShardTransport,
+    /// Memory for request bodies of this process, in bytes. Range 32 MiB to 64 GiB; default 96 MiB.
+    pub body_budget_bytes: u64,
+    /// Durations, in milliseconds; tests shorten them.
+    pub timers: Timers,
+}
+
+/// What a node does.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RolesConfig {
+    /// Holds shards.
+    pub storage: bool,
+    /// May vote on metadata: only machines that stay on.
+    pub meta: bool,
+    /// Serves S3 and holds keys.
+    pub gateway: bool,
+}
+
+/// One drive.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DriveConfig {
+    /// Its directory, the root of a file system of its own if it can be.
+    pub path: PathBuf,
+    /// Space left to the machine's owner, in bytes. Default: the larger of 20 GiB and a tenth.
+    pub reserve_bytes: Option<u64>,
+    /// Size of a segment file, in bytes. Default 1 GiB.
+    pub segment_bytes: Option<u64>,
+}
+
+/// How shards travel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShardTransport {
+    /// Plain HTTP/1.1 on connections keyed from the TLS session; every write carries a MAC.
+    #[default]
+    Plain,
+    /// Over mutual TLS.
+    Tls,
+}
+
+/// Durations, in milliseconds.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Timers {
+    /// Raft heartbeat. Default 500.
+    pub raft_heartbeat_ms: u64,
+    /// Shortest Raft election timeout; the longest is twice it. Default 1 500.
+    pub raft_election_ms: u64,
+    /// How long a write waits for a drive that membership holds alive. Default 2 000.
+    pub shard_wait_alive_ms: u64,
+    /// How long a write waits for a suspected drive. Default 250.
+    pub shard_wait_suspect_ms: u64,
+    /// How long a dead voter keeps its seat. Default 1 800 000 (30 min).
+    pub voter_grace_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Config {
+        Config {
+            rpc_listen: SocketAddr::from(([0, 0, 0, 0], 7600)),
+            rpc_advertise: None,
+            s3_listen: SocketAddr::from(([0, 0, 0, 0], 9000)),
+            admin_listen: SocketAddr::from(([127, 0, 0, 1], 7601)),
+            admin_token: None,
+            host: None,
+            zone: "default".to_owned(),
+            sleepy: false,
+            roles: RolesConfig::default(),
+            drives: Vec::new(),
+            shard_transport: ShardTransport::default(),
+            body_budget_bytes: 96 << 20,
+            timers: Timers::default(),
+        }
+    }
+}
+
+impl Default for RolesConfig {
+    fn default() -> RolesConfig {
+        RolesConfig { storage: true, meta: true, gateway: true }
+    }
+}
+
+impl Default for Timers {
+    fn default() -> Timers {
+        Timers {
+            raft_heartbeat_ms: 500,
+            raft_election_ms: 1_500,
+            shard_wait_alive_ms: 2_000,
+            shard_wait_suspect_ms: 250,
+            voter_grace_ms: 30 * 60 * 1_000,
+        }
+    }
+}
+
+impl From<RolesConfig> for Roles {
+    fn from(roles: RolesConfig) -> Roles {
+        Roles { storage: roles.storage, meta: roles.meta, gateway: roles.gateway }
+    }
+}
+
+impl Config {
+    /// Reads `nexusgrid.toml` of a node's directory.
+    pub fn load(disk: &dyn Disk, node_dir: &Path) -> anyhow::Result<Config> {
+        let path = node_dir.join(FILE_NAME);
+        let file = disk.open(&path, OpenMode::Read).with_context(|| {
+            format!(
+                "{} is not a node's directory: run `nexusgrid init` or `nexusgrid join` first",
+                node_dir.display()
+            )
+        })?;
+        let len = file.len()?;
+        if len > CONFIG_LEN_MAX {
+            bail!("{} is larger than {CONFIG_LEN_MAX} bytes", path.display());
+        }
+        let mut bytes = vec![0; len as usize];
+        let read = file.read_at(&mut bytes, 0)?;
+        bytes.truncate(read);
+        let text =
+            String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
+        Config::parse(&text).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// Parses and checks a configuration.
+    pub fn parse(text: &str) -> anyhow::Result<Config> {
+        let table: toml::Table = text.parse().context("not valid TOML")?;
+        refuse_unknown::<Config>(&table, "")?;
+        for (section, known) in
+            [("roles", known_fields::<RolesConfig>()), ("timers", known_fields::<Timers>())]
+        {
+            if let Some(toml::Value::Table(inner)) = table.get(section) {
+                refuse_names(inner, known, &format!("{section}."))?;
+            }
+        }
+        if let Some(toml::Value::Array(drives)) = table.get("drives") {
+            for drive in drives.iter().filter_map(toml::Value::as_table) {
+                refuse_unknown::<DriveConfig>(drive, "drives.")?;
+            }
+        }
+        let config: Config = table.try_into().context("a value has the wrong type")?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> anyhow::Result<()> {
+        if self.body_budget_bytes < 32 << 20 || self.body_budget_bytes > 64 << 30 {
+            bail!(
+                "body_budget_bytes must be between 32 MiB and 64 GiB, not {}",
+                self.body_budget_bytes
+            );
+        }
+        if self.roles.storage && self.drives.is_empty() {
+            bail!(
+                "a storage node needs at least one [[drives]] with a path, or `roles.storage = false`"
+            );
+        }
+        if !self.admin_listen.ip().is_loopback() && self.admin_token.is_none() {
+            bail!("admin_listen {} is reachable from outside: set admin_token", self.admin_listen);
+        }
+        if self.sleepy && self.roles.meta {
+            bail!("a machine that sleeps cannot vote: set roles.meta = false, or sleepy = false");
+        }
+        let timers = &self.timers;
+        if timers.raft_election_ms < 2 * timers.raft_heartbeat_ms || timers.raft_heartbeat_ms == 0 {
+            bail!("timers.raft_election_ms must be at least twice timers.raft_heartbeat_ms");
+        }
+        Ok(())
+    }
+
+    /// The configuration as the text of its file.
+    pub fn to_text(&self) -> anyhow::Result<String> {
+        Ok(toml::to_string_pretty(self)?)
+    }
+
+    /// The address other nodes use.
+    pub fn rpc_address(&self) -> SocketAddr {
+        self.rpc_advertise.unwrap_or(self.rpc_listen)
+    }
+}
+
+impl Timers {
+    /// Raft heartbeat.
+    pub fn raft_heartbeat(&self) -> Duration {
+        Duration::from_millis(self.raft_heartbeat_ms)
+    }
+}
+
+fn refuse_unknown<T: DeserializeOwned>(table: &toml::Table, prefix: &str) -> anyhow::Result<()> {
+    refuse_names(table, known_fields::<T>(), prefix)
+}
+
+fn refuse_names(table: &toml::Table, known: &[&str], prefix: &str) -> anyhow::Result<()> {
+    for name in table.keys() {
+        if known.contains(&name.as_str()) {
+            continue;
+        }
+        let nearest = known.iter().max_by(|left, right| {
+            strsim::jaro_winkler(left, name).total_cmp(&strsim::jaro_winkler(right, name))
+        });
+        match nearest {
+            Some(nearest) => {
+                bail!("unknown field `{prefix}{name}`; did you mean `{prefix}{nearest}`?")
+            }
+            None => bail!("unknown field `{prefix}{name}`"),
+        }
+    }
+    Ok(())
+}
+
+/// The field names of a struct, as its `Deserialize` announces them.
+fn known_fields<T: DeserializeOwned>() -> &'static [&'static str] {
+    match T::deserialize(FieldProbe) {
+        Err(ProbeResult(fields)) => fields,
+        Ok(_) => &[],
+    }
+}
+
+struct FieldProbe;
+
+/// What the probe found, carried out as the "error" of a deserialization that never happens.
+#[derive(Debug)]
+struct ProbeResult(&'static [&'static str]);
+
+impl std::fmt::Display for ProbeResult {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "fields {:?}", self.0)
+    }
+}
+
+impl std::error::Error for ProbeResult {}
+
+impl de::Error for ProbeResult {
+    fn custom<T: std::fmt::Display>(_: T) -> ProbeResult {
+        ProbeResult(&[])
+    }
+}
+
+impl<'de> Deserializer<'de> for FieldProbe {
+    type Error = ProbeResult;
+
+    fn deserialize_any<V: Visitor<'de>>(self, _: V) -> Result<V::Value, ProbeResult> {
+        Err(ProbeResult(&[]))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        fields: &'static [&'static str],
+        _: V,
+    ) -> Result<V::Value, ProbeResult> {
+        Err(ProbeResult(fields))
+    }
+
+    serde::forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRIVE: &str = "[[drives]]\npath = \"/d\"\n";
+
+    #[test]
+    fn a_written_configuration_reads_back() {
+        let mut config = Config::default();
+        config.drives.push(DriveConfig { path: "/d".into(), ..DriveConfig::default() });
+        let text = config.to_text().unwrap();
+        let read = Config::parse(&text).unwrap();
+        assert_eq!(read.to_text().unwrap(), text);
+    }
+
+    #[test]
+    fn an_unknown_field_is_refused_with_the_nearest_name() {
+        let error =
+            Config::parse(&format!("body_buget_bytes = 1\n{DRIVE}")).unwrap_err().to_string();
+        assert_eq!(error, "unknown field `body_buget_bytes`; did you mean `body_budget_bytes`?");
+        let error = Config::parse("[timers]\nraft_hearbeat_ms = 1\n").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "unknown field `timers.raft_hearbeat_ms`; did you mean `timers.raft_heartbeat_ms`?"
+        );
+        let error = Config::parse("[[drives]]\npth = \"/d\"\n").unwrap_err().to_string();
+        assert_eq!(error, "unknown field `drives.pth`; did you mean `drives.path`?");
+    }
+
+    #[test]
+    fn values_out_of_range_are_refused() {
+        for (text, part) in [
+            ("body_budget_bytes = 1\n", "between 32 MiB"),
+            ("admin_listen = \"0.0.0.0:1\"\n", "set admin_token"),
+            ("sleepy = true\n", "cannot vote"),
+            ("s3_listen = \"nonsense\"\n", "wrong type"),
+        ] {
+            let error = format!("{:#}", Config::parse(&format!("{text}{DRIVE}")).unwrap_err());
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(Config::parse("").unwrap_err().to_string().contains("[[drives]]"));
+        assert!(Config::parse("= =").unwrap_err().to_string().contains("TOML"));
+    }
+}

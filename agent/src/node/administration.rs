@@ -1,0 +1,307 @@
+//! Answers the command line: reads the map, decides through the root group.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use async_trait::async_trait;
+use nexusgrid_cluster::JoinToken;
+use nexusgrid_codec::GroupId;
+use nexusgrid_env::{Env, NodeId, Roles};
+use nexusgrid_grid::{Grid, Liveness, NodeHint};
+use nexusgrid_iam::{AccessKeyId, Secret};
+use nexusgrid_meta::MetaHost;
+use nexusgrid_meta::root::topology::PgState;
+use nexusgrid_meta::root::types::{
+    AccessKey, Grant, NodeState, RootAnswer, RootCommand, RootQuery,
+};
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::admission::token_name;
+use super::directory::Directory;
+use super::keys::RootKeys;
+use super::report::{self, Heard};
+use super::root::Root;
+use crate::admin::AdminRequest;
+use crate::admin::server::Administration;
+
+/// Owner of buckets made at the command line.
+const OWNER: &str = "administrator";
+
+/// Access keys read at once.
+const KEY_PAGE: u32 = 500;
+
+/// What the answers are made from.
+pub struct NodeAdministration {
+    /// The seams.
+    pub env: Env,
+    /// This node.
+    pub own: NodeId,
+    /// Where new nodes are told to join.
+    pub rpc_address: SocketAddr,
+    /// SHA-256 of the CA's certificate.
+    pub ca_fingerprint: [u8; 32],
+    /// The map.
+    pub directory: Arc<Directory>,
+    /// The root group.
+    pub root: Root,
+    /// The groups of this node.
+    pub meta: MetaHost,
+    /// The grid.
+    pub grid: Grid,
+    /// Gossip's opinion.
+    pub liveness: Arc<dyn Liveness>,
+    /// Access keys, if this node is a gateway.
+    pub keys: Option<Arc<RootKeys>>,
+}
+
+impl NodeAdministration {
+    fn heard(&self) -> Heard {
+        let topology = self.directory.topology();
+        let hints: BTreeMap<NodeId, NodeHint> = topology
+            .nodes
+            .values()
+            .filter(|node| node.state != NodeState::Removed)
+            .map(|node| {
+                let hint = if node.id == self.own {
+                    NodeHint::Alive
+                } else {
+                    self.liveness.state(node.id)
+                };
+                (node.id, hint)
+            })
+            .collect();
+        let groups = topology
+            .groups
+            .keys()
+            .filter_map(|group| {
+                let status = self.meta.status(*group).ok()?;
+                let voters =
+                    status.members.iter().filter(|member| member.voter).map(|member| member.node);
+                Some((*group, (status.leader.leader, voters.collect())))
+            })
+            .collect::<BTreeMap<GroupId, (Option<NodeId>, Vec<NodeId>)>>();
+        Heard { own: self.own, hints, groups }
+    }
+
+    fn status(&self) -> anyhow::Result<Value> {
+        Ok(serde_json::to_value(report::make(&self.directory.topology(), &self.heard()))?)
+    }
+
+    fn drives(&self) -> Value {
+        let topology = self.directory.topology();
+        topology
+            .drives
+            .values()
+            .map(|drive| {
+                json!({
+                    "id": drive.id.0,
+                    "node": drive.node.0,
+                    "state": format!("{:?}", drive.state).to_lowercase(),
+                    "size_bytes": drive.size_bytes,
+                    "weight": drive.weight,
+                })
+            })
+            .collect()
+    }
+
+    fn placement_groups(&self) -> Value {
+        let topology = self.directory.topology();
+        topology
+            .pgs
+            .values()
+            .map(|pg| {
+                let state = match pg.state {
+                    PgState::Active => "open",
+                    PgState::Closed => "closed",
+                    PgState::Preparing(_) => "preparing",
+                };
+                json!({
+                    "id": pg.id.0,
+                    "code": report::code_name(pg.class),
+                    "state": state,
+                    "epoch": pg.epoch.0,
+                    "used_bytes": pg.used_bytes,
+                    "drives": pg.slots.iter().map(|drive| drive.0).collect::<Vec<_>>(),
+                })
+            })
+            .collect()
+    }
+
+    fn buckets(&self) -> Value {
+        let topology = self.directory.topology();
+        topology
+            .buckets
+            .values()
+            .map(|bucket| {
+                json!({
+                    "name": bucket.name,
+                    "owner": bucket.owner,
+                    "group": bucket.group.0,
+                    "created": bucket.created_ms,
+                })
+            })
+            .collect()
+    }
+
+    async fn keys(&self) -> anyhow::Result<Value> {
+        let mut rows = Vec::new();
+        let mut after = String::new();
+        loop {
+            let answer = self
+                .root
+                .ask(&RootQuery::AccessKeys { after: after.clone(), limit: KEY_PAGE })
+                .await?;
+            let RootAnswer::AccessKeys { keys, more } = answer else {
+                bail!("the root group's answer does not fit")
+            };
+            for key in &keys {
+                let named = |wanted: fn(&Grant) -> bool| {
+                    key.grants
+                        .iter()
+                        .filter(|grant| wanted(grant))
+                        .map(|grant| grant.bucket.clone())
+                        .collect::<Vec<_>>()
+                };
+                rows.push(json!({
+                    "id": key.id,
+                    "owner": key.owner,
+                    "admin": key.admin,
+                    "read": named(|grant| grant.read),
+                    "write": named(|grant| grant.write),
+                    "created": key.created_ms,
+                }));
+            }
+            match keys.last() {
+                Some(last) if more => after.clone_from(&last.id),
+                _ => return Ok(Value::Array(rows)),
+            }
+        }
+    }
+
+    async fn create_key(
+        &self,
+        name: String,
+        admin: bool,
+        read: Vec<String>,
+        write: Vec<String>,
+    ) -> anyhow::Result<Value> {
+        if !admin && read.is_empty() && write.is_empty() {
+            bail!(
+                "a key that may do nothing is of no use: say --admin, --read BUCKET or --write BUCKET"
+            );
+        }
+        let mut id = [0; 10];
+        let mut secret = Zeroizing::new([0; 25]);
+        self.env.rng.fill(&mut id);
+        self.env.rng.fill(secret.as_mut());
+        let id = AccessKeyId::from_random(id);
+        let secret = Secret::from_random(&secret);
+        self.store_key(id.as_str(), &secret, name, admin, read, write).await?;
+        Ok(json!({ "access_key": id.as_str(), "secret_key": secret.expose() }))
+    }
+
+    async fn store_key(
+        &self,
+        id: &str,
+        secret: &Secret,
+        owner: String,
+        admin: bool,
+        read: Vec<String>,
+        write: Vec<String>,
+    ) -> anyhow::Result<()> {
+        let topology = self.directory.topology();
+        let mut grants: BTreeMap<String, Grant> = BTreeMap::new();
+        for (bucket, writes) in read
+            .into_iter()
+            .map(|name| (name, false))
+            .chain(write.into_iter().map(|name| (name, true)))
+        {
+            if topology.bucket(&bucket).is_none() {
+                bail!(
+                    "there is no bucket {bucket}: make it first with `nexusgrid bucket create {bucket}`"
+                );
+            }
+            let grant =
+                grants.entry(bucket.clone()).or_insert(Grant { bucket, read: true, write: false });
+            grant.write |= writes;
+        }
+        let sealed_secret = self.grid.seal_secret(id, secret.expose().as_bytes())?;
+        let key = AccessKey {
+            id: id.to_owned(),
+            sealed_secret,
+            owner,
+            admin,
+            grants: grants.into_values().collect(),
+            created_ms: self.env.clock.wall().0,
+        };
+        self.root.command(&RootCommand::CreateKey(key)).await?;
+        if let Some(keys) = &self.keys {
+            keys.forget(id);
+        }
+        Ok(())
+    }
+
+    async fn create_token(&self, ttl: Duration) -> anyhow::Result<Value> {
+        let cluster =
+            self.directory.topology().cluster.context("this node knows no cluster yet")?;
+        let now = self.env.clock.wall();
+        let address = self.rpc_address.to_string();
+        let token = JoinToken::create(
+            self.env.rng.as_ref(),
+            cluster,
+            self.ca_fingerprint,
+            now,
+            ttl,
+            vec![address.clone()],
+        );
+        self.root
+            .command(&RootCommand::CreateToken {
+                id: token_name(&token.id),
+                secret_hash: token.secret_hash(),
+                expires_ms: token.expires.0,
+                roles: Roles::ALL,
+                now_ms: now.0,
+            })
+            .await?;
+        Ok(json!({ "token": token.to_text(), "address": address, "expires": token.expires.0 }))
+    }
+}
+
+#[async_trait]
+impl Administration for NodeAdministration {
+    async fn answer(&self, request: AdminRequest) -> anyhow::Result<Value> {
+        match request {
+            AdminRequest::Status => self.status(),
+            AdminRequest::NodeList => Ok(self.status()?.get("nodes").cloned().unwrap_or_default()),
+            AdminRequest::DriveList => Ok(self.drives()),
+            AdminRequest::PgList => Ok(self.placement_groups()),
+            AdminRequest::BucketList => Ok(self.buckets()),
+            AdminRequest::BucketCreate { name } => {
+                self.grid.create_bucket(&name, OWNER).await?;
+                Ok(json!({}))
+            }
+            AdminRequest::BucketDelete { name } => {
+                self.grid.delete_bucket(&name).await?;
+                Ok(json!({}))
+            }
+            AdminRequest::KeyList => self.keys().await,
+            AdminRequest::KeyCreate { name, admin, read, write } => {
+                self.create_key(name, admin, read, write).await
+            }
+            AdminRequest::KeyDelete { id } => {
+                self.root.command(&RootCommand::DeleteKey { id: id.clone() }).await?;
+                if let Some(keys) = &self.keys {
+                    keys.forget(&id);
+                }
+                Ok(json!({}))
+            }
+            AdminRequest::TokenCreate { ttl_seconds } => {
+                self.create_token(Duration::from_secs(ttl_seconds)).await
+            }
+        }
+    }
+}

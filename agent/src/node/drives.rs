@@ -1,0 +1,157 @@
+//! A node's drives: known ones are opened, new ones are registered and formatted.
+//!
+//! State: a file in the node's directory that names the drive at each path. It is what tells a new,
+//! empty directory from an empty mount point: a path that had a drive and lost its marker is refused.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, bail};
+use nexusgrid_codec::{ClusterId, DriveId};
+use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore, SpaceMarks};
+use nexusgrid_env::{Env, NodeId};
+use nexusgrid_meta::root::types::{NewDrive, RootCommand, RootOk};
+use serde::{Deserialize, Serialize};
+
+use super::files;
+use super::root::Root;
+use crate::config::{Config, DriveConfig};
+
+const FILE_NAME: &str = "drives.json";
+
+/// What is remembered of a path.
+#[derive(Clone, Serialize, Deserialize)]
+struct Known {
+    /// The id that the root group gave; absent while it is being asked.
+    drive: Option<u64>,
+    /// Names the registration, so that asking again gives the same id.
+    registration: [u8; 16],
+    /// Whether the path was formatted, so that it must have its marker.
+    formatted: bool,
+}
+
+/// The drives of one node, by path.
+pub struct Drives<'a> {
+    env: &'a Env,
+    file: PathBuf,
+    known: BTreeMap<PathBuf, Known>,
+}
+
+impl<'a> Drives<'a> {
+    /// Reads what is remembered.
+    pub fn load(env: &'a Env, node_dir: &Path) -> anyhow::Result<Drives<'a>> {
+        let file = node_dir.join(FILE_NAME);
+        let known = match files::read_if_there(env.disk.as_ref(), &file)? {
+            Some(bytes) => serde_json::from_slice(&bytes)
+                .with_context(|| format!("{} is damaged", file.display()))?,
+            None => BTreeMap::new(),
+        };
+        Ok(Drives { env, file, known })
+    }
+
+    fn store(&self) -> anyhow::Result<()> {
+        files::replace(self.env.disk.as_ref(), &self.file, &serde_json::to_vec(&self.known)?)?;
+        Ok(())
+    }
+
+    /// Opens the drives that are there already: needs nobody else.
+    pub async fn open_known(
+        &self,
+        cluster: ClusterId,
+        config: &Config,
+    ) -> anyhow::Result<Vec<(DriveId, DriveStore)>> {
+        let mut open = Vec::new();
+        for drive in &config.drives {
+            let Some(known) = self.known.get(&drive.path).filter(|known| known.formatted) else {
+                continue;
+            };
+            let id = DriveId(known.drive.context("a formatted drive has an id")?);
+            open.push((id, self.open(cluster, id, drive).await?));
+        }
+        Ok(open)
+    }
+
+    async fn open(
+        &self,
+        cluster: ClusterId,
+        id: DriveId,
+        drive: &DriveConfig,
+    ) -> anyhow::Result<DriveStore> {
+        DriveStore::open(
+            self.env,
+            &drive.path,
+            DriveIdentity { cluster, drive: id },
+            None,
+            &options(drive),
+        )
+        .await
+        .with_context(|| format!("opening the drive at {}", drive.path.display()))
+    }
+
+    /// Registers and formats the drives that are new.
+    pub async fn add_new(
+        &mut self,
+        cluster: ClusterId,
+        node: NodeId,
+        root: &Root,
+        config: &Config,
+    ) -> anyhow::Result<Vec<(DriveId, DriveStore)>> {
+        let mut added = Vec::new();
+        for drive in &config.drives {
+            if self.known.get(&drive.path).is_some_and(|known| known.formatted) {
+                continue;
+            }
+            self.env
+                .disk
+                .create_dir_all(&drive.path)
+                .with_context(|| format!("cannot make {}", drive.path.display()))?;
+            let registration = match self.known.get(&drive.path) {
+                Some(known) => known.registration,
+                None => {
+                    let mut registration = [0; 16];
+                    self.env.rng.fill(&mut registration);
+                    let known = Known { drive: None, registration, formatted: false };
+                    self.known.insert(drive.path.clone(), known);
+                    self.store()?;
+                    registration
+                }
+            };
+            let size_bytes = self.env.disk.space(&drive.path)?.total_bytes;
+            let weight = u32::try_from(size_bytes >> 30).unwrap_or(u32::MAX).max(1);
+            let new = NewDrive { node, incarnation: registration, size_bytes, weight };
+            let RootOk::Drive(id) = root.command(&RootCommand::AddDrive(new)).await? else {
+                bail!("the root group's reply does not fit");
+            };
+            let identity = DriveIdentity { cluster, drive: id };
+            // A crash after formatting and before it was written down leaves a marker that is ours.
+            let formatted = DriveStore::identify(self.env, &drive.path).await;
+            match formatted {
+                Ok(found) if found.identity == identity => {}
+                Ok(_) => bail!("{} holds a drive of another node or cluster", drive.path.display()),
+                Err(_) => {
+                    DriveStore::format(self.env, &drive.path, identity, &options(drive))
+                        .await
+                        .with_context(|| format!("formatting {}", drive.path.display()))?;
+                }
+            }
+            self.known.insert(
+                drive.path.clone(),
+                Known { drive: Some(id.0), registration, formatted: true },
+            );
+            self.store()?;
+            added.push((id, self.open(cluster, id, drive).await?));
+        }
+        Ok(added)
+    }
+}
+
+fn options(drive: &DriveConfig) -> DriveOptions {
+    let mut options = DriveOptions::default();
+    if let Some(bytes) = drive.segment_bytes {
+        options.segment_bytes = bytes;
+    }
+    if let Some(bytes) = drive.reserve_bytes {
+        options.marks = SpaceMarks { reserve_bytes: bytes, reserve_percent: 0, ..options.marks };
+    }
+    options
+}

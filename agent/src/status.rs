@@ -1,0 +1,137 @@
+//! What `nexusgrid status` says: the grid as one node sees it, and how much more it can lose.
+
+use std::fmt::Write as _;
+
+use serde::{Deserialize, Serialize};
+
+/// The state of the grid.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct StatusReport {
+    /// The cluster's id.
+    pub cluster: String,
+    /// The node that answers.
+    pub answered_by: u64,
+    /// Whether every node is alive, every group has the voters it should have, and placement groups
+    /// for new writes are open.
+    pub ready: bool,
+    /// What keeps `ready` from being true, and other things an administrator should know.
+    pub warnings: Vec<String>,
+    /// The nodes.
+    pub nodes: Vec<NodeStatus>,
+    /// The Raft groups.
+    pub groups: Vec<GroupStatus>,
+    /// Placement groups by code.
+    pub codes: Vec<CodeStatus>,
+    /// How many more hosts may be lost before data is.
+    pub data_host_losses: u32,
+    /// How many more hosts may be lost before a metadata group stops.
+    pub metadata_host_losses: u32,
+}
+
+/// One node.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct NodeStatus {
+    /// Its id.
+    pub id: u64,
+    /// The machine.
+    pub host: String,
+    /// Its zone.
+    pub zone: String,
+    /// `storage`, `meta`, `gateway`.
+    pub roles: Vec<String>,
+    /// Where other nodes reach it.
+    pub address: String,
+    /// Where S3 clients reach it.
+    pub s3: String,
+    /// `alive`, `suspect`, `dead`, `joining`, `leaving` or `removed`.
+    pub state: String,
+    /// Number of its drives.
+    pub drives: u32,
+}
+
+/// One Raft group.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct GroupStatus {
+    /// Its id; 0 is the root group.
+    pub id: u32,
+    /// The leading node, if this node knows one.
+    pub leader: Option<u64>,
+    /// The voting nodes.
+    pub voters: Vec<u64>,
+    /// How many voters it should have with the nodes there are.
+    pub voters_wanted: u32,
+}
+
+/// The placement groups of one code.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub struct CodeStatus {
+    /// `4+2`, `3 copies`, …
+    pub code: String,
+    /// How many take new blocks.
+    pub open: u32,
+    /// How many there are.
+    pub total: u32,
+}
+
+impl StatusReport {
+    /// For people.
+    pub fn to_text(&self) -> String {
+        let mut text = String::new();
+        let _ = writeln!(
+            text,
+            "cluster {}  {}  (seen from n{})",
+            self.cluster,
+            if self.ready { "ready" } else { "not ready" },
+            self.answered_by
+        );
+        let _ = writeln!(
+            text,
+            "survives the loss of: {} more host(s) for data, {} for metadata",
+            self.data_host_losses, self.metadata_host_losses
+        );
+        for code in &self.codes {
+            let _ = writeln!(
+                text,
+                "placement groups {}: {} open of {}",
+                code.code, code.open, code.total
+            );
+        }
+        for group in &self.groups {
+            let name = if group.id == 0 { "root".to_owned() } else { format!("meta {}", group.id) };
+            let leader =
+                group.leader.map_or_else(|| "none".to_owned(), |leader| format!("n{leader}"));
+            let voters: Vec<String> =
+                group.voters.iter().map(|voter| format!("n{voter}")).collect();
+            let _ = writeln!(
+                text,
+                "group {name:<8} leader {leader:<5} voters {} of {}: {}",
+                group.voters.len(),
+                group.voters_wanted,
+                voters.join(" ")
+            );
+        }
+        let _ = writeln!(
+            text,
+            "{:<6} {:<16} {:<10} {:<9} {:<22} {:<22} {:>6}  roles",
+            "node", "host", "zone", "state", "address", "s3", "drives"
+        );
+        for node in &self.nodes {
+            let _ = writeln!(
+                text,
+                "{:<6} {:<16} {:<10} {:<9} {:<22} {:<22} {:>6}  {}",
+                format!("n{}", node.id),
+                node.host,
+                node.zone,
+                node.state,
+                node.address,
+                node.s3,
+                node.drives,
+                node.roles.join(",")
+            );
+        }
+        for warning in &self.warnings {
+            let _ = writeln!(text, "warning: {warning}");
+        }
+        text
+    }
+}

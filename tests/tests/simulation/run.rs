@@ -1,0 +1,215 @@
+//! One seed, from the founding of a grid to the last check.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexusgrid_codec::GroupId;
+use nexusgrid_env::sim::{SeededRng, World};
+use nexusgrid_env::{NodeId, ScanRange};
+use nexusgrid_grid::Precondition;
+use nexusgrid_meta::namespace::audit::audit;
+
+use super::clients::{Book, Client, places};
+use super::cluster::{Cluster, GROUPS, Knobs, NODES, machine_of, nodes};
+use super::faults::{Kind, Nemesis};
+
+/// Writes are served again so long after the last fault.
+const RECOVERY_MAX: Duration = Duration::from_secs(30);
+
+/// What a seed came to.
+pub struct Outcome {
+    pub trace_hash: u64,
+    pub elapsed: Duration,
+    pub recovery: Duration,
+    pub injected: BTreeMap<Kind, u64>,
+    pub counts: BTreeMap<&'static str, u64>,
+    /// Empty if all held.
+    pub wrongs: Vec<String>,
+}
+
+/// Runs one seed.
+pub fn run(seed: u64) -> Outcome {
+    let world = World::new(seed);
+    if std::env::var_os("NEXUSGRID_SIM_TRACE").is_some() {
+        world.trace().keep_events();
+    }
+    let mut outcome = Outcome {
+        trace_hash: 0,
+        elapsed: Duration::ZERO,
+        recovery: Duration::ZERO,
+        injected: BTreeMap::new(),
+        counts: BTreeMap::new(),
+        wrongs: Vec::new(),
+    };
+    let book = Arc::new(Book::default());
+    if let Err(error) = world.run(play(&world, &book, &mut outcome)) {
+        outcome.wrongs.push(error);
+    }
+    outcome.wrongs.extend(book.check());
+    outcome.counts = book.counts();
+    outcome.trace_hash = world.trace_hash();
+    outcome.elapsed = world.elapsed();
+    if let Some(path) = std::env::var_os("NEXUSGRID_SIM_TRACE") {
+        let lines: String = world
+            .events()
+            .iter()
+            .map(|event| format!("{} {}\n", event.index, event.text))
+            .collect();
+        let _ = std::fs::write(path, lines);
+    }
+    outcome
+}
+
+async fn play(world: &World, book: &Arc<Book>, outcome: &mut Outcome) -> Result<(), String> {
+    let rng = SeededRng::for_part(world.seed(), "knobs");
+    let cluster = Cluster::found(world, Knobs::draw(&rng)).await?;
+    let first = Client::new(&cluster, book, "first client");
+    first.make_buckets().await?;
+
+    let (stop, stopped) = tokio::sync::watch::channel(false);
+    let clients: Vec<_> = (0..rng.between(2, 6))
+        .map(|number| Client::new(&cluster, book, &format!("client {number}")))
+        .map(|client| tokio::spawn(client.run(stopped.clone())))
+        .collect();
+    let mut nemesis = Nemesis::new(&cluster);
+    nemesis.run(Duration::from_secs(rng.between(15, 60))).await;
+    outcome.injected = nemesis.injected.clone();
+    let healed = nemesis.heal().await;
+    let calm = world.elapsed();
+    stop.send_replace(true);
+    healed?;
+
+    let settler = Client::new(&cluster, book, "settler");
+    writes_return(&cluster, &settler, calm).await?;
+    outcome.recovery = world.elapsed() - calm;
+    for client in clients {
+        client.await.map_err(|error| error.to_string())?;
+    }
+    everything_is_there(&cluster, &settler).await?;
+    if rng.chance(0.5) {
+        let dark = world.elapsed();
+        nemesis.blackout().await?;
+        writes_return(&cluster, &settler, dark).await?;
+        everything_is_there(&cluster, &settler).await?;
+    }
+    replicas_agree(&cluster).await?;
+    rows_are_sound(&cluster)
+}
+
+/// Each node stores an object again, in each of the groups.
+async fn writes_return(cluster: &Cluster, client: &Client, since: Duration) -> Result<(), String> {
+    for (index, node) in nodes().enumerate() {
+        let place = places().nth(3 * (index % 4)).ok_or("no such place")?;
+        while !client.put(node, place, Precondition::default()).await {
+            if cluster.world.elapsed() - since > RECOVERY_MAX {
+                return Err(format!(
+                    "{node} cannot write {place:?} {RECOVERY_MAX:?} after the last fault"
+                ));
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    let took = cluster.world.elapsed() - since;
+    if took > RECOVERY_MAX { Err(format!("writes returned after {took:?} only")) } else { Ok(()) }
+}
+
+/// Every key can be read, at two nodes, and listings say the same.
+async fn everything_is_there(cluster: &Cluster, client: &Client) -> Result<(), String> {
+    let mut values = BTreeMap::new();
+    for place in places() {
+        for _ in 0..2 {
+            let node = NodeId(client.rng.between(1, NODES));
+            let mut tries = 0;
+            let value = loop {
+                if let Some(value) = client.get(node, place).await {
+                    break value;
+                }
+                tries += 1;
+                if tries > 5 {
+                    return Err(format!("{place:?} cannot be read at {node} after the faults"));
+                }
+                tokio::time::sleep(Duration::from_millis(500)).await;
+            };
+            if *values.entry(place).or_insert(value) != value {
+                return Err(format!(
+                    "{place:?} has two values and nobody writes: {values:?}, {value:?}"
+                ));
+            }
+        }
+    }
+    let buckets: std::collections::BTreeSet<&'static str> =
+        places().map(|(bucket, _)| bucket).collect();
+    for bucket in buckets {
+        let node = NodeId(client.rng.between(1, NODES));
+        let Some(listed) = client.list(node, bucket).await else {
+            return Err(format!("{bucket} cannot be listed at {node}"));
+        };
+        for ((_, key), value) in values.iter().filter(|((of, _), _)| *of == bucket) {
+            let found = listed.get(*key).copied().flatten();
+            if found != *value {
+                return Err(format!("{bucket} lists {key} as {found:?}, a read gives {value:?}"));
+            }
+        }
+    }
+    let _ = cluster;
+    Ok(())
+}
+
+/// All replicas that applied the same entries hold the same rows.
+async fn replicas_agree(cluster: &Cluster) -> Result<(), String> {
+    for group in (0..=GROUPS).map(GroupId) {
+        cluster
+            .until("replicas at the same entry", || {
+                let applied =
+                    replicas(cluster, group).map(|(_, applied, _)| applied).collect::<Vec<_>>();
+                applied.len() >= 3 && applied.iter().all(|index| *index == applied[0])
+            })
+            .await
+            .map_err(|error| format!("group {}: {error}", group.0))?;
+        let mut first: Option<(NodeId, Vec<_>)> = None;
+        for (node, _, member) in replicas(cluster, group) {
+            let rows = member.host.local_rows(group).map_err(|error| error.to_string())?;
+            let mut all = Vec::new();
+            for family in machine_of(group).families() {
+                let found = rows.scan(family, &ScanRange::prefix(b"", usize::MAX));
+                all.push((*family, found.map_err(|error| error.to_string())?));
+            }
+            match &first {
+                None => first = Some((node, all)),
+                Some((other, rows)) if *rows != all => {
+                    return Err(format!(
+                        "group {}: {other} and {node} hold different rows",
+                        group.0
+                    ));
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+fn replicas(
+    cluster: &Cluster,
+    group: GroupId,
+) -> impl Iterator<Item = (NodeId, u64, Arc<super::cluster::Member>)> {
+    cluster.members().into_iter().filter_map(move |(node, member)| {
+        let status = member.host.status(group).ok()?;
+        let votes = status.members.iter().any(|view| view.voter && view.id == status.raft_id);
+        votes.then_some((node, status.applied_index, member))
+    })
+}
+
+fn rows_are_sound(cluster: &Cluster) -> Result<(), String> {
+    for group in (1..=GROUPS).map(GroupId) {
+        let (_, leader) =
+            cluster.leader(group).ok_or_else(|| format!("group {} has no leader", group.0))?;
+        let rows = leader.host.local_rows(group).map_err(|error| error.to_string())?;
+        let found = audit(&*rows).map_err(|error| error.to_string())?;
+        if !found.is_empty() {
+            return Err(format!("group {}: {found:?}", group.0));
+        }
+    }
+    Ok(())
+}
