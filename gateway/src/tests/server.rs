@@ -233,6 +233,23 @@ async fn who_waits_for_continue_is_refused_before_sending() {
     running.shutdown.cancel();
 }
 
+#[tokio::test]
+async fn who_sends_on_still_gets_to_read_the_refusal() {
+    let running = start(Default::default(), Default::default()).await;
+    let body = vec![0; 8 << 20];
+    for (path, code) in [("/absent/k", "NoSuchBucket"), ("/bucket/k?acl=", "NotImplemented")] {
+        let put = call("PUT", path).payload("UNSIGNED-PAYLOAD").body(body.clone());
+        let mut stream = net::connect(running.address).await.unwrap();
+        stream.write_all(&wire(&put, "")).await.unwrap();
+        let told = reply(&mut stream).await;
+        assert!(told.contains(code), "{told}");
+        // The connection is good for the next request.
+        stream.write_all(&wire(&call("HEAD", "/bucket"), "")).await.unwrap();
+        assert!(reply(&mut stream).await.starts_with("HTTP/1.1 200"), "{path}");
+    }
+    running.shutdown.cancel();
+}
+
 struct Fixed(Vec<SocketAddr>);
 
 impl GatewayAddresses for Fixed {
