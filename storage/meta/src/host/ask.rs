@@ -98,12 +98,15 @@ impl MetaHost {
             if let Ok(replica) = self.running(group) {
                 asked_any = true;
                 let try_until = self.inner.env.clock.now().plus(patience);
-                if let Some(answer) = self.query_here(&replica, query.clone(), consistency, try_until).await? {
+                if let Some(answer) =
+                    self.query_here(&replica, query.clone(), consistency, try_until).await?
+                {
                     return Ok(answer);
                 }
             }
             // The replica here may be cut off from a leader that others reach.
-            let target = self.next_target(group, &mut trail).filter(|target| *target != self.inner.node);
+            let target =
+                self.next_target(group, &mut trail).filter(|target| *target != self.inner.node);
             let Some((target, left)) = target.zip(self.left(until)) else {
                 self.pause(left).await;
                 continue;
@@ -117,7 +120,9 @@ impl MetaHost {
                     return Ok(answer);
                 }
                 Tried::NotLeader(leader) => self.follow(&mut trail, target, leader, left).await,
-                Tried::NoReplica | Tried::Unknown => self.follow(&mut trail, target, None, left).await,
+                Tried::NoReplica | Tried::Unknown => {
+                    self.follow(&mut trail, target, None, left).await
+                }
             }
         }
         Err(if asked_any { MetaError::Timeout(group) } else { MetaError::UnknownGroup(group) })
@@ -137,7 +142,9 @@ impl MetaHost {
             return replica.query_at(0, query).await.map(Some).map_err(failed);
         }
         while let Some(left) = self.left(until) {
-            let Ok(index) = tokio::time::timeout(left, replica.read_index()).await else { return Ok(None) };
+            let Ok(index) = tokio::time::timeout(left, replica.read_index()).await else {
+                return Ok(None);
+            };
             let Some(index) = index else {
                 self.pause(left).await;
                 continue;
@@ -180,7 +187,14 @@ impl MetaHost {
         }
         let mut voters = self.inner.directory.voters(group);
         if let Some(replica) = &replica {
-            voters.extend(replica.status().members.iter().filter(|member| member.voter).map(|member| member.node));
+            voters.extend(
+                replica
+                    .status()
+                    .members
+                    .iter()
+                    .filter(|member| member.voter)
+                    .map(|member| member.node),
+            );
         }
         voters.sort_unstable();
         voters.dedup();

@@ -130,7 +130,8 @@ impl Group {
                 let now = metrics.borrow_and_update();
                 LeaderView {
                     leader: now.current_leader.map(node_of),
-                    is_me: now.current_leader == Some(self.raft_id) && now.state == ServerState::Leader,
+                    is_me: now.current_leader == Some(self.raft_id)
+                        && now.state == ServerState::Leader,
                     term: now.current_term,
                 }
             };
@@ -156,7 +157,12 @@ impl Group {
         };
         let members = membership
             .nodes()
-            .map(|(id, node)| MemberView { id: *id, node: *node, voter: voters.contains(id), matched: matched(id) })
+            .map(|(id, node)| MemberView {
+                id: *id,
+                node: *node,
+                voter: voters.contains(id),
+                matched: matched(id),
+            })
             .collect();
         GroupStatus {
             group: self.id,

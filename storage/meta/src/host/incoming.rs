@@ -44,7 +44,10 @@ impl Incoming {
         let mut names: Vec<&str> = files.iter().map(|(name, _)| name.as_str()).collect();
         names.sort_unstable();
         names.dedup();
-        if files.len() > SNAPSHOT_FILES_MAX || names.len() != files.len() || !names.iter().all(|name| fit_for_a_name(name)) {
+        if files.len() > SNAPSHOT_FILES_MAX
+            || names.len() != files.len()
+            || !names.iter().all(|name| fit_for_a_name(name))
+        {
             return Err(refused("the snapshot names files it must not"));
         }
         disk.create_dir_all(&dir)?;
@@ -72,7 +75,13 @@ impl Incoming {
     }
 
     /// Takes a chunk. One that was taken before is fine; any other out of turn is refused. Blocks.
-    pub(crate) fn chunk(&mut self, file: usize, offset: u64, crc: u32, bytes: &Bytes) -> io::Result<()> {
+    pub(crate) fn chunk(
+        &mut self,
+        file: usize,
+        offset: u64,
+        crc: u32,
+        bytes: &Bytes,
+    ) -> io::Result<()> {
         if (file, offset) < (self.file, self.offset) {
             return Ok(());
         }
@@ -96,7 +105,10 @@ impl Incoming {
             return Err(refused("the snapshot is not complete"));
         }
         self.disk.sync_dir(&self.dir)?;
-        Ok(Arc::new(SnapshotFiles { dir: self.dir.clone(), files: std::mem::take(&mut self.files) }))
+        Ok(Arc::new(SnapshotFiles {
+            dir: self.dir.clone(),
+            files: std::mem::take(&mut self.files),
+        }))
     }
 
     /// Removes what was received. Blocks.

@@ -19,7 +19,9 @@ use serde::de::DeserializeOwned;
 use super::group::Group;
 use super::plan::{Candidate, Member, Step, plan_voters};
 use super::{MetaError, MetaHost};
-use crate::limits::{ASK_TIMEOUT, CAUGHT_UP_ENTRIES, INVITE_BACKOFF, LOST_LOOK_ROUNDS, MEMBERSHIP_TIMEOUT};
+use crate::limits::{
+    ASK_TIMEOUT, CAUGHT_UP_ENTRIES, INVITE_BACKOFF, LOST_LOOK_ROUNDS, MEMBERSHIP_TIMEOUT,
+};
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::types::{MetaTypes, RaftId, generation_of, node_of, raft_id};
 use crate::raft::wire::{Answer, GroupHead, INVITE, Invited, JOIN, JoinHead, MetaMethod};
@@ -37,18 +39,28 @@ impl MetaHost {
         let replica = self.running(group)?;
         let busy = |why: String| MetaError::MembershipBusy(group, why);
         // Everything earlier leaders decided is applied here: so are the incarnations they used.
-        let confirmed = tokio::time::timeout(MEMBERSHIP_TIMEOUT, replica.raft.ensure_linearizable(ReadPolicy::ReadIndex));
-        confirmed.await.map_err(|_| MetaError::Timeout(group))?.map_err(|error| busy(error.to_string()))?;
+        let confirmed = tokio::time::timeout(
+            MEMBERSHIP_TIMEOUT,
+            replica.raft.ensure_linearizable(ReadPolicy::ReadIndex),
+        );
+        confirmed
+            .await
+            .map_err(|_| MetaError::Timeout(group))?
+            .map_err(|error| busy(error.to_string()))?;
 
         let cannot = |why: String| MetaError::CannotJoin(node, why);
-        let invited: Invited = self.ask_member(node, INVITE, encode_bytes(&GroupHead { group, stale: false })).await.map_err(cannot)?;
+        let invited: Invited = self
+            .ask_member(node, INVITE, encode_bytes(&GroupHead { group, stale: false }))
+            .await
+            .map_err(cannot)?;
         let is_member = replica.status().members.iter().any(|member| member.id == invited.have);
         if is_member && invited.running {
             return Ok(invited.have);
         }
         let known = replica.store.generation(node)?;
         let generation = known.max(generation_of(invited.have)).checked_add(1);
-        let generation = generation.ok_or_else(|| cannot("its incarnations are used up".to_owned()))?;
+        let generation =
+            generation.ok_or_else(|| cannot("its incarnations are used up".to_owned()))?;
         let id = raft_id(node, generation);
         let head = encode_bytes(&JoinHead { group, raft_id: id, nonce: invited.nonce });
         let () = self.ask_member(node, JOIN, head).await.map_err(cannot)?;
@@ -58,7 +70,11 @@ impl MetaHost {
 
     /// From now on exactly `voters` vote (through one joint change); voters not named leave. Only on
     /// the group's leader; all must be members.
-    pub async fn set_voters(&self, group: GroupId, voters: BTreeSet<RaftId>) -> Result<(), MetaError> {
+    pub async fn set_voters(
+        &self,
+        group: GroupId,
+        voters: BTreeSet<RaftId>,
+    ) -> Result<(), MetaError> {
         let replica = self.running(group)?;
         self.changed(group, replica.raft.change_membership(voters, false)).await
     }
@@ -66,7 +82,8 @@ impl MetaHost {
     /// Lets a learner go. Only on the group's leader.
     pub async fn remove_learner(&self, group: GroupId, id: RaftId) -> Result<(), MetaError> {
         let replica = self.running(group)?;
-        let change: ChangeMembers<RaftId, NodeId> = ChangeMembers::RemoveNodes(BTreeSet::from([id]));
+        let change: ChangeMembers<RaftId, NodeId> =
+            ChangeMembers::RemoveNodes(BTreeSet::from([id]));
         self.changed(group, replica.raft.change_membership(change, true)).await
     }
 
@@ -78,8 +95,11 @@ impl MetaHost {
 
     pub(crate) async fn give_away(&self, replica: &Group) -> Result<(), MetaError> {
         let status = replica.status();
-        let others = status.members.iter().filter(|member| member.voter && member.id != replica.raft_id);
-        let Some(to) = others.max_by_key(|member| (member.matched, member.id)) else { return Ok(()) };
+        let others =
+            status.members.iter().filter(|member| member.voter && member.id != replica.raft_id);
+        let Some(to) = others.max_by_key(|member| (member.matched, member.id)) else {
+            return Ok(());
+        };
         let moved = replica.raft.trigger().transfer_leader(to.id).await;
         moved.map_err(|error| MetaError::Stopped(replica.id, error.to_string()))
     }
@@ -92,14 +112,26 @@ impl MetaHost {
         match tokio::time::timeout(MEMBERSHIP_TIMEOUT, change).await {
             Err(_) => Err(MetaError::UnknownOutcome(group)),
             Ok(Ok(_)) => Ok(()),
-            Ok(Err(RaftError::APIError(error))) => Err(MetaError::MembershipBusy(group, error.to_string())),
+            Ok(Err(RaftError::APIError(error))) => {
+                Err(MetaError::MembershipBusy(group, error.to_string()))
+            }
             Ok(Err(RaftError::Fatal(error))) => Err(MetaError::Stopped(group, error.to_string())),
         }
     }
 
-    async fn ask_member<T: DeserializeOwned>(&self, node: NodeId, method: MetaMethod, head: Bytes) -> Result<T, String> {
+    async fn ask_member<T: DeserializeOwned>(
+        &self,
+        node: NodeId,
+        method: MetaMethod,
+        head: Bytes,
+    ) -> Result<T, String> {
         let request = RpcRequest { method: method.id, head, body: Bytes::new() };
-        let response = self.inner.rpc.call(node, request, ASK_TIMEOUT).await.map_err(|error| error.to_string())?;
+        let response = self
+            .inner
+            .rpc
+            .call(node, request, ASK_TIMEOUT)
+            .await
+            .map_err(|error| error.to_string())?;
         match decode::<Answer<T>>(&response.head, method.name).map_err(|error| error.to_string())? {
             Answer::Done(answer) => Ok(answer),
             Answer::Gone => Err("it has no such incarnation".to_owned()),
@@ -122,7 +154,13 @@ pub struct VoterKeeper {
 impl VoterKeeper {
     /// Starts the worker; it ends with the agent.
     pub fn start(host: &MetaHost, source: Arc<dyn CandidateSource>) {
-        let keeper = VoterKeeper { host: host.clone(), source, passed_over: BTreeMap::new(), lost: BTreeSet::new(), rounds: 0 };
+        let keeper = VoterKeeper {
+            host: host.clone(),
+            source,
+            passed_over: BTreeMap::new(),
+            lost: BTreeSet::new(),
+            rounds: 0,
+        };
         drop(host.inner.env.exec.spawn(keeper.run()));
     }
 
@@ -144,7 +182,8 @@ impl VoterKeeper {
         let now = self.host.inner.env.clock.now();
         self.passed_over.retain(|_, until| *until > now);
         let passed_over = |node: NodeId| {
-            self.passed_over.contains_key(&(group, node)) && !members.iter().any(|m| m.node == node && !m.lost)
+            self.passed_over.contains_key(&(group, node))
+                && !members.iter().any(|m| m.node == node && !m.lost)
         };
         let mut candidates = self.source.candidates();
         for candidate in &mut candidates {
@@ -153,7 +192,10 @@ impl VoterKeeper {
                 candidate.dead_for = candidate.dead_for.or(Some(Duration::ZERO));
             }
         }
-        let Some(step) = plan_voters(&members, &candidates, self.host.inner.options.replace_after) else { return };
+        let Some(step) = plan_voters(&members, &candidates, self.host.inner.options.replace_after)
+        else {
+            return;
+        };
         let result = match &step {
             Step::AddLearner(node) => self.host.add_learner(group, *node).await.map(drop),
             Step::SetVoters(voters) => self.host.set_voters(group, voters.clone()).await,
@@ -185,7 +227,13 @@ impl VoterKeeper {
                 };
             }
             let lost = !me && self.lost.contains(&(replica.id, view.id));
-            members.push(Member { id: view.id, node: view.node, voter: view.voter, caught_up, lost });
+            members.push(Member {
+                id: view.id,
+                node: view.node,
+                voter: view.voter,
+                caught_up,
+                lost,
+            });
         }
         members
     }

@@ -160,10 +160,10 @@ impl MetaHost {
                 disk.create_dir_all(&groups)?;
                 for path in disk.list(&groups)? {
                     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-                    if let Ok(number) = name.parse::<u32>() {
-                        if Identity::load(&*disk, &group_dir(&dir, GroupId(number)))?.is_some() {
-                            found.push(GroupId(number));
-                        }
+                    if let Ok(number) = name.parse::<u32>()
+                        && Identity::load(&*disk, &group_dir(&dir, GroupId(number)))?.is_some()
+                    {
+                        found.push(GroupId(number));
                     }
                 }
                 std::io::Result::Ok(found)
@@ -325,14 +325,19 @@ impl MetaHost {
         let (file, floor) = env.exec.blocking(move || FloorFile::load(disk, &at)).await?;
         let found = log.floor_of(group.0);
         let Some(floor) = floor.filter(|floor| found.reaches(floor)) else {
-            tracing::error!(group = group.0, ?found, "the log is older than its floor; the replica stays down");
+            tracing::error!(
+                group = group.0,
+                ?found,
+                "the log is older than its floor; the replica stays down"
+            );
             return Err(MetaError::BelowFloor(group));
         };
         log.keep_floor(group.0, file, floor);
 
         let machine = (self.inner.machines)(group);
         let (opener, at) = (env.clone(), dir.clone());
-        let store = env.exec.blocking(move || StateStore::open(&opener, &at, identity, machine)).await?;
+        let store =
+            env.exec.blocking(move || StateStore::open(&opener, &at, identity, machine)).await?;
         let connector = Connector {
             env: env.clone(),
             rpc: self.inner.rpc.clone(),
@@ -353,7 +358,15 @@ impl MetaHost {
         .await
         .map_err(|error| MetaError::Storage(error.to_string()))?;
 
-        let running = Group::new(group, identity.raft_id, env.clone(), self.inner.rpc.clone(), raft.clone(), store, log);
+        let running = Group::new(
+            group,
+            identity.raft_id,
+            env.clone(),
+            self.inner.rpc.clone(),
+            raft.clone(),
+            store,
+            log,
+        );
         drop(env.exec.spawn(running.clone().follow_leader()));
         // Raft's own tasks know nothing of the agent's end.
         let exec = env.exec.clone();
@@ -372,7 +385,10 @@ impl MetaHost {
         while jumps.changed().await.is_ok() {
             let groups: Vec<Arc<Group>> = self.inner.groups.read().values().cloned().collect();
             for group in groups.into_iter().filter(|group| group.leader.borrow().is_me) {
-                tracing::info!(group = group.id.0, "the machine was suspended: leadership is given away");
+                tracing::info!(
+                    group = group.id.0,
+                    "the machine was suspended: leadership is given away"
+                );
                 let _ = self.give_away(&group).await;
             }
         }
@@ -398,7 +414,11 @@ impl MetaHost {
 
 /// Where a group's replica lives.
 pub(crate) fn group_dir(dir: &Path, group: GroupId) -> PathBuf {
-    if group == ROOT_GROUP { dir.join("root").join("group") } else { dir.join("groups").join(group.0.to_string()) }
+    if group == ROOT_GROUP {
+        dir.join("root").join("group")
+    } else {
+        dir.join("groups").join(group.0.to_string())
+    }
 }
 
 /// Opens the log below `dir`; sets a damaged one aside and begins anew.

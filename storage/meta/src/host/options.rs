@@ -73,7 +73,10 @@ impl HostOptions {
             snapshot_policy: SnapshotPolicy::LogsSinceLast(self.snapshot_every_entries),
             max_in_snapshot_log_to_keep: self.keep_entries,
             // Twice what a checkpoint leaves behind: a follower that only lags gets entries.
-            replication_lag_threshold: self.snapshot_every_entries.saturating_mul(2).saturating_add(self.keep_entries),
+            replication_lag_threshold: self
+                .snapshot_every_entries
+                .saturating_mul(2)
+                .saturating_add(self.keep_entries),
             enable_pre_vote: Some(true),
             // A leader that restarts stands for election like everyone else.
             enable_leader_restore: Some(false),

@@ -59,27 +59,42 @@ fn voters_for(hosts: usize) -> usize {
 }
 
 /// The next step toward the right voters; `None` if there is nothing to do now.
-pub fn plan_voters(members: &[Member], candidates: &[Candidate], replace_after: Duration) -> Option<Step> {
+pub fn plan_voters(
+    members: &[Member],
+    candidates: &[Candidate],
+    replace_after: Duration,
+) -> Option<Step> {
     let of_node: BTreeMap<NodeId, &Candidate> =
         candidates.iter().map(|candidate| (candidate.node, candidate)).collect();
-    let hosts: BTreeSet<&str> = candidates.iter().map(|candidate| candidate.host.as_str()).collect();
+    let hosts: BTreeSet<&str> =
+        candidates.iter().map(|candidate| candidate.host.as_str()).collect();
     let size = voters_for(hosts.len());
 
     let good = || members.iter().filter(|member| !member.lost);
-    let long_dead = |candidate: &Candidate| candidate.dead_for.is_some_and(|dead| dead >= replace_after);
+    let long_dead =
+        |candidate: &Candidate| candidate.dead_for.is_some_and(|dead| dead >= replace_after);
     let mut wanted: Vec<NodeId> = Vec::new();
     let mut used: BTreeSet<&str> = BTreeSet::new();
     {
         let mut take = |candidate: &&Candidate, wanted: &mut Vec<NodeId>| {
             // The first place of a host wins; where they are taken nobody is displaced.
-            if wanted.len() < size && of_node.get(&candidate.node).is_some_and(|c| used.insert(c.host.as_str())) {
+            if wanted.len() < size
+                && of_node.get(&candidate.node).is_some_and(|c| used.insert(c.host.as_str()))
+            {
                 wanted.push(candidate.node);
             }
         };
-        let voting = good().filter(|member| member.voter).filter_map(|member| of_node.get(&member.node));
-        voting.clone().filter(|candidate| !long_dead(candidate)).for_each(|candidate| take(candidate, &mut wanted));
-        let learning = good().filter(|member| !member.voter).filter_map(|member| of_node.get(&member.node));
-        learning.filter(|candidate| candidate.dead_for.is_none()).for_each(|candidate| take(candidate, &mut wanted));
+        let voting =
+            good().filter(|member| member.voter).filter_map(|member| of_node.get(&member.node));
+        voting
+            .clone()
+            .filter(|candidate| !long_dead(candidate))
+            .for_each(|candidate| take(candidate, &mut wanted));
+        let learning =
+            good().filter(|member| !member.voter).filter_map(|member| of_node.get(&member.node));
+        learning
+            .filter(|candidate| candidate.dead_for.is_none())
+            .for_each(|candidate| take(candidate, &mut wanted));
         let alive = of_node.values().filter(|candidate| candidate.dead_for.is_none());
         alive.for_each(|candidate| take(candidate, &mut wanted));
         voting.for_each(|candidate| take(candidate, &mut wanted));
@@ -89,7 +104,8 @@ pub fn plan_voters(members: &[Member], candidates: &[Candidate], replace_after: 
         let of_this = || good().filter(|member| member.node == *node);
         of_this().find(|member| member.voter).or_else(|| of_this().max_by_key(|member| member.id))
     };
-    let voters: BTreeSet<RaftId> = members.iter().filter(|member| member.voter).map(|member| member.id).collect();
+    let voters: BTreeSet<RaftId> =
+        members.iter().filter(|member| member.voter).map(|member| member.id).collect();
     let ready: Vec<RaftId> = wanted
         .iter()
         .filter_map(member_of)
@@ -110,13 +126,21 @@ pub fn plan_voters(members: &[Member], candidates: &[Candidate], replace_after: 
     }
     members
         .iter()
-        .find(|member| !member.voter && (member.lost || !wanted.contains(&member.node) || is_spare(member, members)))
+        .find(|member| {
+            !member.voter
+                && (member.lost || !wanted.contains(&member.node) || is_spare(member, members))
+        })
         .map(|member| Step::RemoveLearner(member.id))
 }
 
 /// A learner beside another good member of the same node.
 fn is_spare(member: &Member, members: &[Member]) -> bool {
-    members.iter().any(|other| other.node == member.node && !other.lost && other.id != member.id && (other.voter || other.id > member.id))
+    members.iter().any(|other| {
+        other.node == member.node
+            && !other.lost
+            && other.id != member.id
+            && (other.voter || other.id > member.id)
+    })
 }
 
 #[cfg(test)]
@@ -132,7 +156,11 @@ mod tests {
     }
 
     fn candidate(node: u64, host: u64, dead: Option<u64>) -> Candidate {
-        Candidate { node: NodeId(node), host: format!("h{host}"), dead_for: dead.map(Duration::from_secs) }
+        Candidate {
+            node: NodeId(node),
+            host: format!("h{host}"),
+            dead_for: dead.map(Duration::from_secs),
+        }
     }
 
     /// Takes steps as a perfect cluster would, until there is none.

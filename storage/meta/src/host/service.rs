@@ -21,9 +21,9 @@ use crate::limits::{COMMAND_BYTES_MAX, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SERVED_
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::types::{Envelope, MetaTypes, Vote, generation_of, node_of};
 use crate::raft::wire::{
-    APPEND, Answer, BeginBody, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN, JoinHead, METHODS, MetaMethod,
-    Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY, READ_INDEX, Route, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END,
-    TRANSFER_LEADER, VOTE,
+    APPEND, Answer, BeginBody, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN, JoinHead,
+    METHODS, MetaMethod, Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY, READ_INDEX, Route,
+    SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, TRANSFER_LEADER, VOTE,
 };
 
 /// The one service for all groups of a node.
@@ -52,7 +52,11 @@ type NotHere = Answer<()>;
 
 impl MetaService {
     /// The replica a message is for, once its sender is believed.
-    async fn replica(&self, from: Peer, route: Route) -> Result<Result<Arc<Group>, NotHere>, RpcError> {
+    async fn replica(
+        &self,
+        from: Peer,
+        route: Route,
+    ) -> Result<Result<Arc<Group>, NotHere>, RpcError> {
         if node_of(route.from) != from.node {
             return Err(refused("a message in the name of another node"));
         }
@@ -90,7 +94,8 @@ impl MetaService {
 
     async fn begin(&self, group: Arc<Group>, body: BeginBody) -> Result<(), RpcError> {
         let env = group.env.clone();
-        let dir = group_dir(&self.host.inner.dir, group.id).join(format!("recv-{}", group.store.next_number()));
+        let dir = group_dir(&self.host.inner.dir, group.id)
+            .join(format!("recv-{}", group.store.next_number()));
         let mut incoming = group.incoming.lock().await;
         let before = incoming.take();
         let begun = env
@@ -113,7 +118,8 @@ impl MetaService {
             Err(not_here) => return Ok(head_only(&not_here)),
         };
         let mut slot = group.incoming.lock().await;
-        let Some(mut incoming) = slot.take().filter(|incoming| incoming.transfer == head.transfer) else {
+        let Some(mut incoming) = slot.take().filter(|incoming| incoming.transfer == head.transfer)
+        else {
             return Err(failed("no such transfer"));
         };
         let body = request.body;
@@ -130,7 +136,11 @@ impl MetaService {
         Ok(head_only(&Answer::Done(())))
     }
 
-    async fn end(&self, group: Arc<Group>, body: EndBody) -> Result<openraft::raft::SnapshotResponse<MetaTypes>, RpcError> {
+    async fn end(
+        &self,
+        group: Arc<Group>,
+        body: EndBody,
+    ) -> Result<openraft::raft::SnapshotResponse<MetaTypes>, RpcError> {
         let mut incoming = {
             let mut slot = group.incoming.lock().await;
             match slot.take().filter(|incoming| incoming.transfer == body.transfer) {
@@ -167,7 +177,12 @@ impl MetaService {
         if node_of(head.raft_id) != self.host.inner.node {
             return Err(refused("an incarnation of another node"));
         }
-        let have = self.host.identity(head.group).await.map_err(failed)?.map_or(0, |identity| identity.raft_id);
+        let have = self
+            .host
+            .identity(head.group)
+            .await
+            .map_err(failed)?
+            .map_or(0, |identity| identity.raft_id);
         if have == head.raft_id && self.host.running(head.group).is_ok() {
             return Ok(head_only(&Answer::Done(())));
         }
@@ -180,7 +195,9 @@ impl MetaService {
     }
 
     async fn read_index(&self, head: GroupHead) -> RpcResponse {
-        let Ok(group) = self.host.running(head.group) else { return outcome(Outcome::NoReplica, Bytes::new()) };
+        let Ok(group) = self.host.running(head.group) else {
+            return outcome(Outcome::NoReplica, Bytes::new());
+        };
         let view = *group.leader.borrow();
         if !view.is_me {
             return outcome(Outcome::NotLeader(view.leader), Bytes::new());
@@ -195,10 +212,14 @@ impl MetaService {
         if body.len() > COMMAND_BYTES_MAX {
             return Err(refused("the command is too large"));
         }
-        let Ok(group) = self.host.running(head.group) else { return Ok(outcome(Outcome::NoReplica, Bytes::new())) };
+        let Ok(group) = self.host.running(head.group) else {
+            return Ok(outcome(Outcome::NoReplica, Bytes::new()));
+        };
         let envelope = Envelope { request_id: head.request_id, body };
         Ok(match group.propose(envelope, self.host.inner.options.attempt_timeout).await {
-            Tried::Done(reply) if reply.len() > REPLY_BYTES_MAX => return Err(failed("the reply is too large")),
+            Tried::Done(reply) if reply.len() > REPLY_BYTES_MAX => {
+                return Err(failed("the reply is too large"));
+            }
             Tried::Done(reply) => outcome(Outcome::Done, reply),
             Tried::NotLeader(leader) => outcome(Outcome::NotLeader(leader), Bytes::new()),
             Tried::NoReplica => outcome(Outcome::NoReplica, Bytes::new()),
@@ -210,11 +231,15 @@ impl MetaService {
         if query.len() > QUERY_BYTES_MAX {
             return Err(refused("the query is too large"));
         }
-        let Ok(group) = self.host.running(head.group) else { return Ok(outcome(Outcome::NoReplica, Bytes::new())) };
+        let Ok(group) = self.host.running(head.group) else {
+            return Ok(outcome(Outcome::NoReplica, Bytes::new()));
+        };
         let consistency = if head.stale { Consistency::Stale } else { Consistency::Linearizable };
         let until = self.host.inner.env.clock.now().plus(SERVED_QUERY_TIMEOUT);
         match self.host.query_here(&group, query, consistency, until).await {
-            Ok(Some(answer)) if answer.len() > REPLY_BYTES_MAX => Err(failed("the answer is too large")),
+            Ok(Some(answer)) if answer.len() > REPLY_BYTES_MAX => {
+                Err(failed("the answer is too large"))
+            }
             Ok(Some(answer)) => Ok(outcome(Outcome::Done, answer)),
             Ok(None) => Ok(outcome(Outcome::NotLeader(group.leader.borrow().leader), Bytes::new())),
             Err(error) => Err(failed(error)),
@@ -239,41 +264,65 @@ impl RpcService for MetaService {
         if method.members_only && !from.roles.meta {
             return Err(refused("only nodes with the role meta may call this"));
         }
-        if request.head.len() > method.head_bytes_max || request.body.len() > method.body_bytes_max {
+        if request.head.len() > method.head_bytes_max || request.body.len() > method.body_bytes_max
+        {
             // A single entry of the largest command is larger than a batch of small ones; the
             // margin of the method covers it.
             return Err(refused("too large"));
         }
         match method {
             APPEND => {
-                self.raft(from, method, request, |group, message: AppendEntriesRequest<MetaTypes>| async move {
-                    own_vote(from, &message.vote)?;
-                    group.raft.append_entries(message).await.map_err(failed)
-                })
+                self.raft(
+                    from,
+                    method,
+                    request,
+                    |group, message: AppendEntriesRequest<MetaTypes>| async move {
+                        own_vote(from, &message.vote)?;
+                        group.raft.append_entries(message).await.map_err(failed)
+                    },
+                )
                 .await
             }
             VOTE => {
-                self.raft(from, method, request, |group, message: VoteRequest<MetaTypes>| async move {
-                    own_vote(from, &message.vote)?;
-                    group.raft.vote(message).await.map_err(failed)
-                })
+                self.raft(
+                    from,
+                    method,
+                    request,
+                    |group, message: VoteRequest<MetaTypes>| async move {
+                        own_vote(from, &message.vote)?;
+                        group.raft.vote(message).await.map_err(failed)
+                    },
+                )
                 .await
             }
             PRE_VOTE => {
-                self.raft(from, method, request, |group, message: VoteRequest<MetaTypes>| async move {
-                    own_vote(from, &message.vote)?;
-                    group.raft.pre_vote(message).await.map_err(failed)
-                })
+                self.raft(
+                    from,
+                    method,
+                    request,
+                    |group, message: VoteRequest<MetaTypes>| async move {
+                        own_vote(from, &message.vote)?;
+                        group.raft.pre_vote(message).await.map_err(failed)
+                    },
+                )
                 .await
             }
             TRANSFER_LEADER => {
-                self.raft(from, method, request, |group, message: TransferLeaderRequest<MetaTypes>| async move {
-                    own_vote(from, message.from_leader())?;
-                    group.raft.handle_transfer_leader(message).await.map_err(failed)
-                })
+                self.raft(
+                    from,
+                    method,
+                    request,
+                    |group, message: TransferLeaderRequest<MetaTypes>| async move {
+                        own_vote(from, message.from_leader())?;
+                        group.raft.handle_transfer_leader(message).await.map_err(failed)
+                    },
+                )
                 .await
             }
-            SNAPSHOT_BEGIN => self.raft(from, method, request, |group, body: BeginBody| self.begin(group, body)).await,
+            SNAPSHOT_BEGIN => {
+                self.raft(from, method, request, |group, body: BeginBody| self.begin(group, body))
+                    .await
+            }
             SNAPSHOT_CHUNK => self.chunk(from, request).await,
             SNAPSHOT_END => {
                 self.raft(from, method, request, |group, body: EndBody| async move {

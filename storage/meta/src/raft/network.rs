@@ -16,8 +16,8 @@ use nexusgrid_env::{Env, NodeId, OpenMode, Rpc, RpcError, RpcRequest};
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
-    VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::{RaftNetworkFactory, RaftNetworkV2, Snapshot};
 use serde::Serialize;
@@ -27,8 +27,8 @@ use super::encode::{decode, encode_bytes};
 use super::state::SnapshotFiles;
 use super::types::{MetaTypes, RaftId, SnapshotMeta, Vote};
 use super::wire::{
-    APPEND, Answer, BeginBody, ChunkHead, EndBody, MetaMethod, PRE_VOTE, Route, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK,
-    SNAPSHOT_END, TRANSFER_LEADER, VOTE,
+    APPEND, Answer, BeginBody, ChunkHead, EndBody, MetaMethod, PRE_VOTE, Route, SNAPSHOT_BEGIN,
+    SNAPSHOT_CHUNK, SNAPSHOT_END, TRANSFER_LEADER, VOTE,
 };
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 
@@ -86,15 +86,21 @@ impl Connection {
         deadline: Duration,
     ) -> Result<A, NetError> {
         let request = RpcRequest { method: method.id, head, body };
-        let response = self.connector.rpc.call(self.node, request, deadline).await.map_err(|error| match error {
-            RpcError::Unknown(..) => RPCError::Network(NetworkError::from_string(error)),
-            // All others come at once: back off before the next try.
-            _ => unreachable(error),
-        })?;
+        let response = self.connector.rpc.call(self.node, request, deadline).await.map_err(
+            |error| match error {
+                RpcError::Unknown(..) => RPCError::Network(NetworkError::from_string(error)),
+                // All others come at once: back off before the next try.
+                _ => unreachable(error),
+            },
+        )?;
         match decode::<Answer<A>>(&response.head, method.name) {
             Ok(Answer::Done(answer)) => Ok(answer),
-            Ok(Answer::Gone) => Err(unreachable(format!("{} is no member under this id any more", self.node))),
-            Ok(Answer::Stopped) => Err(unreachable(format!("the group is stopped on {}", self.node))),
+            Ok(Answer::Gone) => {
+                Err(unreachable(format!("{} is no member under this id any more", self.node)))
+            }
+            Ok(Answer::Stopped) => {
+                Err(unreachable(format!("the group is stopped on {}", self.node)))
+            }
             Err(error) => Err(unreachable(error)),
         }
     }
@@ -112,10 +118,15 @@ impl Connection {
         for (number, (name, len)) in files.files.iter().enumerate() {
             let (disk, path) = (env.disk.clone(), files.dir.join(name));
             let broken = |error: std::io::Error| RPCError::Network(NetworkError::new(&error));
-            let file = env.exec.blocking(move || disk.open(&path, OpenMode::Read)).await.map_err(broken)?;
+            let file = env
+                .exec
+                .blocking(move || disk.open(&path, OpenMode::Read))
+                .await
+                .map_err(broken)?;
             let mut offset = 0;
             while offset < *len {
-                let (file, bytes) = (file.clone(), (*len - offset).min(SNAPSHOT_CHUNK_BYTES as u64));
+                let (file, bytes) =
+                    (file.clone(), (*len - offset).min(SNAPSHOT_CHUNK_BYTES as u64));
                 let chunk = env
                     .exec
                     .blocking(move || {
@@ -128,9 +139,17 @@ impl Connection {
                     })
                     .await
                     .map_err(broken)?;
-                let head = ChunkHead { route: self.route, transfer, file: number as u32, offset, crc: crc32c::crc32c(&chunk) };
+                let head = ChunkHead {
+                    route: self.route,
+                    transfer,
+                    file: number as u32,
+                    offset,
+                    crc: crc32c::crc32c(&chunk),
+                };
                 offset += bytes;
-                let () = self.send(SNAPSHOT_CHUNK, encode_bytes(&head), chunk, self.connector.bulk_timeout).await?;
+                let () = self
+                    .send(SNAPSHOT_CHUNK, encode_bytes(&head), chunk, self.connector.bulk_timeout)
+                    .await?;
             }
         }
         let end = EndBody { transfer, vote, meta };
@@ -153,11 +172,19 @@ impl RaftNetworkV2<MetaTypes> for Connection {
         self.call(APPEND, &rpc, deadline).await
     }
 
-    async fn vote(&mut self, rpc: VoteRequest<MetaTypes>, option: RPCOption) -> Result<VoteResponse<MetaTypes>, NetError> {
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<MetaTypes>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<MetaTypes>, NetError> {
         self.call(VOTE, &rpc, option.hard_ttl()).await
     }
 
-    async fn pre_vote(&mut self, rpc: VoteRequest<MetaTypes>, option: RPCOption) -> Result<VoteResponse<MetaTypes>, NetError> {
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<MetaTypes>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<MetaTypes>, NetError> {
         self.call(PRE_VOTE, &rpc, option.hard_ttl()).await
     }
 

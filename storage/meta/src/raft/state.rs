@@ -142,14 +142,17 @@ impl StateStore {
     ) -> io::Result<Arc<StateStore>> {
         let keep = format!("state-{}", identity.store);
         for path in env.disk.list(dir)? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
-            let leaving = ["state-", "snap-", "recv-"].iter().any(|prefix| name.starts_with(prefix));
+            let name =
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let leaving =
+                ["state-", "snap-", "recv-"].iter().any(|prefix| name.starts_with(prefix));
             if leaving && name != keep {
                 env.disk.remove_dir_all(&dir.join(&name))?;
             }
         }
         env.disk.sync_dir(dir)?;
-        let kv = env.kv.open(&store_dir(dir, identity.store), &options(&*machine)).map_err(failed)?;
+        let kv =
+            env.kv.open(&store_dir(dir, identity.store), &options(&*machine)).map_err(failed)?;
         let applied: Option<LogId> = read_row::<Option<LogId>>(&*kv, KEY_APPLIED)?.flatten();
         let (applied, _) = watch::channel(applied.map_or(0, |id| id.index));
         Ok(Arc::new(StateStore {
@@ -221,9 +224,14 @@ impl StateStore {
                     reply = decode(&kept, "kept reply")?;
                 } else {
                     let context = ApplyContext { index, group: self.identity.lock().group };
-                    let applied = self.machine.apply(kv, &context, &envelope.body).map_err(failed)?;
+                    let applied =
+                        self.machine.apply(kv, &context, &envelope.body).map_err(failed)?;
                     if applied.batch.changes.len() > COMMAND_ROWS_MAX {
-                        tracing::error!(index, rows = applied.batch.changes.len(), "a command changes too many rows");
+                        tracing::error!(
+                            index,
+                            rows = applied.batch.changes.len(),
+                            "a command changes too many rows"
+                        );
                     }
                     batch = applied.batch;
                     reply = Reply(Bytes::from(applied.reply));
@@ -232,7 +240,7 @@ impl StateStore {
                 }
             }
             EntryPayload::Membership(membership) => {
-                let stored = StoredMembership::new(Some(entry.log_id.clone()), membership.clone());
+                let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
                 batch.put(FAMILY_RAFT, KEY_MEMBERSHIP, encode(&stored));
                 for (id, _) in membership.nodes() {
                     let key = generation_key(node_of(*id).0);
@@ -243,15 +251,15 @@ impl StateStore {
                 }
             }
         }
-        if let Some(old) = index.checked_sub(REPLY_WINDOW_ENTRIES) {
-            if let Some(id) = kv.get(FAMILY_REPLIES, &age_key(old)).map_err(failed)? {
-                let mut key = vec![b'r'];
-                key.extend_from_slice(&id);
-                batch.delete(FAMILY_REPLIES, key);
-                batch.delete(FAMILY_REPLIES, age_key(old));
-            }
+        if let Some(old) = index.checked_sub(REPLY_WINDOW_ENTRIES)
+            && let Some(id) = kv.get(FAMILY_REPLIES, &age_key(old)).map_err(failed)?
+        {
+            let mut key = vec![b'r'];
+            key.extend_from_slice(&id);
+            batch.delete(FAMILY_REPLIES, key);
+            batch.delete(FAMILY_REPLIES, age_key(old));
         }
-        batch.put(FAMILY_RAFT, KEY_APPLIED, encode(&Some(entry.log_id.clone())));
+        batch.put(FAMILY_RAFT, KEY_APPLIED, encode(&Some(entry.log_id)));
         kv.write(batch, Durability::Unsynced).map_err(failed)?;
         Ok(reply)
     }
@@ -275,18 +283,21 @@ impl StateStore {
         };
         let mut files = Vec::new();
         for path in self.env.disk.list(&dir)? {
-            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+            let name =
+                path.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
             // A lock file is of the store that was copied, not of the copy.
             if name != "LOCK" {
-                let len = self.env.disk.open(&dir.join(&name), nexusgrid_env::OpenMode::Read)?.len()?;
+                let len =
+                    self.env.disk.open(&dir.join(&name), nexusgrid_env::OpenMode::Read)?.len()?;
                 files.push((name, len));
             }
         }
         let meta = SnapshotMeta { last_log_id: applied, last_membership: membership };
         let snapshot = (meta, Arc::new(SnapshotFiles { dir, files }));
         let mut kept = self.snapshots.lock();
-        let (sending, idle): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut *kept).into_iter().partition(|(_, files)| Arc::strong_count(files) > 1);
+        let (sending, idle): (Vec<_>, Vec<_>) = std::mem::take(&mut *kept)
+            .into_iter()
+            .partition(|(_, files)| Arc::strong_count(files) > 1);
         *kept = sending;
         for (_, files) in idle {
             self.env.disk.remove_dir_all(&files.dir)?;
@@ -305,7 +316,10 @@ impl StateStore {
         let kv = self.env.kv.open(&dir, &options(&*self.machine)).map_err(failed)?;
         let (applied, membership) = self.applied_rows(&*kv)?;
         if applied != meta.last_log_id || membership != meta.last_membership {
-            return Err(io::Error::new(io::ErrorKind::InvalidData, "a received snapshot is not what its head says"));
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "a received snapshot is not what its head says",
+            ));
         }
         kv.flush().map_err(failed)?;
         let identity = Identity { store: number, ..*self.identity.lock() };
@@ -323,8 +337,9 @@ impl StateStore {
     /// Removes replaced stores that nobody reads any more; the rest goes at the next start.
     fn destroy_retired(&self) -> io::Result<()> {
         let mut retired = self.retired.lock();
-        let (read, idle): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut *retired).into_iter().partition(|(kv, _)| Arc::strong_count(kv) > 1);
+        let (read, idle): (Vec<_>, Vec<_>) = std::mem::take(&mut *retired)
+            .into_iter()
+            .partition(|(kv, _)| Arc::strong_count(kv) > 1);
         *retired = read;
         for (kv, dir) in idle {
             drop(kv);
@@ -353,7 +368,8 @@ impl RaftStateMachine<MetaTypes> for Machine {
     {
         let mut chunks = entries.ready_chunks(APPLY_CHUNK_ENTRIES);
         while let Some(chunk) = chunks.next().await {
-            let chunk: Vec<EntryResponder<MetaTypes>> = chunk.into_iter().collect::<io::Result<_>>()?;
+            let chunk: Vec<EntryResponder<MetaTypes>> =
+                chunk.into_iter().collect::<io::Result<_>>()?;
             let store = self.0.clone();
             let replied = self
                 .0
@@ -388,7 +404,11 @@ impl RaftStateMachine<MetaTypes> for Machine {
         self.clone()
     }
 
-    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Arc<SnapshotFiles>) -> io::Result<()> {
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Arc<SnapshotFiles>,
+    ) -> io::Result<()> {
         let (store, meta) = (self.0.clone(), meta.clone());
         self.0
             .env
@@ -403,7 +423,9 @@ impl RaftStateMachine<MetaTypes> for Machine {
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<SnapshotToSend>> {
         let kept = self.0.snapshots.lock();
-        Ok(kept.last().map(|(meta, files)| Snapshot { meta: meta.clone(), snapshot: files.clone() }))
+        Ok(kept
+            .last()
+            .map(|(meta, files)| Snapshot { meta: meta.clone(), snapshot: files.clone() }))
     }
 }
 

@@ -4,13 +4,14 @@
 //! than the one that runs here is answered with [`Answer::Gone`], never handed on: a node that came
 //! back without its log does not act under its old id (I15).
 
-use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{MethodId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::types::{RaftId, SnapshotMeta, Vote};
-use crate::limits::{APPEND_BYTES_MAX, COMMAND_BYTES_MAX, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES};
+use crate::limits::{
+    APPEND_BYTES_MAX, COMMAND_BYTES_MAX, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES,
+};
 
 /// A remote procedure of this crate. Sizes in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +35,14 @@ const SMALL: usize = 4 * 1024;
 const MARGIN: usize = 64 * 1024;
 
 const fn member(id: u16, name: &'static str, head: usize, body: usize) -> MetaMethod {
-    MetaMethod { id: MethodId(id), name, members_only: true, head_bytes_max: head, body_bytes_max: body, reply_bytes_max: MARGIN }
+    MetaMethod {
+        id: MethodId(id),
+        name,
+        members_only: true,
+        head_bytes_max: head,
+        body_bytes_max: body,
+        reply_bytes_max: MARGIN,
+    }
 }
 
 /// Append entries, or a heartbeat.
@@ -48,7 +56,8 @@ pub const TRANSFER_LEADER: MetaMethod = member(0x0204, "raft transfer leader", S
 /// Begin to send a snapshot.
 pub const SNAPSHOT_BEGIN: MetaMethod = member(0x0205, "raft snapshot begin", SMALL, 1024 * 1024);
 /// One chunk of a snapshot's file.
-pub const SNAPSHOT_CHUNK: MetaMethod = member(0x0206, "raft snapshot chunk", SMALL, SNAPSHOT_CHUNK_BYTES);
+pub const SNAPSHOT_CHUNK: MetaMethod =
+    member(0x0206, "raft snapshot chunk", SMALL, SNAPSHOT_CHUNK_BYTES);
 /// All chunks are sent: install.
 pub const SNAPSHOT_END: MetaMethod = member(0x0207, "raft snapshot end", SMALL, SMALL);
 /// Ask a node whether it can become a member.
@@ -78,8 +87,18 @@ pub const QUERY: MetaMethod = MetaMethod {
 
 /// Every method of this crate.
 pub const METHODS: &[MetaMethod] = &[
-    APPEND, VOTE, PRE_VOTE, TRANSFER_LEADER, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, INVITE, JOIN, READ_INDEX,
-    PROPOSE, QUERY,
+    APPEND,
+    VOTE,
+    PRE_VOTE,
+    TRANSFER_LEADER,
+    SNAPSHOT_BEGIN,
+    SNAPSHOT_CHUNK,
+    SNAPSHOT_END,
+    INVITE,
+    JOIN,
+    READ_INDEX,
+    PROPOSE,
+    QUERY,
 ];
 
 /// Head of messages between members.
@@ -173,9 +192,6 @@ pub(crate) enum Outcome {
     /// It was handed on and may still be done.
     Unknown,
 }
-
-/// An answer's parts.
-pub(crate) type Outcomes = (Outcome, Bytes);
 
 #[cfg(test)]
 mod tests {

@@ -37,8 +37,14 @@ impl StateMachine for Registers {
     fn blob_families(&self) -> &'static [&'static str] {
         &[]
     }
-    fn apply(&self, state: &dyn KvRead, _: &ApplyContext, command: &[u8]) -> Result<Applied, KvError> {
-        let (key, number) = (&command[1..2], u64::from_le_bytes(command[2..10].try_into().unwrap()));
+    fn apply(
+        &self,
+        state: &dyn KvRead,
+        _: &ApplyContext,
+        command: &[u8],
+    ) -> Result<Applied, KvError> {
+        let (key, number) =
+            (&command[1..2], u64::from_le_bytes(command[2..10].try_into().unwrap()));
         let new = if command[0] == 0 { number } else { value(state, key)? + number };
         let mut batch = Batch::default();
         batch.put(FAMILY, key, new.to_le_bytes());
@@ -97,7 +103,12 @@ pub struct Cluster {
 
 impl Cluster {
     pub fn new(world: &World) -> Cluster {
-        Cluster { world: world.clone(), hosts: BTreeMap::new(), directory: Arc::default(), requests: 0 }
+        Cluster {
+            world: world.clone(),
+            hosts: BTreeMap::new(),
+            directory: Arc::default(),
+            requests: 0,
+        }
     }
 
     /// A group with all of `nodes` as voters, made by the first.
@@ -114,7 +125,14 @@ impl Cluster {
             cluster.add(*node).await;
         }
         let leader = cluster.leader().await;
-        let voters = cluster.host(leader).status(GROUP).unwrap().members.iter().map(|member| member.id).collect();
+        let voters = cluster
+            .host(leader)
+            .status(GROUP)
+            .unwrap()
+            .members
+            .iter()
+            .map(|member| member.id)
+            .collect();
         cluster.host(leader).set_voters(GROUP, voters).await.unwrap();
         cluster
     }
@@ -131,7 +149,9 @@ impl Cluster {
         let rpc = self.world.net().rpc(id);
         let machines: super::super::Machines = Arc::new(|_| Arc::new(Registers));
         let dir = PathBuf::from("/meta");
-        let host = MetaHost::open(env, rpc, id, dir, machines, self.directory.clone(), options()).await.unwrap();
+        let host = MetaHost::open(env, rpc, id, dir, machines, self.directory.clone(), options())
+            .await
+            .unwrap();
         self.world.net().serve(id, host.service());
         let started = host.start_existing().await.unwrap();
         self.hosts.insert(node, host);
@@ -161,7 +181,12 @@ impl Cluster {
         for _ in 0..400 {
             for (node, host) in &self.hosts {
                 if host.is_leader(GROUP) {
-                    let answer = host.query(GROUP, vec![0].into(), Consistency::Linearizable, Duration::from_millis(300));
+                    let answer = host.query(
+                        GROUP,
+                        vec![0].into(),
+                        Consistency::Linearizable,
+                        Duration::from_millis(300),
+                    );
                     if answer.await.is_ok() && host.is_leader(GROUP) {
                         return *node;
                     }
@@ -169,7 +194,10 @@ impl Cluster {
             }
             self.sleep(Duration::from_millis(50)).await;
         }
-        panic!("no leader: {:?}", self.hosts.values().map(|host| host.status(GROUP)).collect::<Vec<_>>());
+        panic!(
+            "no leader: {:?}",
+            self.hosts.values().map(|host| host.status(GROUP)).collect::<Vec<_>>()
+        );
     }
 
     pub fn request(&mut self) -> u128 {
@@ -188,7 +216,8 @@ impl Cluster {
     }
 
     pub async fn read(&self, via: u64, key: u8) -> Result<u64, MetaError> {
-        let answer = self.host(via).query(GROUP, vec![key].into(), Consistency::Linearizable, SOON).await?;
+        let answer =
+            self.host(via).query(GROUP, vec![key].into(), Consistency::Linearizable, SOON).await?;
         Ok(u64::from_le_bytes(answer[..].try_into().unwrap()))
     }
 
@@ -202,7 +231,10 @@ impl Cluster {
         let leader = self.leader().await;
         let want = self.host(leader).status(GROUP).unwrap().applied_index;
         let mut applied = self.host(node).watch_applied(GROUP).unwrap();
-        tokio::time::timeout(SOON, applied.wait_for(|applied| *applied >= want)).await.unwrap().unwrap();
+        tokio::time::timeout(SOON, applied.wait_for(|applied| *applied >= want))
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 

@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::time::Duration;
 
-use nexusgrid_env::sim::NetOptions;
 use nexusgrid_env::NodeId;
+use nexusgrid_env::sim::NetOptions;
 
 use super::cluster::{Cluster, GROUP, SOON, add, run, set};
 use crate::host::{Consistency, MetaError};
@@ -17,7 +17,8 @@ fn a_minority_neither_answers_nor_acknowledges() {
         let leader = cluster.leader().await;
         let friend = (1..=5).find(|node| *node != leader).unwrap();
         let minority = [NodeId(leader), NodeId(friend)];
-        let majority: Vec<_> = (1..=5).map(NodeId).filter(|node| !minority.contains(node)).collect();
+        let majority: Vec<_> =
+            (1..=5).map(NodeId).filter(|node| !minority.contains(node)).collect();
         world.net().partition(&minority, &majority);
 
         let host = cluster.host(leader);
@@ -27,7 +28,12 @@ fn a_minority_neither_answers_nor_acknowledges() {
         assert_eq!(cluster.propose(via, set(1, 2)).await, Ok(2));
         for node in [leader, friend] {
             let host = cluster.host(node);
-            let read = host.query(GROUP, vec![1].into(), Consistency::Linearizable, Duration::from_secs(3));
+            let read = host.query(
+                GROUP,
+                vec![1].into(),
+                Consistency::Linearizable,
+                Duration::from_secs(3),
+            );
             assert_eq!(read.await, Err(MetaError::Timeout(GROUP)), "no stale read at {node}");
         }
         world.net().heal();
@@ -55,7 +61,11 @@ fn an_isolated_node_does_not_raise_the_term() {
         assert_eq!(there.leader.term, term);
         world.net().heal();
         cluster.sleep(Duration::from_secs(2)).await;
-        assert_eq!(cluster.host(leader).status(GROUP).unwrap().leader.term, term, "leadership was not disturbed");
+        assert_eq!(
+            cluster.host(leader).status(GROUP).unwrap().leader.term,
+            term,
+            "leadership was not disturbed"
+        );
     });
 }
 
@@ -74,11 +84,18 @@ fn l8_no_commit_without_a_quorum() {
             for request in 900..905 {
                 let host = cluster.host(leader);
                 let lost = host.propose(GROUP, request, set(1, 50), Duration::from_secs(1));
-                assert!(matches!(lost.await, Err(MetaError::UnknownOutcome(_) | MetaError::NoLeader(_))));
+                assert!(matches!(
+                    lost.await,
+                    Err(MetaError::UnknownOutcome(_) | MetaError::NoLeader(_))
+                ));
             }
             assert_eq!(cluster.host(leader).status(GROUP).unwrap().applied_index, before);
             cluster.kill(leader);
-            assert_eq!(cluster.propose(others[0], add(1, 1)).await, Ok(2), "none of the lost ones counted");
+            assert_eq!(
+                cluster.propose(others[0], add(1, 1)).await,
+                Ok(2),
+                "none of the lost ones counted"
+            );
             world.net().heal();
             cluster.start(leader).await;
             assert_eq!(cluster.read(leader, 1).await, Ok(2));
@@ -100,7 +117,9 @@ fn l8_a_snapshot_carries_the_membership_of_its_time() {
         let leader = cluster.leader().await;
         let want = cluster.host(leader).status(GROUP).unwrap().members;
         let have = cluster.host(4).status(GROUP).unwrap().members;
-        let ids = |members: &[crate::host::MemberView]| members.iter().map(|m| (m.id, m.voter)).collect::<Vec<_>>();
+        let ids = |members: &[crate::host::MemberView]| {
+            members.iter().map(|m| (m.id, m.voter)).collect::<Vec<_>>()
+        };
         assert_eq!(ids(&have), ids(&want));
         assert_eq!(cluster.local(4, 1), 130);
         assert!(cluster.host(4).status(GROUP).unwrap().purged_index > 50, "it came by snapshot");
@@ -131,7 +150,8 @@ fn l9_a_wiped_voter_has_no_vote() {
         // Two of three are left. Without the third no election can be won: its old vote is void.
         let third = (1..=3).find(|node| *node != leader && *node != wiped).unwrap();
         cluster.kill(leader);
-        let asked = cluster.host(third).propose(GROUP, 50, set(1, 8), Duration::from_secs(20)).await;
+        let asked =
+            cluster.host(third).propose(GROUP, 50, set(1, 8), Duration::from_secs(20)).await;
         assert!(asked.is_err(), "a wiped node helped to elect: {asked:?}");
 
         cluster.start(leader).await;
@@ -171,7 +191,8 @@ fn a_disk_older_than_the_floor_is_refused() {
             cluster.host(node).flush(GROUP).await.unwrap();
             if round == 0 {
                 let files = disk.files().into_iter().filter(|(path, _)| path.starts_with(log));
-                image = files.map(|(path, _)| (path.clone(), disk.content(&path).unwrap())).collect();
+                image =
+                    files.map(|(path, _)| (path.clone(), disk.content(&path).unwrap())).collect();
             }
         }
         cluster.kill(node);
@@ -251,12 +272,19 @@ fn rough_seas() {
                 if step % 6 == 5 {
                     let victim = rng.between(1, 5);
                     if cluster.hosts.contains_key(&victim) {
-                        if rng.chance(0.5) { cluster.crash(victim) } else { cluster.kill(victim) }
+                        if rng.chance(0.5) {
+                            cluster.crash(victim)
+                        } else {
+                            cluster.kill(victim)
+                        }
                         if rng.chance(0.5) {
                             cluster.sleep(Duration::from_secs(2)).await;
                         }
                         let started = cluster.start(victim).await;
-                        assert!(started.iter().all(|(_, result)| result.is_ok()), "seed {seed}: {started:?}");
+                        assert!(
+                            started.iter().all(|(_, result)| result.is_ok()),
+                            "seed {seed}: {started:?}"
+                        );
                     }
                 }
                 let via = rng.between(1, 5);
@@ -273,7 +301,10 @@ fn rough_seas() {
                 let via = rng.between(1, 5);
                 match cluster.read(via, 1).await {
                     Ok(value) => {
-                        assert!(value >= newest && value >= sure, "seed {seed}: stale read {value} of {newest}");
+                        assert!(
+                            value >= newest && value >= sure,
+                            "seed {seed}: stale read {value} of {newest}"
+                        );
                         assert!(value <= sure + maybe, "seed {seed}: {value} of {sure} + {maybe}");
                     }
                     Err(MetaError::Timeout(_)) => {}
@@ -282,7 +313,10 @@ fn rough_seas() {
             }
             world.net().set_options(NetOptions::default());
             let value = cluster.read(1, 1).await.unwrap();
-            assert!((sure..=sure + maybe).contains(&value), "seed {seed}: {value} of {sure} + {maybe}");
+            assert!(
+                (sure..=sure + maybe).contains(&value),
+                "seed {seed}: {value} of {sure} + {maybe}"
+            );
             let host = cluster.host(2);
             assert!(host.propose(GROUP, 5_000, set(2, 1), SOON).await.is_ok());
         });

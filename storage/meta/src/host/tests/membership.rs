@@ -101,6 +101,14 @@ fn a_wiped_voter_is_taken_in_again_under_a_new_id() {
         assert_eq!(voters(&cluster).await, [1, 2, 3]);
         assert!(cluster.host(wiped).status(GROUP).unwrap().raft_id > old);
         let leader = cluster.leader().await;
-        assert!(cluster.host(leader).status(GROUP).unwrap().members.iter().all(|member| member.id != old));
+        assert!(
+            cluster
+                .host(leader)
+                .status(GROUP)
+                .unwrap()
+                .members
+                .iter()
+                .all(|member| member.id != old)
+        );
     });
 }

@@ -92,7 +92,11 @@ fn a_request_asked_again_is_answered_once_applied_once() {
         let leader = cluster.leader().await;
         cluster.kill(leader);
         let via = *cluster.hosts.keys().next().unwrap();
-        assert_eq!(cluster.propose_as(via, request, add(1, 1)).await, Ok(1), "after a leader change");
+        assert_eq!(
+            cluster.propose_as(via, request, add(1, 1)).await,
+            Ok(1),
+            "after a leader change"
+        );
         assert_eq!(cluster.read(via, 1).await, Ok(2));
     });
 }
@@ -103,12 +107,16 @@ fn too_large_is_refused_and_unknown_groups_are_named() {
         let cluster = Cluster::with_group(&world, &[1]).await;
         let host = cluster.host(1);
         let huge = vec![0; crate::limits::COMMAND_BYTES_MAX + 1].into();
-        assert!(matches!(host.propose(GROUP, 1, huge, SOON).await, Err(MetaError::TooLarge { .. })));
+        assert!(matches!(
+            host.propose(GROUP, 1, huge, SOON).await,
+            Err(MetaError::TooLarge { .. })
+        ));
         cluster.directory.0.lock().clear();
         let nowhere = nexusgrid_codec::id::GroupId(99);
         let asked = host.propose(nowhere, 1, set(1, 1), Duration::from_secs(1)).await;
         assert_eq!(asked, Err(MetaError::UnknownGroup(nowhere)));
-        let asked = host.query(nowhere, vec![1].into(), Consistency::Stale, Duration::from_secs(1)).await;
+        let asked =
+            host.query(nowhere, vec![1].into(), Consistency::Stale, Duration::from_secs(1)).await;
         assert_eq!(asked, Err(MetaError::UnknownGroup(nowhere)));
     });
 }

@@ -66,7 +66,7 @@ impl FloorFile {
     /// Makes `floor` durable.
     pub(crate) fn write(&mut self, floor: &Floor) -> io::Result<()> {
         let count = self.count + 1;
-        let name = if count % 2 == 0 { COPIES[0] } else { COPIES[1] };
+        let name = if count.is_multiple_of(2) { COPIES[0] } else { COPIES[1] };
         let path = self.dir.join(name);
         let new = !self.disk.exists(&path)?;
         let file = self.disk.open(&path, OpenMode::OpenOrCreate)?;
@@ -92,7 +92,12 @@ pub(crate) fn read_file(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
 }
 
 /// Replaces a small file atomically and durably.
-pub(crate) fn replace_file(disk: &dyn Disk, dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn replace_file(
+    disk: &dyn Disk,
+    dir: &Path,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
     let temporary = dir.join(format!("{name}.new"));
     let file = disk.open(&temporary, OpenMode::OpenOrCreate)?;
     file.set_len(bytes.len() as u64)?;

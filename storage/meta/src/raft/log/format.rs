@@ -168,7 +168,14 @@ mod tests {
     use super::*;
 
     fn header() -> RecordHeader {
-        RecordHeader { payload_bytes: 3, sequence: 5, durable: 4, kind: Kind::Entry, group: 2, index: 9 }
+        RecordHeader {
+            payload_bytes: 3,
+            sequence: 5,
+            durable: 4,
+            kind: Kind::Entry,
+            group: 2,
+            index: 9,
+        }
     }
 
     #[test]
@@ -179,7 +186,10 @@ mod tests {
         assert_eq!(&out[..8], b"rec1\x03\0\0\0");
         assert_eq!(
             &out[12..],
-            &[5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, b'a', b'b', b'c']
+            &[
+                5, 0, 0, 0, 0, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0,
+                0, b'a', b'b', b'c'
+            ]
         );
         assert_eq!(take_record(&out), Some((header(), &b"abc"[..])));
     }

@@ -51,8 +51,8 @@ pub(crate) struct GroupIndex {
 impl GroupIndex {
     /// The newest log id, purged ones included.
     pub(crate) fn last(&self) -> Option<LogId> {
-        let newest = self.slots.last_key_value().map(|(_, slot)| slot.log_id.clone());
-        newest.max(self.marks.purged.clone())
+        let newest = self.slots.last_key_value().map(|(_, slot)| slot.log_id);
+        newest.max(self.marks.purged)
     }
 
     /// What the log proves of this group.
@@ -81,17 +81,12 @@ impl GroupIndex {
 
     /// The first index that is missing between the purged id and the newest entry.
     pub(crate) fn hole(&self) -> Option<u64> {
-        let mut expected = match &self.marks.purged {
-            Some(purged) => purged.index + 1,
-            None => 0,
-        };
-        for index in self.slots.keys() {
-            if *index != expected {
-                return Some(expected);
-            }
-            expected += 1;
-        }
-        None
+        let first = self.marks.purged.map_or(0, |purged| purged.index + 1);
+        let pairs = self.slots.keys().zip(first..);
+        pairs
+            .into_iter()
+            .find(|(index, expected)| **index != *expected)
+            .map(|(_, expected)| expected)
     }
 }
 
@@ -149,11 +144,11 @@ impl Index {
 
     fn forget(&mut self, group: u32, index: u64, stamp: u64) {
         let slot = self.groups.get_mut(&group).and_then(|group| group.slots.get_mut(&index));
-        if let Some(slot) = slot.filter(|slot| slot.stamp == stamp) {
-            if let Some(bytes) = slot.bytes.take() {
-                self.cached_bytes = self.cached_bytes.saturating_sub(bytes.len());
-                return;
-            }
+        if let Some(slot) = slot.filter(|slot| slot.stamp == stamp)
+            && let Some(bytes) = slot.bytes.take()
+        {
+            self.cached_bytes = self.cached_bytes.saturating_sub(bytes.len());
+            return;
         }
         // The entry left the log before the cache: recount, it is rare.
         self.cached_bytes = self

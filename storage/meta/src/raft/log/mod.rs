@@ -69,14 +69,39 @@ type Done = oneshot::Sender<io::Result<()>>;
 
 /// One change on its way to disk.
 enum Op {
-    Entries { group: u32, items: Vec<(u64, u64, Bytes)>, replaced: Vec<Place>, after: Floor, callback: IOFlushed<MetaTypes> },
-    Marks { group: u32, marks: Marks, freed: Vec<Place>, after: Floor, done: Option<Done> },
-    Truncate { group: u32, index: u64, freed: Vec<Place>, after: Floor },
-    Drop { group: u32, freed: Vec<Place>, done: Done },
+    Entries {
+        group: u32,
+        items: Vec<(u64, u64, Bytes)>,
+        replaced: Vec<Place>,
+        after: Floor,
+        callback: IOFlushed<MetaTypes>,
+    },
+    Marks {
+        group: u32,
+        marks: Marks,
+        freed: Vec<Place>,
+        after: Floor,
+        done: Option<Done>,
+    },
+    Truncate {
+        group: u32,
+        index: u64,
+        freed: Vec<Place>,
+        after: Floor,
+    },
+    Drop {
+        group: u32,
+        freed: Vec<Place>,
+        done: Done,
+    },
     /// Entries of the oldest segment, to be written again so that it can go.
-    Copies { items: Vec<Straggler> },
+    Copies {
+        items: Vec<Straggler>,
+    },
     /// Write out the floors that lag behind.
-    Floors { done: Option<Done> },
+    Floors {
+        done: Option<Done>,
+    },
 }
 
 /// An entry that holds a segment otherwise free.
@@ -131,14 +156,22 @@ fn dead(why: &str) -> io::Error {
 impl SegmentLog {
     /// Opens (or makes) the log in `dir` and starts its writer. Returns also how many bytes of an
     /// unsynced tail were cut.
-    pub(crate) async fn open(env: &Env, dir: &Path, options: LogOptions) -> Result<(SegmentLog, u64), LogDamage> {
+    pub(crate) async fn open(
+        env: &Env,
+        dir: &Path,
+        options: LogOptions,
+    ) -> Result<(SegmentLog, u64), LogDamage> {
         let (disk, at) = (env.disk.clone(), dir.to_path_buf());
         let found = env.exec.blocking(move || recover::recover(&*disk, &at)).await?;
         let shared = Arc::new(Shared {
             env: env.clone(),
             dir: dir.to_path_buf(),
             options,
-            state: Mutex::new(State { index: found.index, segments: found.segments, ..State::default() }),
+            state: Mutex::new(State {
+                index: found.index,
+                segments: found.segments,
+                ..State::default()
+            }),
             floors: Mutex::new(BTreeMap::new()),
             work: Notify::new(),
             drained: Notify::new(),
@@ -187,7 +220,11 @@ impl SegmentLog {
         self.shared.floors.lock().remove(&group);
         {
             let mut state = self.shared.state.lock();
-            let freed = state.index.groups.remove(&group).map_or_else(Vec::new, |mut group| group.cut_from(0));
+            let freed = state
+                .index
+                .groups
+                .remove(&group)
+                .map_or_else(Vec::new, |mut group| group.cut_from(0));
             state.check()?;
             state.queue.push(Op::Drop { group, freed, done });
         }

@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use nexusgrid_env::{Disk, DiskFile, OpenMode};
 
-use super::format::{Kind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, proves_loss, take_record};
+use super::format::{
+    Kind, RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, proves_loss, take_record,
+};
 use super::index::{Index, Marks, Place, Slot};
 use crate::raft::encode::decode;
 use crate::raft::types::Entry;
@@ -52,10 +54,10 @@ fn segment_numbers(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
     for path in disk.list(dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        if let Some(hex) = name.strip_suffix(".log") {
-            if let Ok(number) = u64::from_str_radix(hex, 16) {
-                numbers.push(number);
-            }
+        if let Some(hex) = name.strip_suffix(".log")
+            && let Ok(number) = u64::from_str_radix(hex, 16)
+        {
+            numbers.push(number);
         }
     }
     numbers.sort_unstable();
@@ -65,14 +67,22 @@ fn segment_numbers(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<u64>> {
 /// Reads the log in `dir` (made if absent) and cuts an unsynced tail.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogDamage> {
     disk.create_dir_all(dir)?;
-    let mut found =
-        Recovered { index: Index::default(), segments: BTreeMap::new(), next_sequence: 1, cut_bytes: 0 };
+    let mut found = Recovered {
+        index: Index::default(),
+        segments: BTreeMap::new(),
+        next_sequence: 1,
+        cut_bytes: 0,
+    };
     let numbers = segment_numbers(disk, dir)?;
     let last = numbers.last().copied();
     let mut previous: Option<u64> = None;
     for number in numbers {
         if previous.is_some_and(|previous| number != previous + 1) {
-            return Err(LogDamage::Damaged { segment: number, offset: 0, what: "the segment before is missing" });
+            return Err(LogDamage::Damaged {
+                segment: number,
+                offset: 0,
+                what: "the segment before is missing",
+            });
         }
         read_segment(disk, dir, number, last == Some(number), previous.is_none(), &mut found)?;
         previous = Some(number);
@@ -80,12 +90,16 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogDamag
     for (group, index) in &mut found.index.groups {
         if let Some(hole) = index.hole() {
             tracing::error!(group, hole, "a log has a hole");
-            return Err(LogDamage::Damaged { segment: last.unwrap_or(0), offset: 0, what: "an entry is missing" });
+            return Err(LogDamage::Damaged {
+                segment: last.unwrap_or(0),
+                offset: 0,
+                what: "an entry is missing",
+            });
         }
         // A committed id may have reached the disk ahead of the entry it names, never the reverse.
         let known = index.marks.committed.as_ref().is_none_or(|id| index.holds(id));
         if !known {
-            index.marks.committed = index.marks.purged.clone();
+            index.marks.committed = index.marks.purged;
         }
     }
     count_live(&mut found);
@@ -106,9 +120,13 @@ fn read_segment(
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
 
-    let damaged = |offset: usize, what| LogDamage::Damaged { segment: number, offset: offset as u64, what };
+    let damaged =
+        |offset: usize, what| LogDamage::Damaged { segment: number, offset: offset as u64, what };
     match SegmentHeader::decode(&bytes) {
-        Some(header) if header.number == number && (is_first || header.first_sequence == found.next_sequence) => {
+        Some(header)
+            if header.number == number
+                && (is_first || header.first_sequence == found.next_sequence) =>
+        {
             found.next_sequence = header.first_sequence;
         }
         _ if is_last && !is_first && !proves_loss(&bytes, found.next_sequence) => {
@@ -129,7 +147,8 @@ fn read_segment(
 
     let mut offset = SEGMENT_HEADER_BYTES;
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
-        let Some((header, payload)) = take_record(rest).filter(|(header, _)| header.sequence == found.next_sequence)
+        let Some((header, payload)) =
+            take_record(rest).filter(|(header, _)| header.sequence == found.next_sequence)
         else {
             if !is_last || proves_loss(rest, found.next_sequence) {
                 return Err(damaged(offset, "a record is missing that was durable"));
@@ -153,7 +172,14 @@ fn read_segment(
     Ok(())
 }
 
-fn apply(found: &mut Index, kind: Kind, group: u32, index: u64, payload: &[u8], place: Place) -> Option<()> {
+fn apply(
+    found: &mut Index,
+    kind: Kind,
+    group: u32,
+    index: u64,
+    payload: &[u8],
+    place: Place,
+) -> Option<()> {
     match kind {
         Kind::Entry | Kind::Copy => {
             let entry: Entry = decode(payload, "log entry").ok()?;

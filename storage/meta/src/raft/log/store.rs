@@ -6,9 +6,9 @@ use std::ops::{Bound, RangeBounds};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use openraft::OptionalSend;
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
-use openraft::OptionalSend;
 use tokio::sync::oneshot;
 
 use super::index::{Place, Slot};
@@ -53,12 +53,18 @@ impl GroupLog {
                     (None, Some(place)) => {
                         let segment = state.segments.get(&place.segment);
                         let segment = segment.ok_or_else(|| {
-                            io::Error::new(io::ErrorKind::InvalidData, format!("the segment of entry {index} is gone"))
+                            io::Error::new(
+                                io::ErrorKind::InvalidData,
+                                format!("the segment of entry {index} is gone"),
+                            )
                         })?;
                         (Source::Disk(segment.file.clone(), place), place.bytes as usize)
                     }
                     (None, None) => {
-                        return Err(io::Error::new(io::ErrorKind::InvalidData, format!("entry {index} is nowhere")));
+                        return Err(io::Error::new(
+                            io::ErrorKind::InvalidData,
+                            format!("entry {index} is nowhere"),
+                        ));
                     }
                 };
                 total = total.saturating_add(bytes);
@@ -132,7 +138,7 @@ impl RaftLogStorage<MetaTypes> for GroupLog {
         state.check()?;
         let group = state.index.groups.get(&self.group);
         Ok(LogState {
-            last_purged_log_id: group.and_then(|group| group.marks.purged.clone()),
+            last_purged_log_id: group.and_then(|group| group.marks.purged),
             last_log_id: group.and_then(|group| group.last()),
         })
     }
@@ -173,7 +179,7 @@ impl RaftLogStorage<MetaTypes> for GroupLog {
     async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
         let state = self.log.shared.state.lock();
         state.check()?;
-        Ok(state.index.groups.get(&self.group).and_then(|group| group.marks.committed.clone()))
+        Ok(state.index.groups.get(&self.group).and_then(|group| group.marks.committed))
     }
 
     async fn append<I>(&mut self, entries: I, callback: IOFlushed<MetaTypes>) -> io::Result<()>
@@ -195,7 +201,8 @@ impl RaftLogStorage<MetaTypes> for GroupLog {
                 let mut state = self.log.shared.state.lock();
                 state.check()?;
                 if state.queued_bytes == 0 || state.queued_bytes + added <= LOG_QUEUE_BYTES_MAX {
-                    let expected = index_of(&state.group(self.group).last()).map_or(0, |last| last + 1);
+                    let expected =
+                        index_of(&state.group(self.group).last()).map_or(0, |last| last + 1);
                     if first > expected {
                         // A hole must never reach the disk; the caller's bug ends the group.
                         return Err(io::Error::new(
@@ -213,7 +220,13 @@ impl RaftLogStorage<MetaTypes> for GroupLog {
                     }
                     let after = state.group(self.group).floor();
                     state.queued_bytes += added;
-                    state.queue.push(Op::Entries { group: self.group, items, replaced, after, callback });
+                    state.queue.push(Op::Entries {
+                        group: self.group,
+                        items,
+                        replaced,
+                        after,
+                        callback,
+                    });
                     break;
                 }
             }

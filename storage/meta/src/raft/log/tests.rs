@@ -27,11 +27,19 @@ fn vote(term: u64) -> Vote {
 
 fn entry(term: u64, index: u64, bytes: usize) -> Entry {
     let body = vec![index as u8; bytes].into();
-    Entry { log_id: log_id(term, index), payload: openraft::EntryPayload::Normal(Envelope { request_id: index.into(), body }) }
+    Entry {
+        log_id: log_id(term, index),
+        payload: openraft::EntryPayload::Normal(Envelope { request_id: index.into(), body }),
+    }
 }
 
 fn options() -> LogOptions {
-    LogOptions { segment_bytes_max: 1_500, cache_bytes_max: 600, segments_soft_max: 2, ..LogOptions::default() }
+    LogOptions {
+        segment_bytes_max: 1_500,
+        cache_bytes_max: 600,
+        segments_soft_max: 2,
+        ..LogOptions::default()
+    }
 }
 
 /// What one group must hold.
@@ -90,7 +98,8 @@ async fn compare(log: &SegmentLog, group: u32, model: &mut Model, durable: &Mode
     let mut view = GroupLog::new(log.clone(), group, None);
     let state = view.get_log_state().await.unwrap();
     let entries = view.try_get_log_entries(..).await.unwrap();
-    let found: BTreeMap<u64, Entry> = entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect();
+    let found: BTreeMap<u64, Entry> =
+        entries.into_iter().map(|entry| (entry.log_id.index, entry)).collect();
     if exact {
         assert_eq!(found, model.entries);
         assert_eq!(state.last_purged_log_id, model.purged);
@@ -109,7 +118,10 @@ async fn compare(log: &SegmentLog, group: u32, model: &mut Model, durable: &Mode
         // Nothing durable is gone, unless it was meant to go.
         for (index, entry) in &durable.entries {
             let replaced = model.entries.get(index) != Some(entry);
-            assert!(replaced || *index < purged || found.get(index) == Some(entry), "entry {index} was lost");
+            assert!(
+                replaced || *index < purged || found.get(index) == Some(entry),
+                "entry {index} was lost"
+            );
         }
     }
     model.vote = view.read_vote().await.unwrap();
@@ -119,15 +131,19 @@ async fn compare(log: &SegmentLog, group: u32, model: &mut Model, durable: &Mode
 
 async fn play(world: World, steps: Vec<Step>) {
     let (_, mut log) = open(&world).await;
-    let mut models: BTreeMap<u32, Model> = (1..4).map(|group| (group, Model { term: 1, ..Model::default() })).collect();
+    let mut models: BTreeMap<u32, Model> =
+        (1..4).map(|group| (group, Model { term: 1, ..Model::default() })).collect();
     let mut durable = models.clone();
     for step in steps {
         match step {
             Step::Append { group, count, bytes, wait } => {
                 let model = models.get_mut(&group).unwrap();
                 let first = model.next();
-                let entries: Vec<_> = (first..first + count).map(|index| entry(model.term, index, bytes)).collect();
-                model.entries.extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
+                let entries: Vec<_> =
+                    (first..first + count).map(|index| entry(model.term, index, bytes)).collect();
+                model
+                    .entries
+                    .extend(entries.iter().map(|entry| (entry.log_id.index, entry.clone())));
                 append(&mut GroupLog::new(log.clone(), group, None), entries, wait).await;
                 if wait {
                     // One writer, one order: all earlier changes are durable too.
@@ -136,11 +152,18 @@ async fn play(world: World, steps: Vec<Step>) {
             }
             Step::Overwrite { group, back } => {
                 let model = models.get_mut(&group).unwrap();
-                let from = model.next().saturating_sub(back).max(model.purged.as_ref().map_or(0, |id| id.index + 1));
+                let from = model
+                    .next()
+                    .saturating_sub(back)
+                    .max(model.purged.as_ref().map_or(0, |id| id.index + 1));
                 model.term += 1;
                 model.entries.split_off(&from);
                 let last = match from.checked_sub(1) {
-                    Some(last) => model.entries.get(&last).map(|entry| entry.log_id.clone()).or(model.purged.clone()),
+                    Some(last) => model
+                        .entries
+                        .get(&last)
+                        .map(|entry| entry.log_id.clone())
+                        .or(model.purged.clone()),
                     None => None,
                 };
                 let mut view = GroupLog::new(log.clone(), group, None);
@@ -159,7 +182,10 @@ async fn play(world: World, steps: Vec<Step>) {
             Step::Purge { group, part } => {
                 let model = models.get_mut(&group).unwrap();
                 let count = model.entries.len() as u64 / part;
-                let Some((_, upto)) = model.entries.iter().nth(count.saturating_sub(1) as usize) else { continue };
+                let Some((_, upto)) = model.entries.iter().nth(count.saturating_sub(1) as usize)
+                else {
+                    continue;
+                };
                 let upto = upto.log_id.clone();
                 model.entries = model.entries.split_off(&(upto.index + 1));
                 model.purged = Some(upto.clone());
@@ -231,7 +257,11 @@ fn a_flipped_bit_behind_which_more_was_synced_is_damage() {
         }
         world.kill(NodeId(1));
         let disk = world.disk(NodeId(1));
-        let (path, _) = disk.files().into_iter().find(|(path, _)| path.to_string_lossy().ends_with(".log")).unwrap();
+        let (path, _) = disk
+            .files()
+            .into_iter()
+            .find(|(path, _)| path.to_string_lossy().ends_with(".log"))
+            .unwrap();
         disk.flip_bit(&path, 8 * 200).unwrap();
         let env = world.start(NodeId(1));
         assert!(SegmentLog::open(&env, Path::new("/log"), options()).await.is_err());
@@ -256,11 +286,13 @@ fn a_floor_survives_a_torn_write_and_refuses_what_is_below() {
         env.disk.create_dir_all(Path::new("/floor")).unwrap();
         let (mut file, found) = FloorFile::load(env.disk.clone(), Path::new("/floor")).unwrap();
         assert_eq!(found, None);
-        let floors: Vec<_> = (1..4).map(|n| Floor { vote: Some(vote(n)), last: Some(log_id(n, n)) }).collect();
+        let floors: Vec<_> =
+            (1..4).map(|n| Floor { vote: Some(vote(n)), last: Some(log_id(n, n)) }).collect();
         for floor in &floors {
             file.write(floor).unwrap();
         }
-        let torn = env.disk.open(Path::new("/floor/floor.b"), nexusgrid_env::OpenMode::ReadWrite).unwrap();
+        let torn =
+            env.disk.open(Path::new("/floor/floor.b"), nexusgrid_env::OpenMode::ReadWrite).unwrap();
         torn.write_at(&[0xff; 3], 5).unwrap();
         let (_, found) = FloorFile::load(env.disk.clone(), Path::new("/floor")).unwrap();
         assert_eq!(found.as_ref(), Some(&floors[1]));

@@ -7,7 +7,9 @@ use bytes::Bytes;
 use nexusgrid_env::OpenMode;
 use openraft::storage::IOFlushed;
 
-use super::format::{Kind, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, put_record};
+use super::format::{
+    Kind, RECORD_HEADER_BYTES, RecordHeader, SEGMENT_HEADER_BYTES, SegmentHeader, put_record,
+};
 use super::index::{Marks, Place};
 use super::recover::{Segment, segment_path};
 use super::{Done, Floor, Op, Shared, Straggler, dead};
@@ -79,10 +81,15 @@ impl Bury {
         for op in queue {
             match op {
                 Op::Entries { callback, .. } => callback.io_completed(Err(dead(why))),
-                Op::Marks { done: Some(done), .. } | Op::Drop { done, .. } | Op::Floors { done: Some(done) } => {
+                Op::Marks { done: Some(done), .. }
+                | Op::Drop { done, .. }
+                | Op::Floors { done: Some(done) } => {
                     let _ = done.send(Err(dead(why)));
                 }
-                Op::Marks { done: None, .. } | Op::Truncate { .. } | Op::Floors { done: None } | Op::Copies { .. } => {}
+                Op::Marks { done: None, .. }
+                | Op::Truncate { .. }
+                | Op::Floors { done: None }
+                | Op::Copies { .. } => {}
             }
         }
         self.0.drained.notify_waiters();
@@ -113,7 +120,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut next_sequence: u64) {
         if bytes > 0 {
             shared.drained.notify_waiters();
         }
-        if let Err(error) = write(&shared, queue, &mut active, &mut next_sequence, &mut durable).await {
+        if let Err(error) =
+            write(&shared, queue, &mut active, &mut next_sequence, &mut durable).await
+        {
             tracing::error!(%error, dir = %shared.dir.display(), "the Raft log failed; it is closed for good");
             bury.bury(&error.to_string());
             return;
@@ -178,18 +187,35 @@ async fn write_batch(
             .filter(|(_, segment)| segment.len < shared.options.segment_bytes_max);
         match segment {
             Some((number, segment)) => {
-                let batch =
-                    Batch { buffer: Vec::new(), offset: segment.len, segment: number, sequence: *next_sequence, durable };
+                let batch = Batch {
+                    buffer: Vec::new(),
+                    offset: segment.len,
+                    segment: number,
+                    sequence: *next_sequence,
+                    durable,
+                };
                 (Some(segment.file.clone()), batch)
             }
             None if only_floors => {
-                let batch = Batch { buffer: Vec::new(), offset: 0, segment: 0, sequence: *next_sequence, durable };
+                let batch = Batch {
+                    buffer: Vec::new(),
+                    offset: 0,
+                    segment: 0,
+                    sequence: *next_sequence,
+                    durable,
+                };
                 (None, batch)
             }
             None => {
                 let number = state.segments.last_key_value().map_or(1, |(number, _)| number + 1);
                 let header = SegmentHeader { number, first_sequence: *next_sequence };
-                let mut batch = Batch { buffer: header.encode(), offset: 0, segment: number, sequence: *next_sequence, durable };
+                let mut batch = Batch {
+                    buffer: header.encode(),
+                    offset: 0,
+                    segment: number,
+                    sequence: *next_sequence,
+                    durable,
+                };
                 debug_assert_eq!(batch.buffer.len(), SEGMENT_HEADER_BYTES);
                 // These marks may run ahead of entries still in the queue; recovery knows that.
                 for (group, index) in &state.index.groups {
@@ -294,7 +320,8 @@ fn encode_op(batch: &mut Batch, op: Op, effects: &mut Effects) {
 fn encode_copies(shared: &Shared, batch: &mut Batch, items: Vec<Straggler>, effects: &mut Effects) {
     let state = shared.state.lock();
     for item in items {
-        let slot = state.index.groups.get(&item.group).and_then(|group| group.slots.get(&item.index));
+        let slot =
+            state.index.groups.get(&item.group).and_then(|group| group.slots.get(&item.index));
         if slot.is_some_and(|slot| slot.stamp == item.stamp) {
             let place = batch.put(Kind::Copy, item.group, item.index, &item.bytes);
             effects.copied.push((item.group, item.index, item.stamp, place, item.place));
@@ -307,11 +334,11 @@ async fn settle(shared: &Arc<Shared>, effects: &mut Effects) -> io::Result<()> {
     {
         let mut state = shared.state.lock();
         for (group, index, stamp, place) in std::mem::take(&mut effects.placed) {
-            if state.index.place(group, index, stamp, place, shared.options.cache_bytes_max) {
-                if let Some(segment) = state.segments.get_mut(&place.segment) {
-                    segment.live += 1;
-                    segment.live_bytes += u64::from(place.bytes);
-                }
+            if state.index.place(group, index, stamp, place, shared.options.cache_bytes_max)
+                && let Some(segment) = state.segments.get_mut(&place.segment)
+            {
+                segment.live += 1;
+                segment.live_bytes += u64::from(place.bytes);
             }
         }
         for (group, index, stamp, place, before) in std::mem::take(&mut effects.copied) {
@@ -412,7 +439,13 @@ async fn copy_forward(shared: &Arc<Shared>, active: Option<u64>) -> io::Result<(
         for (group, index) in &state.index.groups {
             for (at, slot) in &index.slots {
                 if let Some(place) = slot.place.filter(|place| place.segment == number) {
-                    items.push(Straggler { group: *group, index: *at, stamp: slot.stamp, place, bytes: Bytes::new() });
+                    items.push(Straggler {
+                        group: *group,
+                        index: *at,
+                        stamp: slot.stamp,
+                        place,
+                        bytes: Bytes::new(),
+                    });
                 }
             }
         }
