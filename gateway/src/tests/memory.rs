@@ -399,6 +399,16 @@ impl ObjectStore for MemoryStore {
             if *bucket != request.bucket || !key.starts_with(&request.prefix) || !after {
                 continue;
             }
+            let rest = &key[request.prefix.len()..];
+            if let Some(delimiter) = &request.delimiter
+                && let Some(at) = rest.find(delimiter.as_str())
+            {
+                let folded = key[..request.prefix.len() + at + delimiter.len()].to_owned();
+                if page.prefixes.last() != Some(&folded) {
+                    page.prefixes.push(folded);
+                }
+                continue;
+            }
             if page.uploads.len() == request.max as usize {
                 let last = page.uploads.last().expect("max is not zero");
                 page.next = Some((last.key.clone(), last.upload.clone()));
