@@ -176,7 +176,8 @@ impl Audit {
                         let is_older = segment.content < content
                             && below.is_some_and(|below| below.depth < limits::LINK_DEPTH_MAX);
                         // A completed upload's segments may lose their parts while it is freed.
-                        let is_freed = contents.get(&content).is_some_and(|row| row.references == 0);
+                        let is_freed =
+                            contents.get(&content).is_some_and(|row| row.references == 0);
                         self.expect("I7", is_older || is_freed, || format!("{segment:?}"));
                         if kind == Some(&ContentKind::Linked) {
                             *self.references.entry(segment.content).or_default() += 1;

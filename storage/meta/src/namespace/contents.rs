@@ -10,7 +10,9 @@ use nexusgrid_codec::id::{BlockId, SessionId};
 
 use super::limits;
 use super::machine::{Change, Step, corrupt};
-use super::rows::{self, BlockRow, ContentKind, ContentRow, DeadRow, Page, Released, RepairRow, Segment};
+use super::rows::{
+    self, BlockRow, ContentKind, ContentRow, DeadRow, Page, Released, RepairRow, Segment,
+};
 use super::types::{
     ContentBody, ContentId, Extent, Malformed, NamespaceError, NewBlock, NewContent,
 };
@@ -65,7 +67,11 @@ impl Change<'_> {
     }
 
     /// Checks that a content's body is whole and refers to the command's blocks only.
-    pub(super) fn check_content(&self, content: &NewContent, blocks: &Blocks) -> Result<(), NamespaceError> {
+    pub(super) fn check_content(
+        &self,
+        content: &NewContent,
+        blocks: &Blocks,
+    ) -> Result<(), NamespaceError> {
         match &content.body {
             ContentBody::Empty if content.size == 0 => Ok(()),
             ContentBody::Empty => Err(Malformed::Extents.into()),
@@ -80,7 +86,11 @@ impl Change<'_> {
     }
 
     /// Makes a content with no reference yet. It was checked.
-    pub(super) fn make_content(&mut self, content: NewContent, blocks: &mut Blocks) -> Step<ContentId> {
+    pub(super) fn make_content(
+        &mut self,
+        content: NewContent,
+        blocks: &mut Blocks,
+    ) -> Step<ContentId> {
         let id = ContentId(self.next_id()?);
         let kind = match content.body {
             ContentBody::Empty => ContentKind::Empty,
@@ -165,10 +175,8 @@ impl Change<'_> {
     /// Counts one reference less; the last releases the content.
     pub(super) fn unrefer(&mut self, content: ContentId, now_ms: u64) -> Step<()> {
         let mut row = self.content_row(content)?;
-        row.references = row
-            .references
-            .checked_sub(1)
-            .ok_or_else(|| corrupt("a reference count below zero"))?;
+        row.references =
+            row.references.checked_sub(1).ok_or_else(|| corrupt("a reference count below zero"))?;
         row.sequence = self.sequence;
         let is_last = row.references == 0;
         self.tx.store(rows::CONTENT, rows::content(content), &row);

@@ -161,20 +161,49 @@ impl<'a> Change<'a> {
             C::CreateUpload { session, bucket, key, nonce, owner, meta, checksum, now_ms } => {
                 self.create_upload(session, bucket, key, nonce, owner, meta, checksum, now_ms)
             }
-            C::PutPart {
-                session, upload, number, blocks, content, etag, checksums, now_ms
-            } => self.put_part(
-                session, &upload, number, &blocks, content, etag, checksums, now_ms,
-            ),
+            C::PutPart { session, upload, number, blocks, content, etag, checksums, now_ms } => {
+                self.put_part(session, &upload, number, &blocks, content, etag, checksums, now_ms)
+            }
             C::LinkPart {
-                session, upload, number, source, source_content, range, etag, checksums, now_ms,
+                session,
+                upload,
+                number,
+                source,
+                source_content,
+                range,
+                etag,
+                checksums,
+                now_ms,
             } => self.link_part(
-                session, &upload, number, &source, source_content, range, etag, checksums, now_ms,
+                session,
+                &upload,
+                number,
+                &source,
+                source_content,
+                range,
+                etag,
+                checksums,
+                now_ms,
             ),
             C::CompleteUpload {
-                session, upload, parts, part_bytes_min, precondition, etag, checksums, size, now_ms,
+                session,
+                upload,
+                parts,
+                part_bytes_min,
+                precondition,
+                etag,
+                checksums,
+                size,
+                now_ms,
             } => self.complete_upload(
-                session, &upload, &parts, part_bytes_min, &precondition, etag, checksums, size,
+                session,
+                &upload,
+                &parts,
+                part_bytes_min,
+                &precondition,
+                etag,
+                checksums,
+                size,
                 now_ms,
             ),
             C::AbortUpload { session, upload, now_ms } => {

@@ -6,9 +6,7 @@ use nexusgrid_env::kv::prefix_end;
 use super::limits;
 use super::machine::{Step, corrupt};
 use super::rows::{self, ContentKind, ContentRow, Page, Segment};
-use super::types::{
-    ContentId, ContentMap, Extent, NamespaceError, Piece, PieceData, WrappedKey,
-};
+use super::types::{ContentId, ContentMap, Extent, NamespaceError, Piece, PieceData, WrappedKey};
 use crate::rows::tx::{Tx, decode_row};
 
 /// Pages read at once behind the first.
@@ -28,15 +26,7 @@ struct Pages<'t, 'a> {
 impl<'t, 'a> Pages<'t, 'a> {
     fn new(tx: &'t Tx<'a>, content: ContentId, offset: u64) -> Pages<'t, 'a> {
         let end = prefix_end(&rows::pages(content).done()).unwrap_or_default();
-        Pages {
-            tx,
-            content,
-            offset,
-            end,
-            buffer: Default::default(),
-            next: None,
-            is_first: true,
-        }
+        Pages { tx, content, offset, end, buffer: Default::default(), next: None, is_first: true }
     }
 
     fn next(&mut self) -> Step<Option<Page>> {

@@ -49,8 +49,7 @@ impl Precondition {
 
 /// Bounds what a client can make a row hold.
 pub(super) fn check_meta(meta: &ObjectMeta) -> Result<(), NamespaceError> {
-    let user: usize =
-        meta.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let user: usize = meta.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
     let headers = &meta.headers;
     let text: usize = [
         &headers.content_type,
@@ -175,9 +174,8 @@ impl Change<'_> {
         };
         let current = tree::lookup(&self.tx, bucket, key)?;
         let replaced = current.as_ref().map_or(0, |object| object.size);
-        let checked = precondition
-            .check(current.as_ref())
-            .and_then(|()| row.check_quota(size, replaced));
+        let checked =
+            precondition.check(current.as_ref()).and_then(|()| row.check_quota(size, replaced));
         Ok(checked.map(|()| current))
     }
 
@@ -304,8 +302,7 @@ impl Change<'_> {
         check_meta(&meta)?;
         let current = tree::lookup(&self.tx, bucket, key)?.ok_or(NamespaceError::NoSuchKey)?;
         precondition.check(Some(&current))?;
-        let object =
-            Object { sequence: self.sequence, modified_ms: now_ms, meta, ..current };
+        let object = Object { sequence: self.sequence, modified_ms: now_ms, meta, ..current };
         let done = put_done(&object, true);
         self.put_dentry(bucket, key, object, false)?;
         Ok(NamespaceOk::Put(vec![Ok(done)]))

@@ -170,12 +170,7 @@ impl Change<'_> {
     }
 
     /// Takes parts away that a completion did not name; gives those that are left.
-    fn expand_parts(
-        &mut self,
-        upload: UploadId,
-        numbers: Vec<u16>,
-        now_ms: u64,
-    ) -> Step<Vec<u16>> {
+    fn expand_parts(&mut self, upload: UploadId, numbers: Vec<u16>, now_ms: u64) -> Step<Vec<u16>> {
         let mut rest = numbers.into_iter();
         while !self.is_spent() {
             let Some(number) = rest.next() else { break };

@@ -6,7 +6,9 @@ use nexusgrid_env::KvRead;
 use nexusgrid_env::kv::prefix_end;
 
 use super::machine::{Step, check_key, corrupt};
-use super::rows::{self, BlockRow, BucketRow, ContentRow, DeadRow, LiveBucket, RepairRow, UploadRow};
+use super::rows::{
+    self, BlockRow, BucketRow, ContentRow, DeadRow, LiveBucket, RepairRow, UploadRow,
+};
 use super::types::{
     BlockState, BucketId, ContentMap, DeadBlock, Got, Malformed, NamespaceAnswer, NamespaceError,
     NamespaceQuery, Object, PartListing, RangeSpec, Repair, Session, UploadRef,

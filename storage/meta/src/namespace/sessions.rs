@@ -67,11 +67,7 @@ impl Change<'_> {
         let row: Option<Session> = self.tx.load(rows::STATE, &rows::session(session))?;
         match row {
             Some(row) if row.closed_ms.is_none() => {
-                let row = Session {
-                    renewed_ms: row.renewed_ms.max(now_ms),
-                    oldest_pin_ms,
-                    ..row
-                };
+                let row = Session { renewed_ms: row.renewed_ms.max(now_ms), oldest_pin_ms, ..row };
                 self.set_session(&row);
                 Ok(NamespaceOk::Session(row))
             }
@@ -105,9 +101,8 @@ impl Change<'_> {
         let sessions = all(&self.tx)?;
         let oldest_open = sessions.iter().find(|row| row.closed_ms.is_none()).map(|row| row.id);
         // Never above an open session, nor above one that this very command's successors may open.
-        let mut floor_new = floor_wanted
-            .min(oldest_open.unwrap_or(floor_wanted))
-            .min(SessionId(self.sequence));
+        let mut floor_new =
+            floor_wanted.min(oldest_open.unwrap_or(floor_wanted)).min(SessionId(self.sequence));
         let below: Vec<&Session> = sessions.iter().filter(|row| row.id < floor_new).collect();
         if let Some(kept) = below.get(limits::EXPIRE_MAX) {
             floor_new = kept.id;

@@ -80,8 +80,11 @@ impl Change<'_> {
     fn add_child(&mut self, bucket: BucketId, above: Option<&Above<'_>>) -> Step<()> {
         match above {
             Some(above) => {
-                let row =
-                    DirRow { sequence: self.sequence, children: above.row.children + 1, ..above.row };
+                let row = DirRow {
+                    sequence: self.sequence,
+                    children: above.row.children + 1,
+                    ..above.row
+                };
                 self.set_dir(bucket, above.parent, above.name, row);
             }
             None => {

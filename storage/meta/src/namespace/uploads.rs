@@ -71,11 +71,7 @@ impl Change<'_> {
         let upload = UploadRef { bucket, key, id: UploadId(id) };
         let info =
             UploadInfo { sequence: self.sequence, created_ms: now_ms, owner, meta, checksum };
-        self.tx.store(
-            rows::STATE,
-            rows::upload(&upload),
-            &UploadRow { info, part_bytes: 0 },
-        );
+        self.tx.store(rows::STATE, rows::upload(&upload), &UploadRow { info, part_bytes: 0 });
         Ok(NamespaceOk::Upload(upload.id))
     }
 
@@ -128,8 +124,7 @@ impl Change<'_> {
         })?;
         let mut row = self.upload(upload)?.ok_or(NamespaceError::NoSuchUpload)?;
         let mut bucket = self.bucket(upload.bucket)?;
-        let before: Option<PartRow> =
-            self.tx.load(rows::STATE, &rows::part(upload.id, number))?;
+        let before: Option<PartRow> = self.tx.load(rows::STATE, &rows::part(upload.id, number))?;
         let replaced = before.as_ref().map_or(0, |part| part.info.size);
         bucket.check_quota(size, replaced)?;
         bucket.usage.part_bytes =

@@ -251,17 +251,13 @@ impl Change<'_> {
             C::BeginDeleteBucket { name } => self.begin_delete_bucket(&name),
             C::CancelDeleteBucket { bucket } => self.cancel_delete_bucket(bucket),
             C::FinishDeleteBucket { bucket } => self.finish_delete_bucket(bucket),
-            C::SetBucketSettings { bucket, settings } => {
-                self.set_bucket_settings(bucket, settings)
-            }
+            C::SetBucketSettings { bucket, settings } => self.set_bucket_settings(bucket, settings),
             C::PutBucketKey(key) => self.put_bucket_key(&key),
             C::SealMasterKey { node, sealed } => self.seal_master_key(node, sealed),
             C::CreateKey(key) => self.create_key(&key),
             C::DeleteKey { id } => self.delete_key(&id),
             C::SetGroupVoters { group, voters } => self.set_group_voters(group, voters),
-            C::Report { reporter, sightings, now_ms } => {
-                self.report(reporter, &sightings, now_ms)
-            }
+            C::Report { reporter, sightings, now_ms } => self.report(reporter, &sightings, now_ms),
         }
     }
 

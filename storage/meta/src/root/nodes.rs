@@ -27,8 +27,6 @@ use crate::rows::tx::decode_row;
 
 /// Reporters from so many hosts make a node Down.
 const REPORTING_HOSTS: usize = 2;
-/// Raft generations of one node: what fits into a [`RaftId`].
-const GENERATIONS_MAX: u32 = (1 << 24) - 1;
 
 fn check_addresses(addresses: &Addresses) -> Step<()> {
     check_text(&addresses.rpc, InvalidField::Node)?;
@@ -86,9 +84,8 @@ impl Change<'_> {
         now_ms: u64,
     ) -> Step<RootOk> {
         let row: Option<TokenRow> = self.tx.load(ROOT, &rows::token(id))?;
-        let row = row
-            .filter(|row| row.secret_hash == secret_hash)
-            .ok_or(RootError::TokenRefused)?;
+        let row =
+            row.filter(|row| row.secret_hash == secret_hash).ok_or(RootError::TokenRefused)?;
         if let Some((used_by, key_hash)) = row.used_by {
             // The same node asks again because it missed the answer.
             return if key_hash == node.key_hash {
@@ -203,7 +200,7 @@ impl Change<'_> {
 
     pub(super) fn next_raft_generation(&mut self, id: NodeId) -> Step<RootOk> {
         let mut node = self.node(id)?;
-        if node.raft_generation >= GENERATIONS_MAX {
+        if node.raft_generation >= RaftId::GENERATION_MAX {
             return Err(full(InvalidField::Groups));
         }
         node.raft_generation += 1;

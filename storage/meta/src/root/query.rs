@@ -20,9 +20,7 @@ pub(super) fn answer(state: &dyn KvRead, query: RootQuery) -> Step<RootAnswer> {
         RootQuery::Topology { unless_version } if unless_version == cluster.map_version => {
             RootAnswer::Topology(None)
         }
-        RootQuery::Topology { .. } => {
-            RootAnswer::Topology(Some(Box::new(topology(tx, cluster)?)))
-        }
+        RootQuery::Topology { .. } => RootAnswer::Topology(Some(Box::new(topology(tx, cluster)?))),
         RootQuery::Cluster => RootAnswer::Cluster(Box::new(cluster.cluster)),
         RootQuery::AccessKey { id } => {
             RootAnswer::AccessKey(tx.load(ROOT, &rows::access_key(&id))?)

@@ -15,7 +15,9 @@ use crate::namespace::types::BucketId;
 use crate::rows::codec::{self, DecodeError};
 
 /// Bytes that only their owner may see: never printed (I16).
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop)]
+#[derive(
+    Clone, PartialEq, Eq, Serialize, Deserialize, zeroize::Zeroize, zeroize::ZeroizeOnDrop,
+)]
 pub struct SecretBytes(pub Vec<u8>);
 
 impl fmt::Debug for SecretBytes {
@@ -37,12 +39,12 @@ pub struct RaftId(pub u64);
 impl RaftId {
     const GENERATION_BITS: u32 = 16;
 
+    /// The highest generation: a further one would repeat an id (I15).
+    pub const GENERATION_MAX: u32 = (1 << RaftId::GENERATION_BITS) - 1;
+
     /// The id of `node` in the generation that [`RootCommand::NextRaftGeneration`] gave it.
     pub fn new(node: NodeId, generation: u32) -> RaftId {
-        RaftId(
-            (node.0 << RaftId::GENERATION_BITS)
-                | u64::from(generation & ((1 << RaftId::GENERATION_BITS) - 1)),
-        )
+        RaftId((node.0 << RaftId::GENERATION_BITS) | u64::from(generation & RaftId::GENERATION_MAX))
     }
 
     /// The node behind it.
@@ -52,7 +54,9 @@ impl RaftId {
 }
 
 /// How long a machine is there.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub enum NodeClass {
     /// A server: always on.
     #[default]

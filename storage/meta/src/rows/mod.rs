@@ -3,6 +3,6 @@
 
 pub mod codec;
 pub mod key;
-pub mod tx;
 #[cfg(test)]
 pub(crate) mod memory;
+pub mod tx;

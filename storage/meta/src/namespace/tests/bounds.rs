@@ -19,16 +19,32 @@ fn ten_thousand_parts_complete_in_one_command_and_are_freed_in_small_steps() {
         let (blocks, content) = group.content(&bytes, 1);
         let session = group.session;
         group.ok(NamespaceCommand::PutPart {
-            session, upload: upload.clone(), number, blocks, content, etag: etag(&bytes), checksums: vec![], now_ms: 1,
+            session,
+            upload: upload.clone(),
+            number,
+            blocks,
+            content,
+            etag: etag(&bytes),
+            checksums: vec![],
+            now_ms: 1,
         });
     }
-    let parts = (1..=10_000u16).filter(|number| number % 10 != 0)
+    let parts = (1..=10_000u16)
+        .filter(|number| number % 10 != 0)
         .map(|number| CompletedPart { number, etag: etag(&number.to_be_bytes()), checksum: None })
         .collect();
     let done = one(group.ok(NamespaceCommand::CompleteUpload {
-        session: group.session, upload, parts, part_bytes_min: 1, precondition: Precondition::None,
-        etag: "e".into(), checksums: vec![], size: None, now_ms: 2,
-    })).unwrap();
+        session: group.session,
+        upload,
+        parts,
+        part_bytes_min: 1,
+        precondition: Precondition::None,
+        etag: "e".into(),
+        checksums: vec![],
+        size: None,
+        now_ms: 2,
+    }))
+    .unwrap();
     assert_eq!(done.size, 18_000);
     let (object, bytes) = group.get(b"big", RangeSpec::Full).unwrap();
     assert_eq!((object.parts, bytes.len()), (9_000, 18_000));
@@ -57,13 +73,19 @@ fn too_much_is_refused_and_changes_nothing() {
     let before = group.store.rows.clone();
     let deep: Vec<u8> = vec![b'/'; 1_024];
     assert_eq!(group.put(&deep, b"v", 0, Precondition::None), Err(NamespaceError::TooLarge));
-    assert_eq!(group.put(&[b'k'; 1_025], b"v", 0, Precondition::None), Err(NamespaceError::InvalidKey));
+    assert_eq!(
+        group.put(&[b'k'; 1_025], b"v", 0, Precondition::None),
+        Err(NamespaceError::InvalidKey)
+    );
     assert_eq!(group.put(b"", b"v", 0, Precondition::None), Err(NamespaceError::InvalidKey));
     let keys: Vec<Vec<u8>> = (0..200u8).map(|n| vec![b'k', n]).collect();
     let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
     assert_eq!(group.delete(&keys), Err(NamespaceError::TooLarge));
     let inline = vec![1; limits::INLINE_BYTES_MAX + 1];
-    assert_eq!(group.put(b"k", &inline, 0, Precondition::None), Err(NamespaceError::Malformed(Malformed::Inline)));
+    assert_eq!(
+        group.put(b"k", &inline, 0, Precondition::None),
+        Err(NamespaceError::Malformed(Malformed::Inline))
+    );
     assert_eq!(group.store.rows, before);
     group.put(&[b'/'; 900], b"v", 0, Precondition::None).unwrap();
     group.put(&[0; 1_024], b"v", 0, Precondition::None).unwrap();
@@ -81,15 +103,29 @@ fn a_range_copied_of_a_range_does_not_nest_without_bound() {
         let upload = UploadRef { bucket: BUCKET, key: b"k".to_vec(), id };
         let part = &bytes[1..];
         let reply = group.apply(NamespaceCommand::LinkPart {
-            session: group.session, upload: upload.clone(), number: 1, source: (BUCKET, b"k".to_vec()),
-            source_content: object.content, range: (1, part.len() as u64), etag: etag(part), checksums: vec![], now_ms: 1,
+            session: group.session,
+            upload: upload.clone(),
+            number: 1,
+            source: (BUCKET, b"k".to_vec()),
+            source_content: object.content,
+            range: (1, part.len() as u64),
+            etag: etag(part),
+            checksums: vec![],
+            now_ms: 1,
         });
         match reply {
             Ok(_) => {
                 let parts = vec![CompletedPart { number: 1, etag: etag(part), checksum: None }];
                 group.ok(NamespaceCommand::CompleteUpload {
-                    session: group.session, upload, parts, part_bytes_min: 1, precondition: Precondition::None,
-                    etag: etag(part), checksums: vec![], size: None, now_ms: 2,
+                    session: group.session,
+                    upload,
+                    parts,
+                    part_bytes_min: 1,
+                    precondition: Precondition::None,
+                    etag: etag(part),
+                    checksums: vec![],
+                    size: None,
+                    now_ms: 2,
                 });
             }
             Err(error) => {
@@ -125,12 +161,15 @@ pub fn fuzz_row(bytes: &[u8]) {
     let mut group = Group::new();
     group.put(b"a/b", b"value", 1, Precondition::None).unwrap();
     let (at, value) = bytes.split_first().unwrap_or((&0, &[]));
-    let mut rows: Vec<_> = group.store.rows.values_mut().flat_map(|rows| rows.values_mut()).collect();
+    let mut rows: Vec<_> =
+        group.store.rows.values_mut().flat_map(|rows| rows.values_mut()).collect();
     let at = usize::from(*at) % rows.len();
     *rows[at] = Bytes::copy_from_slice(value);
     let context = crate::machine::ApplyContext { index: 9, group: nexusgrid_codec::id::GroupId(1) };
     let delete = NamespaceCommand::Delete {
-        session: group.session, bucket: BUCKET, now_ms: 1,
+        session: group.session,
+        bucket: BUCKET,
+        now_ms: 1,
         deletes: vec![DeleteObject { key: b"a/b".to_vec(), precondition: Precondition::None }],
     };
     let _ = Namespace.apply(&group.store, &context, &delete.encode());

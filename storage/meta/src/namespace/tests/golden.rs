@@ -19,7 +19,10 @@ fn block() -> BlockId {
 fn keys() {
     let upload = UploadRef { bucket: BucketId(7), key: b"k\0".to_vec(), id: UploadId([9; 16]) };
     let golden = [
-        (rows::dentry(BucketId(7), DirId::ROOT, b"a\0/"), "00000000000000075692000000000000000161 00ff 2f 0000"),
+        (
+            rows::dentry(BucketId(7), DirId::ROOT, b"a\0/"),
+            "00000000000000075692000000000000000161 00ff 2f 0000",
+        ),
         (rows::content(ContentId(5)), "63 0000000000000005"),
         (rows::page(ContentId(5), 6), "65 0000000000000005 0000000000000006"),
         (rows::block(block()), "62 00000001 0000000000000002 00000003"),
@@ -53,7 +56,11 @@ fn object() -> Object {
             etag: "e".into(),
             headers: ContentHeaders { content_type: Some("t".into()), ..Default::default() },
             user_metadata: vec![("k".into(), "v".into())],
-            checksums: vec![Checksum { algorithm: ChecksumAlgorithm::Crc32c, kind: ChecksumKind::FullObject, value: vec![1, 2, 3, 4] }],
+            checksums: vec![Checksum {
+                algorithm: ChecksumAlgorithm::Crc32c,
+                kind: ChecksumKind::FullObject,
+                value: vec![1, 2, 3, 4],
+            }],
             storage_class: StorageClass::Standard,
         },
     }
@@ -61,26 +68,116 @@ fn object() -> Object {
 
 fn extent() -> Extent {
     Extent {
-        offset: 0, len: 10, block: block(), pg: PgId(3), region_offset: 0, region_len: 10, skip: 0,
-        frame_len: 512, codec: 1, k: 4, m: 2,
+        offset: 0,
+        len: 10,
+        block: block(),
+        pg: PgId(3),
+        region_offset: 0,
+        region_len: 10,
+        skip: 0,
+        frame_len: 512,
+        codec: 1,
+        k: 4,
+        m: 2,
     }
 }
 
 #[test]
 fn values() {
     let key = WrappedKey { bucket: BucketId(7), version: 1, wrapped: Bytes::from_static(b"w") };
-    let new = NewBlock { block: block(), pg: PgId(3), epoch: Epoch(1), len: 10, k: 4, m: 2, missing_mask: 2 };
-    let content = NewContent { size: 10, key: key.clone(), body: ContentBody::Extents(vec![extent()]) };
-    let put = PutObject { bucket: BucketId(7), key: b"k".to_vec(), precondition: Precondition::Absent, content, meta: object().meta };
+    let new = NewBlock {
+        block: block(),
+        pg: PgId(3),
+        epoch: Epoch(1),
+        len: 10,
+        k: 4,
+        m: 2,
+        missing_mask: 2,
+    };
+    let content =
+        NewContent { size: 10, key: key.clone(), body: ContentBody::Extents(vec![extent()]) };
+    let put = PutObject {
+        bucket: BucketId(7),
+        key: b"k".to_vec(),
+        precondition: Precondition::Absent,
+        content,
+        meta: object().meta,
+    };
     let golden = [
         ("file", codec::encode(&Dentry::File(object())), GOLDEN_FILE),
-        ("dir", codec::encode(&Dentry::Dir(DirRow { sequence: 1, id: DirId(4_096), children: 2, explicit: false, created_ms: 3 })), "0100018020020003"),
-        ("content", codec::encode(&ContentRow { sequence: 1, references: 2, size: 10, depth: 0, kind: ContentKind::Extents { key } }), GOLDEN_CONTENT),
-        ("page", codec::encode(&Page::Extents { sequence: 1, extents: vec![extent()] }), GOLDEN_PAGE),
-        ("block", codec::encode(&BlockRow { sequence: 1, pg: PgId(3), epoch: Epoch(1), len: 10, live: 10, k: 4, m: 2, missing_mask: 2 }), "01010301 0a0a040202"),
-        ("outbox", codec::encode(&OutboxRow { sequence: 1, released_ms: 2, what: Released::Content(ContentId(5)) }), "0101020005"),
-        ("commit", NamespaceCommand::Commit { session: SessionId(2), blocks: vec![new], puts: vec![put], now_ms: 1 }.encode(), GOLDEN_COMMIT),
-        ("list", NamespaceQuery::List { bucket: BucketId(7), prefix: b"p".to_vec(), delimiter: None, after: Some(ListAfter::Key(b"k".to_vec())), limit: 9 }.encode(), "0103070170000100016b09"),
+        (
+            "dir",
+            codec::encode(&Dentry::Dir(DirRow {
+                sequence: 1,
+                id: DirId(4_096),
+                children: 2,
+                explicit: false,
+                created_ms: 3,
+            })),
+            "0100018020020003",
+        ),
+        (
+            "content",
+            codec::encode(&ContentRow {
+                sequence: 1,
+                references: 2,
+                size: 10,
+                depth: 0,
+                kind: ContentKind::Extents { key },
+            }),
+            GOLDEN_CONTENT,
+        ),
+        (
+            "page",
+            codec::encode(&Page::Extents { sequence: 1, extents: vec![extent()] }),
+            GOLDEN_PAGE,
+        ),
+        (
+            "block",
+            codec::encode(&BlockRow {
+                sequence: 1,
+                pg: PgId(3),
+                epoch: Epoch(1),
+                len: 10,
+                live: 10,
+                k: 4,
+                m: 2,
+                missing_mask: 2,
+            }),
+            "01010301 0a0a040202",
+        ),
+        (
+            "outbox",
+            codec::encode(&OutboxRow {
+                sequence: 1,
+                released_ms: 2,
+                what: Released::Content(ContentId(5)),
+            }),
+            "0101020005",
+        ),
+        (
+            "commit",
+            NamespaceCommand::Commit {
+                session: SessionId(2),
+                blocks: vec![new],
+                puts: vec![put],
+                now_ms: 1,
+            }
+            .encode(),
+            GOLDEN_COMMIT,
+        ),
+        (
+            "list",
+            NamespaceQuery::List {
+                bucket: BucketId(7),
+                prefix: b"p".to_vec(),
+                delimiter: None,
+                after: Some(ListAfter::Key(b"k".to_vec())),
+                limit: 9,
+            }
+            .encode(),
+            "0103070170000100016b09",
+        ),
     ];
     let mut wrong = String::new();
     for (name, bytes, text) in golden {

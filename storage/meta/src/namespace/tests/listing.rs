@@ -158,15 +158,28 @@ fn a_delimiter_listing_does_not_read_what_it_rolls_up() {
     let mut group = Group::new();
     for dir in 0..40 {
         for file in 0..40 {
-            group.put(format!("d{dir:03}/{file:03}").as_bytes(), b"", 0, Precondition::None).unwrap();
+            group
+                .put(format!("d{dir:03}/{file:03}").as_bytes(), b"", 0, Precondition::None)
+                .unwrap();
         }
     }
     let counting = Counting { inner: &group.store, rows: Default::default() };
     let query = NamespaceQuery::List {
-        bucket: BUCKET, prefix: vec![], delimiter: Some(b"/".to_vec()), after: None, limit: 1_000,
+        bucket: BUCKET,
+        prefix: vec![],
+        delimiter: Some(b"/".to_vec()),
+        after: None,
+        limit: 1_000,
     };
-    let reply = crate::machine::StateMachine::query(&crate::namespace::Namespace, &counting, &query.encode()).unwrap();
-    let Ok(NamespaceAnswer::List(listing)) = decode_query_reply(&reply).unwrap() else { panic!("no list") };
+    let reply = crate::machine::StateMachine::query(
+        &crate::namespace::Namespace,
+        &counting,
+        &query.encode(),
+    )
+    .unwrap();
+    let Ok(NamespaceAnswer::List(listing)) = decode_query_reply(&reply).unwrap() else {
+        panic!("no list")
+    };
     assert_eq!(listing.entries.len(), 40);
     let rows = counting.rows.load(std::sync::atomic::Ordering::Relaxed);
     assert!(rows <= 50, "{rows} rows read");
@@ -178,12 +191,20 @@ struct Counting<'a> {
 }
 
 impl nexusgrid_env::KvRead for Counting<'_> {
-    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<bytes::Bytes>, nexusgrid_env::KvError> {
+    fn get(
+        &self,
+        family: &'static str,
+        key: &[u8],
+    ) -> Result<Option<bytes::Bytes>, nexusgrid_env::KvError> {
         self.rows.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         self.inner.get(family, key)
     }
 
-    fn scan(&self, family: &'static str, range: &nexusgrid_env::ScanRange) -> Result<Vec<nexusgrid_env::kv::Row>, nexusgrid_env::KvError> {
+    fn scan(
+        &self,
+        family: &'static str,
+        range: &nexusgrid_env::ScanRange,
+    ) -> Result<Vec<nexusgrid_env::kv::Row>, nexusgrid_env::KvError> {
         let rows = self.inner.scan(family, range)?;
         self.rows.fetch_add(rows.len(), std::sync::atomic::Ordering::Relaxed);
         Ok(rows)

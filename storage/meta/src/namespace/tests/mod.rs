@@ -4,6 +4,6 @@ mod bounds;
 mod golden;
 mod listing;
 mod model;
+mod sequences;
 mod sessions;
 mod support;
-mod sequences;

@@ -20,9 +20,21 @@ pub fn holds(model: &Model, key: &[u8], precondition: &Precondition) -> Result<(
         (Precondition::Absent, Some(_)) => failed,
         (Precondition::Present | Precondition::EtagIs(_), None) => Err(NamespaceError::NoSuchKey),
         (Precondition::Present, Some(_)) => Ok(()),
-        (Precondition::EtagIs(want), Some(is)) => if *want == is { Ok(()) } else { failed },
+        (Precondition::EtagIs(want), Some(is)) => {
+            if *want == is {
+                Ok(())
+            } else {
+                failed
+            }
+        }
         (Precondition::EtagIsNot(_), None) => Ok(()),
-        (Precondition::EtagIsNot(want), Some(is)) => if *want != is { Ok(()) } else { failed },
+        (Precondition::EtagIsNot(want), Some(is)) => {
+            if *want != is {
+                Ok(())
+            } else {
+                failed
+            }
+        }
         (Precondition::ContentIs(_), _) => unreachable!("not generated"),
     }
 }

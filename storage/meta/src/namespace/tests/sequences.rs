@@ -11,9 +11,8 @@ use super::support::*;
 use crate::namespace::types::*;
 
 /// A few keys, so that they meet: siblings, children and look-alikes of each other.
-const KEYS: &[&[u8]] = &[
-    b"a", b"a/", b"a/b", b"a//b", b"a-", b"a/b/c", b"b", b"/", b"a\0", b"a/\xFF", b"a/b/d",
-];
+const KEYS: &[&[u8]] =
+    &[b"a", b"a/", b"a/b", b"a//b", b"a-", b"a/b/c", b"b", b"/", b"a\0", b"a/\xFF", b"a/b/d"];
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -43,10 +42,12 @@ enum When {
 
 fn ops() -> impl Strategy<Value = Op> {
     let key = || 0..KEYS.len();
-    let when = || prop_oneof![
-        6 => Just(When::Always), 1 => Just(When::Absent), 1 => Just(When::Present),
-        1 => Just(When::Same), 1 => Just(When::Other),
-    ];
+    let when = || {
+        prop_oneof![
+            6 => Just(When::Always), 1 => Just(When::Absent), 1 => Just(When::Present),
+            1 => Just(When::Same), 1 => Just(When::Other),
+        ]
+    };
     prop_oneof![
         6 => (key(), 0usize..40, 0usize..4, when())
             .prop_map(|(key, len, blocks, when)| Op::Put { key, len, blocks, when }),
@@ -112,7 +113,9 @@ impl Run {
             Op::Pack { keys, when } => self.pack(keys, *when),
             Op::Delete { keys } => {
                 let keys: Vec<&[u8]> = keys.iter().map(|key| KEYS[*key]).collect();
-                let Ok(NamespaceOk::Deleted(results)) = self.group.delete(&keys) else { panic!("no delete") };
+                let Ok(NamespaceOk::Deleted(results)) = self.group.delete(&keys) else {
+                    panic!("no delete")
+                };
                 for (key, result) in keys.iter().zip(results) {
                     assert_eq!(result.unwrap().existed, self.model.remove(*key).is_some());
                 }
@@ -124,8 +127,12 @@ impl Run {
                 let mut new = meta(bytes.as_deref().unwrap_or_default());
                 new.user_metadata.push(("k".into(), "v".into()));
                 let reply = self.group.apply(NamespaceCommand::SetMeta {
-                    session: self.group.session, bucket: BUCKET, key: key.to_vec(),
-                    precondition: Precondition::None, meta: new, now_ms: 3,
+                    session: self.group.session,
+                    bucket: BUCKET,
+                    key: key.to_vec(),
+                    precondition: Precondition::None,
+                    meta: new,
+                    now_ms: 3,
                 });
                 assert_eq!(reply.is_ok(), bytes.is_some());
             }
@@ -139,8 +146,14 @@ impl Run {
                 let (blocks, content) = self.group.content(&bytes, *blocks);
                 let Some((upload, parts)) = self.uploads.open.get_mut(*upload) else { return };
                 self.group.ok(NamespaceCommand::PutPart {
-                    session: self.group.session, upload: upload.clone(), number: *number, blocks, content,
-                    etag: etag(&bytes), checksums: vec![], now_ms: 4,
+                    session: self.group.session,
+                    upload: upload.clone(),
+                    number: *number,
+                    blocks,
+                    content,
+                    etag: etag(&bytes),
+                    checksums: vec![],
+                    now_ms: 4,
                 });
                 parts.insert(*number, bytes);
             }
@@ -152,7 +165,11 @@ impl Run {
                 if *upload < self.uploads.open.len() {
                     let (upload, _) = self.uploads.open.remove(*upload);
                     let session = self.group.session;
-                    self.group.ok(NamespaceCommand::AbortUpload { session, upload: upload.clone(), now_ms: 5 });
+                    self.group.ok(NamespaceCommand::AbortUpload {
+                        session,
+                        upload: upload.clone(),
+                        now_ms: 5,
+                    });
                     let again = NamespaceCommand::AbortUpload { session, upload, now_ms: 5 };
                     assert_eq!(self.group.apply(again), Err(NamespaceError::NoSuchUpload));
                 }
@@ -161,9 +178,13 @@ impl Run {
                 self.group.ok(NamespaceCommand::OutboxExpand { horizon_ms: u64::MAX, now_ms: 8 });
             }
             Op::Repair => {
-                let query = NamespaceQuery::RepairQueue { pg: Some(PgId(3)), after: None, limit: 3 };
-                let Ok(NamespaceAnswer::Repairs { repairs, .. }) = self.group.ask(query) else { panic!("no queue") };
-                let shards = repairs.iter().map(|repair| (repair.pg, repair.block, repair.slot)).collect();
+                let query =
+                    NamespaceQuery::RepairQueue { pg: Some(PgId(3)), after: None, limit: 3 };
+                let Ok(NamespaceAnswer::Repairs { repairs, .. }) = self.group.ask(query) else {
+                    panic!("no queue")
+                };
+                let shards =
+                    repairs.iter().map(|repair| (repair.pg, repair.block, repair.slot)).collect();
                 self.group.ok(NamespaceCommand::RepairDone { shards });
             }
             Op::Reopen => {
@@ -196,12 +217,21 @@ impl Run {
             let extent = Extent { len: 9, region_len: 9, region_offset, ..whole[0] };
             let body = ContentBody::Extents(vec![extent]);
             let content = NewContent { size: 9, key: content.key.clone(), body };
-            puts.push(PutObject { bucket: BUCKET, key: key.to_vec(), precondition, content, meta: meta(bytes) });
+            puts.push(PutObject {
+                bucket: BUCKET,
+                key: key.to_vec(),
+                precondition,
+                content,
+                meta: meta(bytes),
+            });
         }
         let session = self.group.session;
         let done = self.group.ok(NamespaceCommand::Commit { session, blocks, puts, now_ms: 2 });
         let NamespaceOk::Put(results) = done else { panic!("no put") };
-        assert_eq!(results.into_iter().map(|result| result.map(|_| ())).collect::<Vec<_>>(), expected);
+        assert_eq!(
+            results.into_iter().map(|result| result.map(|_| ())).collect::<Vec<_>>(),
+            expected
+        );
     }
 
     fn content_of(&self, key: &[u8]) -> Option<ContentId> {
@@ -269,12 +299,17 @@ impl Run {
         }
         let wanted: Vec<CompletedPart> = parts
             .iter()
-            .map(|(number, bytes)| CompletedPart { number: *number, etag: etag(bytes), checksum: None })
+            .map(|(number, bytes)| CompletedPart {
+                number: *number,
+                etag: etag(bytes),
+                checksum: None,
+            })
             .collect();
         let whole: Vec<u8> = parts.values().flatten().copied().collect();
         let precondition = self.precondition(&upload.key, when);
         let last = parts.keys().last().copied();
-        let too_small = parts.iter().find(|(number, bytes)| Some(**number) != last && bytes.is_empty());
+        let too_small =
+            parts.iter().find(|(number, bytes)| Some(**number) != last && bytes.is_empty());
         let expected = match too_small {
             _ if parts.is_empty() => Err(Malformed::PartNumber.into()),
             Some((number, _)) => Err(NamespaceError::PartTooSmall(*number, 0)),
@@ -298,7 +333,8 @@ impl Run {
             let again = one(self.group.ok(command)).unwrap();
             assert_eq!(again.content, one(reply.unwrap()).unwrap().content);
             for (nth, bytes) in parts.values().enumerate() {
-                let (_, got) = self.group.get(&upload.key, RangeSpec::Part(nth as u16 + 1)).unwrap();
+                let (_, got) =
+                    self.group.get(&upload.key, RangeSpec::Part(nth as u16 + 1)).unwrap();
                 assert_eq!(&got, bytes);
             }
             self.model.insert(upload.key, whole);
@@ -309,7 +345,10 @@ impl Run {
     fn check(&self) {
         self.group.check();
         let (lines, _) = model::lines(&self.group.list(b"", None, None, 1_000));
-        assert_eq!(lines.into_iter().map(|line| line.1).collect::<Vec<_>>(), self.model.keys().cloned().collect::<Vec<_>>());
+        assert_eq!(
+            lines.into_iter().map(|line| line.1).collect::<Vec<_>>(),
+            self.model.keys().cloned().collect::<Vec<_>>()
+        );
         for (key, bytes) in &self.model {
             let (object, got) = self.group.get(key, RangeSpec::Full).unwrap();
             assert_eq!(&got, bytes);
@@ -324,16 +363,28 @@ impl Run {
         }
         for (upload, parts) in &self.uploads.open {
             let query = NamespaceQuery::ListParts { upload: upload.clone(), after: 0, limit: 100 };
-            let Ok(NamespaceAnswer::Parts(listing)) = self.group.ask(query) else { panic!("no parts") };
+            let Ok(NamespaceAnswer::Parts(listing)) = self.group.ask(query) else {
+                panic!("no parts")
+            };
             let got: Vec<_> = listing.parts.iter().map(|part| (part.number, part.size)).collect();
-            assert_eq!(got, parts.iter().map(|(number, bytes)| (*number, bytes.len() as u64)).collect::<Vec<_>>());
+            assert_eq!(
+                got,
+                parts
+                    .iter()
+                    .map(|(number, bytes)| (*number, bytes.len() as u64))
+                    .collect::<Vec<_>>()
+            );
         }
     }
 
     /// When all is deleted and freed, nothing is left but the bucket and sessions.
     fn end(mut self) {
         for (upload, _) in std::mem::take(&mut self.uploads.open) {
-            self.group.ok(NamespaceCommand::AbortUpload { session: self.group.session, upload, now_ms: 5 });
+            self.group.ok(NamespaceCommand::AbortUpload {
+                session: self.group.session,
+                upload,
+                now_ms: 5,
+            });
         }
         for key in std::mem::take(&mut self.model).into_keys() {
             self.group.delete(&[&key]).unwrap();
@@ -341,7 +392,11 @@ impl Run {
         self.group.check();
         self.group.free_all();
         self.group.check();
-        let left: Vec<_> = self.group.store.rows.iter()
+        let left: Vec<_> = self
+            .group
+            .store
+            .rows
+            .iter()
             .flat_map(|(family, rows)| rows.keys().map(move |key| (*family, key.clone())))
             .filter(|(_, key)| !matches!(key.first(), Some(b'B' | b'S')))
             .collect();

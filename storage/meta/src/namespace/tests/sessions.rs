@@ -7,7 +7,8 @@ use super::support::*;
 use crate::namespace::types::*;
 
 fn sessions(group: &Group) -> (SessionId, Vec<Session>) {
-    let Ok(NamespaceAnswer::Sessions { floor, sessions }) = group.ask(NamespaceQuery::Sessions) else {
+    let Ok(NamespaceAnswer::Sessions { floor, sessions }) = group.ask(NamespaceQuery::Sessions)
+    else {
         panic!("no sessions")
     };
     (floor, sessions)
@@ -31,13 +32,17 @@ fn a_lease_runs_out_unless_it_is_renewed() {
     let first = group.session;
     group.open();
     let second = group.session;
-    let renew = NamespaceCommand::RenewSession { session: second, oldest_pin_ms: Some(3), now_ms: 8 };
+    let renew =
+        NamespaceCommand::RenewSession { session: second, oldest_pin_ms: Some(3), now_ms: 8 };
     group.ok(renew);
     let closed = group.ok(NamespaceCommand::ExpireSessions { now_ms: 11 });
     assert_eq!(closed, NamespaceOk::Closed(vec![first]));
     let (floor, all) = sessions(&group);
     assert_eq!(floor, SessionId(0));
-    assert_eq!(all.iter().map(|s| (s.id, s.closed_ms.is_some())).collect::<Vec<_>>(), [(first, true), (second, false)]);
+    assert_eq!(
+        all.iter().map(|s| (s.id, s.closed_ms.is_some())).collect::<Vec<_>>(),
+        [(first, true), (second, false)]
+    );
     assert_eq!(all[1].oldest_pin_ms, Some(3));
 }
 
@@ -60,7 +65,9 @@ fn r6_the_floor_never_passes_an_open_session() {
 fn blocks_are_pending_live_dead_unknown() {
     let mut group = Group::new();
     let state = |group: &Group, block: BlockId| {
-        let Ok(NamespaceAnswer::Blocks(states)) = group.ask(NamespaceQuery::ResolveBlocks { blocks: vec![block] }) else {
+        let Ok(NamespaceAnswer::Blocks(states)) =
+            group.ask(NamespaceQuery::ResolveBlocks { blocks: vec![block] })
+        else {
             panic!("no states")
         };
         states[0]
@@ -87,12 +94,18 @@ fn i3_a_block_is_bound_once() {
     group.put(b"a", b"bytes", 1, Precondition::None).unwrap();
     group.counter = 0;
     let block = BlockId { group: GroupId(1), session: group.session, counter: 1 };
-    assert_eq!(group.put(b"b", b"other", 1, Precondition::None), Err(NamespaceError::BlockBound(block)));
+    assert_eq!(
+        group.put(b"b", b"other", 1, Precondition::None),
+        Err(NamespaceError::BlockBound(block))
+    );
     // What was refused for good is dead, and cannot be bound later.
     group.put(b"a", b"third", 1, Precondition::Absent).unwrap_err();
     group.counter -= 1;
     let block = BlockId { counter: 2, ..block };
-    assert_eq!(group.put(b"c", b"third", 1, Precondition::None), Err(NamespaceError::BlockBound(block)));
+    assert_eq!(
+        group.put(b"c", b"third", 1, Precondition::None),
+        Err(NamespaceError::BlockBound(block))
+    );
     group.check();
 }
 
@@ -103,9 +116,16 @@ fn i1_a_commit_needs_a_quorum_of_its_own_blocks() {
         let (mut blocks, content) = group.content(b"bytes", 1);
         change(&mut blocks[0]);
         let block = blocks[0].block;
-        let put = PutObject { bucket: BUCKET, key: b"k".to_vec(), precondition: Precondition::None, content, meta: meta(b"") };
+        let put = PutObject {
+            bucket: BUCKET,
+            key: b"k".to_vec(),
+            precondition: Precondition::None,
+            content,
+            meta: meta(b""),
+        };
         let session = group.session;
-        let reply = group.apply(NamespaceCommand::Commit { session, blocks, puts: vec![put], now_ms: 1 });
+        let reply =
+            group.apply(NamespaceCommand::Commit { session, blocks, puts: vec![put], now_ms: 1 });
         (block, reply.and_then(one))
     };
     let (block, reply) = commit(&mut group, &|block| block.missing_mask = 0b11);
@@ -117,7 +137,9 @@ fn i1_a_commit_needs_a_quorum_of_its_own_blocks() {
     assert_eq!(commit(&mut group, &|block| block.k = 0).1, malformed);
     assert!(commit(&mut group, &|block| block.missing_mask = 0b10).1.is_ok());
     let query = NamespaceQuery::RepairQueue { pg: None, after: None, limit: 9 };
-    let Ok(NamespaceAnswer::Repairs { repairs, more: false }) = group.ask(query) else { panic!("no queue") };
+    let Ok(NamespaceAnswer::Repairs { repairs, more: false }) = group.ask(query) else {
+        panic!("no queue")
+    };
     assert_eq!(repairs.iter().map(|repair| repair.slot).collect::<Vec<_>>(), [1]);
     group.check();
 }
@@ -158,7 +180,10 @@ fn compare_and_swap_of_content() {
     let mut group = Group::new();
     let first = group.put(b"a", b"1", 0, Precondition::None).unwrap();
     let second = group.put(b"a", b"2", 0, Precondition::ContentIs(first.content)).unwrap();
-    assert_eq!(group.put(b"a", b"3", 0, Precondition::ContentIs(first.content)), Err(NamespaceError::PreconditionFailed));
+    assert_eq!(
+        group.put(b"a", b"3", 0, Precondition::ContentIs(first.content)),
+        Err(NamespaceError::PreconditionFailed)
+    );
     assert_ne!(first.content, second.content);
 }
 

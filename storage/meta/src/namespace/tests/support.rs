@@ -6,10 +6,10 @@ use bytes::Bytes;
 use nexusgrid_codec::id::{BlockId, Epoch, GroupId, PgId, SessionId};
 use nexusgrid_env::NodeId;
 
+use crate::machine::StateMachine;
 use crate::namespace::Namespace;
 use crate::namespace::audit::audit;
 use crate::namespace::types::*;
-use crate::machine::StateMachine;
 use crate::rows::memory::Memory;
 
 pub const BUCKET: BucketId = BucketId(7);
@@ -111,9 +111,21 @@ impl Group {
         BlockId { group: GroupId(1), session: self.session, counter: self.counter }
     }
 
-    pub fn put(&mut self, key: &[u8], bytes: &[u8], blocks: usize, precondition: Precondition) -> Result<PutDone, NamespaceError> {
+    pub fn put(
+        &mut self,
+        key: &[u8],
+        bytes: &[u8],
+        blocks: usize,
+        precondition: Precondition,
+    ) -> Result<PutDone, NamespaceError> {
         let (blocks, content) = self.content(bytes, blocks);
-        let put = PutObject { bucket: BUCKET, key: key.to_vec(), precondition, content, meta: meta(bytes) };
+        let put = PutObject {
+            bucket: BUCKET,
+            key: key.to_vec(),
+            precondition,
+            content,
+            meta: meta(bytes),
+        };
         let command = NamespaceCommand::Commit {
             session: self.session,
             blocks,
@@ -128,7 +140,12 @@ impl Group {
             .iter()
             .map(|key| DeleteObject { key: key.to_vec(), precondition: Precondition::None })
             .collect();
-        self.apply(NamespaceCommand::Delete { session: self.session, bucket: BUCKET, deletes, now_ms: 5 })
+        self.apply(NamespaceCommand::Delete {
+            session: self.session,
+            bucket: BUCKET,
+            deletes,
+            now_ms: 5,
+        })
     }
 
     pub fn get(&self, key: &[u8], range: RangeSpec) -> Result<(Object, Vec<u8>), NamespaceError> {
@@ -159,9 +176,7 @@ impl Group {
     fn read(&self, piece: &Piece) -> Vec<u8> {
         let len = piece.len as usize;
         match &piece.data {
-            PieceData::Inline { sealed, skip, .. } => {
-                sealed[*skip as usize..][..len].to_vec()
-            }
+            PieceData::Inline { sealed, skip, .. } => sealed[*skip as usize..][..len].to_vec(),
             PieceData::Extent(extent) => {
                 assert_eq!((extent.offset, extent.len), (piece.offset, piece.len));
                 let from = (extent.region_offset + extent.skip) as usize;
@@ -175,16 +190,20 @@ impl Group {
         loop {
             let command = NamespaceCommand::OutboxExpand { horizon_ms: u64::MAX, now_ms: 9 };
             let NamespaceOk::Expanded { more, .. } = self.ok(command) else { panic!("no step") };
-            let rest = self.store.rows.get("state").map_or(0, |rows| {
-                rows.keys().filter(|key| key.starts_with(b"O")).count()
-            });
+            let rest = self
+                .store
+                .rows
+                .get("state")
+                .map_or(0, |rows| rows.keys().filter(|key| key.starts_with(b"O")).count());
             if !more && rest == 0 {
                 break;
             }
         }
         loop {
             let query = NamespaceQuery::Outbox { after: None, limit: 100 };
-            let Ok(NamespaceAnswer::Outbox { blocks, .. }) = self.ask(query) else { panic!("no outbox") };
+            let Ok(NamespaceAnswer::Outbox { blocks, .. }) = self.ask(query) else {
+                panic!("no outbox")
+            };
             if blocks.is_empty() {
                 break;
             }
@@ -193,7 +212,13 @@ impl Group {
         }
     }
 
-    pub fn list(&self, prefix: &[u8], delimiter: Option<&[u8]>, after: Option<ListAfter>, limit: u32) -> Listing {
+    pub fn list(
+        &self,
+        prefix: &[u8],
+        delimiter: Option<&[u8]>,
+        after: Option<ListAfter>,
+        limit: u32,
+    ) -> Listing {
         let query = NamespaceQuery::List {
             bucket: BUCKET,
             prefix: prefix.to_vec(),
