@@ -88,7 +88,7 @@ pub struct Extent {
     pub pg: PgId,
     /// Where the sealed region starts in the block (as the codec counts); opaque here.
     pub region_offset: u32,
-    /// Plaintext bytes of the region: what it counts for in the block's live bytes.
+    /// Plaintext bytes of the region. A block's live bytes count `len`, not this.
     pub region_len: u32,
     /// Plaintext bytes of the region before this extent's first.
     pub skip: u32,
@@ -383,7 +383,9 @@ pub enum NamespaceCommand {
         floor: SessionId,
     },
     /// Writes objects: one, or a pack of many small ones. Each is decided by itself; see
-    /// `limits::PUTS_MAX` and [`super::limits`] for the bounds. → `Put`, one result each.
+    /// `limits::PUTS_MAX` and [`super::limits`] for the bounds. Blocks that no object refers to
+    /// die at once if all refusals are final (precondition, quota, key, malformed); otherwise they
+    /// stay pending and may be committed again. → `Put`, one result each.
     Commit {
         /// The writer's.
         session: SessionId,
