@@ -91,7 +91,10 @@ impl BodyReader {
                 None => {
                     self.ended = true;
                     if self.expected.is_some_and(|expected| self.read < expected) {
-                        return Err(reject(RejectKind::IncompleteBody, "fewer bytes than announced"));
+                        return Err(reject(
+                            RejectKind::IncompleteBody,
+                            "fewer bytes than announced",
+                        ));
                     }
                 }
             }

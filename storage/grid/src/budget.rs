@@ -222,7 +222,8 @@ mod tests {
         let order = Arc::new(Mutex::new(Vec::new()));
         let mut tasks = Vec::new();
         // A greedy tenant queues six requests before a modest one queues two.
-        for name in ["greedy", "greedy", "greedy", "greedy", "greedy", "greedy", "modest", "modest"] {
+        for name in ["greedy", "greedy", "greedy", "greedy", "greedy", "greedy", "modest", "modest"]
+        {
             let (budget, order) = (budget.clone(), Arc::clone(&order));
             tasks.push(tokio::spawn(async move {
                 let reservation = budget.reserve(&tenant(name), 10).await.unwrap();

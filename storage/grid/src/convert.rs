@@ -57,11 +57,12 @@ pub(crate) fn checksum_choice_row(
 }
 
 pub(crate) fn checksum_rows(checksums: &api::Checksums) -> Vec<row::Checksum> {
-    let convert = |(algorithm, checksum): (&api::ChecksumAlgorithm, &api::Checksum)| row::Checksum {
-        algorithm: algorithm_row(*algorithm),
-        kind: kind_row(checksum.kind),
-        value: checksum.value.clone(),
-    };
+    let convert =
+        |(algorithm, checksum): (&api::ChecksumAlgorithm, &api::Checksum)| row::Checksum {
+            algorithm: algorithm_row(*algorithm),
+            kind: kind_row(checksum.kind),
+            value: checksum.value.clone(),
+        };
     checksums.iter().map(convert).collect()
 }
 
@@ -125,7 +126,11 @@ pub(crate) fn meta(row: &row::ObjectMeta) -> api::ObjectMeta {
     }
 }
 
-pub(crate) fn object_info(key: &str, object: &row::Object, part_sizes: Vec<u64>) -> api::ObjectInfo {
+pub(crate) fn object_info(
+    key: &str,
+    object: &row::Object,
+    part_sizes: Vec<u64>,
+) -> api::ObjectInfo {
     api::ObjectInfo {
         key: key.to_owned(),
         size: object.size,

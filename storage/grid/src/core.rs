@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexusgrid_codec::{BlockId, PgId};
+use nexusgrid_codec::{BlockId, GroupId, PgId};
 use nexusgrid_env::{BootInstant, Env, NodeId};
+use nexusgrid_meta::namespace::types::ContentId;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
@@ -102,6 +103,8 @@ pub(crate) struct Core {
     pub(crate) coding: Semaphore,
     /// To the refill worker.
     pub(crate) bad_shards: mpsc::Sender<BadShard>,
+    /// Sizes of the parts of contents that uploads made.
+    pub(crate) part_sizes: Mutex<BTreeMap<(GroupId, ContentId), Vec<u64>>>,
     distrusted: Mutex<BTreeMap<NodeId, BootInstant>>,
 }
 
@@ -132,6 +135,7 @@ impl Core {
             hedging: Hedging::new(),
             coding: Semaphore::new(limits::BLOCKS_CODED_AT_ONCE),
             bad_shards,
+            part_sizes: Mutex::default(),
             distrusted: Mutex::default(),
         }
     }

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use futures_util::future::try_join_all;
 use futures_util::stream;
 use futures_util::{StreamExt, TryStreamExt};
 use nexusgrid_codec::GroupId;
@@ -12,9 +13,7 @@ use nexusgrid_meta::namespace::types::{
 };
 use nexusgrid_meta::root::topology::{Bucket, Topology};
 
-use crate::api::{
-    ByteRange, ObjectInfo, Precondition, ReadStream, ResolvedRange, Tenant,
-};
+use crate::api::{ByteRange, ObjectInfo, Precondition, ReadStream, ResolvedRange, Tenant};
 use crate::convert;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -192,7 +191,7 @@ impl Grid {
         })
     }
 
-    /// Sizes of the parts of an object that an upload made.
+    /// Sizes of the parts of an object that an upload made; remembered, for a content never changes.
     ///
     /// Uploads have parts of one size but for the last, as a rule: then a few questions suffice.
     pub(crate) async fn part_sizes(
@@ -201,32 +200,48 @@ impl Grid {
         key: &str,
         object: &Object,
     ) -> Result<Vec<u64>, GridError> {
+        match object.parts {
+            0 => return Ok(Vec::new()),
+            1 => return Ok(vec![object.size]),
+            _ => {}
+        }
+        let name = (bucket.group, object.content);
+        if let Some(sizes) = self.core.part_sizes.lock().get(&name) {
+            return Ok(sizes.clone());
+        }
+        let sizes = self.ask_part_sizes(bucket, key, object).await?;
+        let mut known = self.core.part_sizes.lock();
+        if known.len() >= limits::PART_SIZES_CACHED_MAX {
+            known.pop_first();
+        }
+        known.insert(name, sizes.clone());
+        Ok(sizes)
+    }
+
+    async fn ask_part_sizes(
+        &self,
+        bucket: &Bucket,
+        key: &str,
+        object: &Object,
+    ) -> Result<Vec<u64>, GridError> {
         let count = object.parts;
-        if count == 0 {
-            return Ok(Vec::new());
-        }
-        if count == 1 {
-            return Ok(vec![object.size]);
-        }
-        let (_, first) = self.part_range(bucket, key, object, 1).await?;
-        let is_at = |number: u16, start: u64| start == u64::from(number - 1) * first;
-        let probes: Vec<u16> = [2, count / 3, count / 2, 2 * (count / 3), count - 1, count]
-            .into_iter()
-            .filter(|number| (2..=count).contains(number))
-            .collect();
-        let mut uniform = count > limits::PARTS_ASKED_ONE_BY_ONE;
-        for number in probes {
-            if uniform {
-                uniform = is_at(number, self.part_range(bucket, key, object, number).await?.0);
+        if count > limits::PARTS_ASKED_ONE_BY_ONE {
+            let numbers = [1, 2, count / 3, count / 2, 2 * (count / 3), count - 1, count];
+            let ask = |number| self.part_range(bucket, key, object, number);
+            let ranges = try_join_all(numbers.map(ask)).await?;
+            let first = ranges.first().map_or(0, |(_, len)| *len);
+            let is_uniform = numbers
+                .iter()
+                .zip(&ranges)
+                .all(|(number, (start, _))| *start == u64::from(number - 1) * first);
+            if is_uniform {
+                let last = object.size.saturating_sub(u64::from(count - 1) * first);
+                let mut sizes = vec![first; usize::from(count)];
+                if let Some(size) = sizes.last_mut() {
+                    *size = last;
+                }
+                return Ok(sizes);
             }
-        }
-        if uniform {
-            let last = object.size.saturating_sub(u64::from(count - 1) * first);
-            let mut sizes = vec![first; usize::from(count)];
-            if let Some(size) = sizes.last_mut() {
-                *size = last;
-            }
-            return Ok(sizes);
         }
         let ask = |number| async move {
             Ok::<_, GridError>(self.part_range(bucket, key, object, number).await?.1)

@@ -1,4 +1,4 @@
-//! Standing duties: every node reports whom it sees; the root group's leader draws placement groups.
+//! Standing duties: every node reports whom it sees and which of its drives failed; the root group's leader draws placement groups.
 //!
 //! Neither decides: reports count in the root group (two reporters from two hosts), and drawings
 //! are checked by it (I11).
@@ -6,23 +6,28 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use nexusgrid_drive::DriveState as StoreState;
 use nexusgrid_env::BootInstant;
 use nexusgrid_meta::root::topology::Liveness as NodeLiveness;
-use nexusgrid_meta::root::types::{NodeState, RootCommand, Sighting};
+use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting};
 
 use crate::core::Core;
 use crate::error::GridError;
 use crate::liveness::{Liveness, NodeHint};
 use crate::meta_port::ROOT;
 use crate::placement::{self, PlacementStep};
+use crate::shard::ShardService;
 
 /// Runs until the agent stops.
-pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>) {
+pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Arc<ShardService>) {
     let mut settled = Settled::default();
     loop {
         core.env.clock.sleep(core.options.keeper_every).await;
         if let Err(error) = report(&core, liveness.as_ref()).await {
             tracing::debug!(%error, "reporting sightings");
+        }
+        if let Err(error) = report_failed_drives(&core, &shards).await {
+            tracing::debug!(%error, "reporting failed drives");
         }
         if core.meta.leads(ROOT)
             && let Err(error) = keep(&core, liveness.as_ref(), &mut settled).await
@@ -63,6 +68,23 @@ async fn report(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridErr
     let now_ms = core.meta.now_ms();
     let command = RootCommand::Report { reporter: core.node, sightings, now_ms };
     core.meta.root_command(&command).await?;
+    Ok(())
+}
+
+/// Tells the root group of own drives that failed: what they held counts as lost.
+async fn report_failed_drives(core: &Arc<Core>, shards: &ShardService) -> Result<(), GridError> {
+    let map = core.map.current();
+    for (drive, store) in shards.drives() {
+        let failed = matches!(*store.state().borrow(), StoreState::Failed(_));
+        let is_news = map
+            .drives
+            .get(&drive)
+            .is_some_and(|row| matches!(row.state, DriveState::Active | DriveState::Draining));
+        if failed && is_news {
+            let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
+            core.meta.root_command(&command).await?;
+        }
+    }
     Ok(())
 }
 

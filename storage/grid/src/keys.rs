@@ -116,7 +116,9 @@ impl KeyRing {
         let row = rows.iter().find(|row| row.version == version);
         let row = row.ok_or_else(|| GridError::DataLost("a bucket key is missing".to_owned()))?;
         let key = WrappedKey::from_bytes(&row.sealed)
-            .and_then(|sealed| master.open_bucket_key(&sealed, self.cluster, bucket_name.as_bytes()))
+            .and_then(|sealed| {
+                master.open_bucket_key(&sealed, self.cluster, bucket_name.as_bytes())
+            })
             .map_err(|_| GridError::DataLost("a bucket key does not open".to_owned()))?;
         let mut cached = self.buckets.lock();
         if cached.len() >= limits::BUCKET_KEYS_CACHED_MAX {

@@ -15,8 +15,8 @@
 
 pub mod api;
 mod body;
-pub mod budget;
 mod buckets;
+pub mod budget;
 mod convert;
 mod core;
 pub mod error;
@@ -40,8 +40,8 @@ mod uploads;
 pub mod voters;
 mod write;
 
-pub use api::*;
 pub use crate::core::GridOptions;
+pub use api::*;
 pub use error::GridError;
 pub use facade::{Grid, ObjectReader};
 pub use keys::seal_secret;

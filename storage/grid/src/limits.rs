@@ -25,9 +25,9 @@ pub const WRITE_BLOCKS_IN_FLIGHT: usize = 2;
 /// Blocks that a process seals and codes at once.
 pub const BLOCKS_CODED_AT_ONCE: usize = 2;
 /// Pieces that one reader fetches ahead of its consumer.
-pub const READ_PIECES_AHEAD: usize = 2;
+pub const READ_PIECES_AHEAD: usize = 3;
 /// Plaintext fetched and verified in one piece by a reader.
-pub const READ_PIECE_BYTES: u64 = 2 << 20;
+pub const READ_PIECE_BYTES: u64 = 1 << 20;
 /// Largest object.
 pub const OBJECT_BYTES_MAX: u64 = 5 << 40;
 /// Largest part of an upload, and largest object stored in one request.
@@ -71,6 +71,8 @@ pub const HEDGE_DELAY_MAX: Duration = Duration::from_millis(500);
 pub const HEDGE_SAMPLES: usize = 256;
 /// Holes one round of a refill worker takes from a group's repair queue.
 pub const REFILL_BATCH: u32 = 64;
+/// A refill worker that finds nothing to do doubles its pause at most so often.
+pub const REFILL_IDLE_DOUBLINGS: u32 = 4;
 /// Bad shards a reader remembers to report; more are found again by the next reader.
 pub const REPORT_QUEUE_MAX: usize = 1024;
 /// Encoded arguments of a shard RPC (a shard header carries a crc per frame).
@@ -87,3 +89,5 @@ pub const LIST_SHARDS_MAX: usize = 2048;
 pub const PARTS_ASKED_ONE_BY_ONE: u16 = 16;
 /// Questions for part sizes at once.
 pub const PART_QUERIES_AT_ONCE: usize = 16;
+/// Objects whose part sizes a process remembers.
+pub const PART_SIZES_CACHED_MAX: usize = 64;

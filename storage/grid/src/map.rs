@@ -38,7 +38,14 @@ impl MapView {
         let (current, _) = watch::channel(Arc::new(Topology::default()));
         let (reads, _) = watch::channel(0);
         MapView {
-            shared: Arc::new(Shared { meta, liveness, own, current, reads, reading: Mutex::new(()) }),
+            shared: Arc::new(Shared {
+                meta,
+                liveness,
+                own,
+                current,
+                reads,
+                reading: Mutex::new(()),
+            }),
         }
     }
 

@@ -9,10 +9,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::Env;
+use nexusgrid_meta::namespace::types as namespace;
 use nexusgrid_meta::namespace::types::{
     NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery,
 };
-use nexusgrid_meta::namespace::types as namespace;
 use nexusgrid_meta::root::types as root;
 use nexusgrid_meta::root::types::{RootAnswer, RootCommand, RootError, RootOk, RootQuery};
 

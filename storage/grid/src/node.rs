@@ -71,7 +71,7 @@ impl GridNode {
         drop(env.exec.spawn(follow_map(Arc::clone(&core), Arc::clone(&shards))));
         drop(env.exec.spawn(Arc::clone(&core.sessions).keep()));
         drop(env.exec.spawn(refill::run(Arc::clone(&core), reports)));
-        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness)));
+        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness, Arc::clone(&shards))));
         GridNode { grid: Grid::new(Arc::clone(&core)), shards, core }
     }
 
@@ -162,8 +162,7 @@ impl MetaPort for HostPort {
 
     async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, PortError> {
         let query = Bytes::from(query);
-        let answer =
-            self.host.query(group, query, Consistency::Linearizable, self.deadline).await;
+        let answer = self.host.query(group, query, Consistency::Linearizable, self.deadline).await;
         answer.map(Into::into).map_err(port_error)
     }
 

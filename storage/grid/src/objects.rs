@@ -71,6 +71,7 @@ impl Grid {
                 }
             }
             Received::Large(large) => {
+                large.check_missing()?;
                 let put = PutObject {
                     bucket: bucket.id,
                     key: request.key.into_bytes(),
@@ -152,9 +153,8 @@ impl Grid {
         let bucket = self.core.map.bucket(bucket).await?;
         let mut results = Vec::with_capacity(keys.len());
         for chunk in keys.chunks(meta_limits::DELETES_MAX) {
-            let (good, bad): (Vec<&String>, Vec<&String>) = chunk
-                .iter()
-                .partition(|key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX);
+            let (good, bad): (Vec<&String>, Vec<&String>) =
+                chunk.iter().partition(|key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX);
             let deletes = good.iter().map(|key| DeleteObject {
                 key: key.as_bytes().to_vec(),
                 precondition: Default::default(),
@@ -212,8 +212,7 @@ impl Grid {
     pub async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
         let source = self.place(&request.source_bucket, &request.source_key).await?;
         let target = self.place(&request.bucket, &request.key).await?;
-        let object =
-            self.find(&source, &request.source_key).await?.ok_or(GridError::NoSuchKey)?;
+        let object = self.find(&source, &request.source_key).await?.ok_or(GridError::NoSuchKey)?;
         if request.source_version.is_some_and(|version| version.0 != object.sequence) {
             return Err(GridError::PreconditionFailed);
         }

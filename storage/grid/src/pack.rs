@@ -80,8 +80,8 @@ impl Packer {
             queue.waiting.push_back(Waiting { put, reply });
             let full = queue.waiting_bytes >= limits::PACK_BYTES_MAX as u64
                 || queue.waiting.len() >= limits::PACK_CONTENTS_MAX;
-            let starts = queue.flushes == 0
-                || (full && queue.flushes < limits::PACK_FLUSHES_PER_BUCKET_MAX);
+            let starts =
+                queue.flushes == 0 || (full && queue.flushes < limits::PACK_FLUSHES_PER_BUCKET_MAX);
             queue.flushes += usize::from(starts);
             starts
         };
@@ -138,7 +138,8 @@ impl Queue {
 
 /// Roughly what a put adds to the commit command, inline bytes included.
 fn command_size(put: &SmallPut) -> usize {
-    let user: usize = put.meta.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let user: usize =
+        put.meta.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
     // Headers are bounded elsewhere; an extent, a wrapped key and checksums are below 512 bytes.
     let inline = if put.len <= limits::INLINE_BYTES_MAX as u64 { put.len as usize } else { 0 };
     put.key.len() + user + inline + 512 + header_size(&put.meta)
@@ -276,14 +277,10 @@ async fn flush_once(
 }
 
 /// Seals inline bytes: they take a block id of their own, which names key and nonce.
-fn seal_inline(
-    core: &Core,
-    session: &Session,
-    put: &SmallPut,
-) -> Result<ContentBody, GridError> {
-    let block = session.next_block().ok_or_else(|| {
-        GridError::Unavailable("block ids are used up".to_owned())
-    })?;
+fn seal_inline(core: &Core, session: &Session, put: &SmallPut) -> Result<ContentBody, GridError> {
+    let block = session
+        .next_block()
+        .ok_or_else(|| GridError::Unavailable("block ids are used up".to_owned()))?;
     let code = Code::copies(1).map_err(internal)?;
     let (sealed, _) =
         seal::seal_one(core.keys.cluster(), block, code, &put.content_key, &put.pieces)

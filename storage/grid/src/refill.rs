@@ -47,31 +47,43 @@ type Sessions = BTreeMap<PgId, u64>;
 /// Runs until the agent stops.
 pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) {
     let mut reported: BTreeSet<BadShard> = BTreeSet::new();
+    // A queue whose drives are all away is looked through less and less often.
+    let mut idle_rounds = 0;
     loop {
         let mut open = Sessions::new();
         let mut waiting = BTreeSet::new();
+        let mut done = 0;
         for bad in std::mem::take(&mut reported) {
-            let outcome = repair_reported(&core, &mut open, bad).await;
-            if outcome == Ok(Outcome::Waits) {
-                waiting.insert(bad);
+            match repair_reported(&core, &mut open, bad).await {
+                Ok(Outcome::Waits) => drop(waiting.insert(bad)),
+                Ok(_) => done += 1,
+                // Whoever reads it next reports it again.
+                Err(error) => tracing::debug!(block = %bad.block, %error, "reported shard"),
             }
         }
         for group in core.map.metadata_groups() {
-            if core.meta.leads(group)
-                && let Err(error) = drain(&core, &mut open, group).await
-            {
-                tracing::debug!(group = group.0, %error, "repair queue");
+            if !core.meta.leads(group) {
+                continue;
+            }
+            match drain(&core, &mut open, group).await {
+                Ok(filled) => done += filled,
+                Err(error) => tracing::debug!(group = group.0, %error, "repair queue"),
             }
         }
         close(&core, open).await;
         reported = waiting;
+        idle_rounds =
+            if done > 0 { 0 } else { (idle_rounds + 1).min(limits::REFILL_IDLE_DOUBLINGS) };
         tokio::select! {
             biased;
             report = reports.recv() => match report {
-                Some(report) => drop(reported.insert(report)),
+                Some(report) => {
+                    reported.insert(report);
+                    idle_rounds = 0;
+                }
                 None => return,
             },
-            () = core.env.clock.sleep(core.options.refill_every) => {}
+            () = core.env.clock.sleep(core.options.refill_every * (1 << idle_rounds)) => {}
         }
         while reported.len() < limits::REPORT_QUEUE_MAX
             && let Ok(report) = reports.try_recv()
@@ -81,13 +93,14 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) 
     }
 }
 
-/// One pass over a group's repair queue.
+/// One pass over a group's repair queue; gives the number of holes that are no more.
 async fn drain(
     core: &Arc<Core>,
     open: &mut Sessions,
     group: nexusgrid_codec::GroupId,
-) -> Result<(), GridError> {
+) -> Result<usize, GridError> {
     let mut after = None;
+    let mut filled = 0;
     loop {
         let query = NamespaceQuery::RepairQueue { pg: None, after, limit: limits::REFILL_BATCH };
         let NamespaceAnswer::Repairs { repairs, more } = core.meta.ask(group, &query).await? else {
@@ -106,12 +119,13 @@ async fn drain(
                 }
             }
         }
+        filled += done.len();
         if !done.is_empty() {
             core.meta.command(group, &NamespaceCommand::RepairDone { shards: done }).await?;
         }
         after = repairs.last().map(|repair| (repair.pg, repair.block, repair.slot));
         if !more || after.is_none() {
-            return Ok(());
+            return Ok(filled);
         }
     }
 }
@@ -175,15 +189,8 @@ async fn fill(
             session
         }
     };
-    let shard = ShardToPut {
-        node,
-        drive,
-        pg: pg.id,
-        epoch: pg.epoch,
-        fill: Some(session),
-        header,
-        body,
-    };
+    let shard =
+        ShardToPut { node, drive, pg: pg.id, epoch: pg.epoch, fill: Some(session), header, body };
     match core.shards.put(shard).await {
         Ok(_) => Ok(Outcome::Filled),
         Err(ShardError::Fault(ShardFault::Tombstoned)) => Ok(Outcome::Obsolete),

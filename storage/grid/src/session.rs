@@ -228,10 +228,8 @@ impl Sessions {
     pub(crate) async fn close_all(&self) {
         let open = std::mem::take(&mut *self.open.lock());
         for session in open.into_values() {
-            let command = NamespaceCommand::CloseSession {
-                session: session.id,
-                now_ms: self.meta.now_ms(),
-            };
+            let command =
+                NamespaceCommand::CloseSession { session: session.id, now_ms: self.meta.now_ms() };
             let _ = self.meta.command(session.group, &command).await;
         }
     }

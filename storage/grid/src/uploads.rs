@@ -114,6 +114,7 @@ impl Grid {
         let received = core.receive(&request.tenant, &mut reader, bucket.group, &key).await?;
         let seal = finish()?;
         let large = self.part_content(&bucket, &key, received).await?;
+        large.check_missing()?;
         let command = NamespaceCommand::PutPart {
             session: large.session.id,
             upload,
@@ -152,13 +153,12 @@ impl Grid {
         let body = if len == 0 {
             ContentBody::Empty
         } else if len <= core.options.inline_bytes as u64 {
-            let block = session.next_block().ok_or_else(|| {
-                GridError::Unavailable("block ids are used up".to_owned())
-            })?;
+            let block = session
+                .next_block()
+                .ok_or_else(|| GridError::Unavailable("block ids are used up".to_owned()))?;
             let code = Code::copies(1).map_err(internal)?;
-            let (sealed, _) =
-                seal::seal_one(core.keys.cluster(), block, code, &key.open, &pieces)
-                    .map_err(internal)?;
+            let (sealed, _) = seal::seal_one(core.keys.cluster(), block, code, &key.open, &pieces)
+                .map_err(internal)?;
             ContentBody::Inline { block, sealed: sealed.bytes }
         } else {
             let payload = Payload::Plain(vec![(key.open.clone(), pieces)]);
@@ -211,7 +211,9 @@ impl Grid {
             Err(GridError::NoSuchUpload) => {
                 let object = self.find(&bucket, &request.key).await?;
                 let made = object.filter(|object| object.upload == Some(upload.id));
-                return made.map(|object| convert::outcome_of(&object)).ok_or(GridError::NoSuchUpload);
+                return made
+                    .map(|object| convert::outcome_of(&object))
+                    .ok_or(GridError::NoSuchUpload);
             }
             other => other?,
         };
@@ -312,8 +314,7 @@ impl Grid {
         if request.max == 0 {
             return Ok(UploadsPage::default());
         }
-        let folded =
-            |after: &str| convert::is_folded(after, &request.prefix, delimiter.as_deref());
+        let folded = |after: &str| convert::is_folded(after, &request.prefix, delimiter.as_deref());
         let after = match request.after {
             None => None,
             Some((key, _)) if folded(&key) => Some(UploadsAfter::Prefix(key.into_bytes())),

@@ -106,7 +106,9 @@ async fn tell(env: Env, host: MetaHost, meta: MetaClient, map: watch::Receiver<A
             if map.borrow().version == 0 || map.borrow().voters(group) == voters {
                 continue;
             }
-            if let Err(error) = meta.root_command(&RootCommand::SetGroupVoters { group, voters }).await {
+            if let Err(error) =
+                meta.root_command(&RootCommand::SetGroupVoters { group, voters }).await
+            {
                 tracing::debug!(%error, group = group.0, "telling the root group who votes");
             }
         }

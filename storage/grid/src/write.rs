@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexusgrid_codec::ContentKey;
+use nexusgrid_meta::namespace::limits as meta_limits;
 use nexusgrid_meta::namespace::types::{ContentBody, Extent, NewBlock, NewContent};
 use tokio::task::JoinHandle;
 
@@ -43,6 +44,19 @@ pub(crate) struct LargeContent {
     pub(crate) content: NewContent,
     pub(crate) blocks: Vec<NewBlock>,
     pub(crate) refill: Vec<(u8, ShardToPut)>,
+}
+
+impl LargeContent {
+    /// Each missing shard is a row of the commit: a degraded grid takes gigabytes in parts only.
+    pub(crate) fn check_missing(&self) -> Result<(), GridError> {
+        let missing: u32 = self.blocks.iter().map(|block| block.missing_mask.count_ones()).sum();
+        if missing as usize > meta_limits::MISSING_MAX {
+            return Err(GridError::Unavailable(
+                "too many drives are away for one upload of this size: send it in parts".to_owned(),
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// A running task that ends with its owner.
@@ -105,9 +119,9 @@ impl Core {
         };
         pipeline.push(pieces, reservation).await?;
         while !body.ended() {
-            let left = body.remaining().map_or(usize::MAX, |left| {
-                usize::try_from(left).unwrap_or(usize::MAX)
-            });
+            let left = body
+                .remaining()
+                .map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
             let len = left.clamp(1, self.options.block_bytes);
             let mut reservation = self.budget.reserve(tenant, self.block_cost(len)).await?;
             let pieces = body.take(len).await?;
@@ -132,7 +146,11 @@ struct Pipeline<'a> {
 }
 
 impl Pipeline<'_> {
-    async fn push(&mut self, pieces: Vec<Bytes>, reservation: Reservation) -> Result<(), GridError> {
+    async fn push(
+        &mut self,
+        pieces: Vec<Bytes>,
+        reservation: Reservation,
+    ) -> Result<(), GridError> {
         if self.running.len() >= limits::WRITE_BLOCKS_IN_FLIGHT {
             self.join_one().await?;
         }

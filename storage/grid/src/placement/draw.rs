@@ -64,8 +64,7 @@ impl<'a> Drawing<'a> {
 
     /// Whether each domain that may be left out is left out by some PG.
     pub(crate) fn rotation_holds(&self) -> bool {
-        let rotates =
-            (self.class.width() + 1..ROTATION_BELOW).contains(&self.domains.len());
+        let rotates = (self.class.width() + 1..ROTATION_BELOW).contains(&self.domains.len());
         let holds = |at: usize| self.left_out[at] > 0 || !self.can_leave_out(&[at]);
         !rotates || (0..self.domains.len()).all(holds)
     }
@@ -109,7 +108,13 @@ impl<'a> Drawing<'a> {
         Some(slots)
     }
 
-    fn choose(&self, order: &[usize], out: &[usize], width: usize, sleepy_max: usize) -> Vec<usize> {
+    fn choose(
+        &self,
+        order: &[usize],
+        out: &[usize],
+        width: usize,
+        sleepy_max: usize,
+    ) -> Vec<usize> {
         let mut sleepy = 0;
         let mut chosen = Vec::with_capacity(width);
         for at in order.iter().rev().filter(|at| !out.contains(at)) {

@@ -110,9 +110,9 @@ pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementSte
         let mut drawing = Drawing::new(class, &domains);
         // A host that no open PG uses has just come: what is open was drawn without it, so it is
         // drawn anew. What is written stays where it is.
-        let all_used = domains.iter().all(|domain| {
-            open.iter().any(|pg| pg.slots.iter().any(|drive| domain.has(*drive)))
-        });
+        let all_used = domains
+            .iter()
+            .all(|domain| open.iter().any(|pg| pg.slots.iter().any(|drive| domain.has(*drive))));
         if all_used {
             for pg in &open {
                 kept.insert(pg.id);
@@ -128,22 +128,18 @@ pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementSte
     }
     // New PGs first: at no time is a class without an open one.
     let closing = topology.pgs.values().filter(|pg| pg.state == PgState::Active);
-    steps.extend(
-        closing.filter(|pg| !kept.contains(&pg.id)).map(|pg| PlacementStep::Close(pg.id)),
-    );
+    steps.extend(closing.filter(|pg| !kept.contains(&pg.id)).map(|pg| PlacementStep::Close(pg.id)));
     steps
 }
 
 fn usable_drives(topology: &Topology) -> impl Iterator<Item = (DriveId, &str, bool, u32)> {
-    topology.drives.values().filter(|drive| drive.state == DriveState::Active).filter_map(
-        |drive| {
-            let node = topology.node(drive.node)?;
-            let usable = matches!(node.state, NodeState::Active | NodeState::Joining)
-                && node.roles.storage;
-            let sleepy = node.class == NodeClass::Sleepy;
-            usable.then_some((drive.id, node.host.as_str(), sleepy, drive.weight.max(1)))
-        },
-    )
+    topology.drives.values().filter(|drive| drive.state == DriveState::Active).filter_map(|drive| {
+        let node = topology.node(drive.node)?;
+        let usable =
+            matches!(node.state, NodeState::Active | NodeState::Joining) && node.roles.storage;
+        let sleepy = node.class == NodeClass::Sleepy;
+        usable.then_some((drive.id, node.host.as_str(), sleepy, drive.weight.max(1)))
+    })
 }
 
 /// Failure domains with their drives: hosts, or the drives of the only host.

@@ -105,9 +105,8 @@ fn assert_rules(topology: &Topology) {
         let all_stable = stable == topology.nodes.len();
         if all_stable && hosts < 20 && hosts > class.width() {
             for node in topology.nodes.keys() {
-                let left_out = |pg: &&&Pg| {
-                    pg.slots.iter().all(|drive| host_of(topology, *drive) != *node)
-                };
+                let left_out =
+                    |pg: &&&Pg| pg.slots.iter().all(|drive| host_of(topology, *drive) != *node);
                 assert!(open.iter().any(|pg| left_out(&pg)), "no {class:?} PG leaves out {node}");
             }
         }

@@ -60,9 +60,8 @@ impl Core {
     ) -> Result<Vec<Bytes>, GridError> {
         let corrupt_row = |_| GridError::DataLost("an extent row is corrupt".to_owned());
         let code = Code::from_parts(extent.codec, extent.k, extent.m).map_err(corrupt_row)?;
-        let region =
-            Region::from_parts(extent.region_offset, extent.region_len, extent.frame_len)
-                .map_err(corrupt_row)?;
+        let region = Region::from_parts(extent.region_offset, extent.region_len, extent.frame_len)
+            .map_err(corrupt_row)?;
         let context = RegionContext {
             cluster: self.keys.cluster(),
             block: extent.block,
@@ -72,13 +71,20 @@ impl Core {
         let cipher = RegionCipher::new(content_key, context);
         let read = RegionRead { core: self, extent, code, region, cipher };
         let spans = region.spans(code, plain.clone()).map_err(corrupt_row)?;
-        let fetched = match read.fetch_all(&self.map.current(), &spans).await {
+        let map = self.map.current();
+        let fetched = match read.fetch_all(&map, &spans).await {
+            Ok(fetched) => fetched,
             // The placement group may have moved since this map: look once more.
-            Err(GridError::Unreadable(_) | GridError::DataLost(_)) => {
-                let map = self.map.refresh().await?;
-                read.fetch_all(&map, &spans).await?
+            Err(error @ (GridError::Unreadable(_) | GridError::DataLost(_))) => {
+                let slots = |map: &Topology| map.pgs.get(&extent.pg).map(|pg| pg.slots.clone());
+                match self.map.refresh().await {
+                    Ok(newer) if slots(&newer) != slots(&map) => {
+                        read.fetch_all(&newer, &spans).await?
+                    }
+                    _ => return Err(error),
+                }
             }
-            other => other?,
+            Err(error) => return Err(error),
         };
         let mut pieces = Vec::new();
         for (span, frames) in spans.iter().zip(fetched) {
@@ -158,8 +164,10 @@ impl RegionRead<'_> {
     }
 
     /// Opens the frames of a span; `None` if one is not what was sealed.
-    fn open(&self, span: &ShardSpan, bytes: &Bytes) -> Option<Vec<Bytes>> {
-        self.cipher.open_frames(span.frames.start, BytesMut::from(bytes.as_ref())).ok()
+    fn open(&self, span: &ShardSpan, bytes: Bytes) -> Option<Vec<Bytes>> {
+        // In place, unless someone else (a copy on this very node) holds the same bytes.
+        let stored = bytes.try_into_mut().unwrap_or_else(|bytes| BytesMut::from(bytes.as_ref()));
+        self.cipher.open_frames(span.frames.start, stored).ok()
     }
 
     /// A span of copies: from any, the next when one fails or is slow.
@@ -184,11 +192,10 @@ impl RegionRead<'_> {
                     None => return Err(self.unreadable(gone, 1)),
                 }
             }
-            let patience = self.patience(first, 1);
             tokio::select! {
                 biased;
                 Some((slot, result)) = asked.next() => match result {
-                    Ok(bytes) => match self.open(span, &bytes) {
+                    Ok(bytes) => match self.open(span, bytes) {
                         Some(frames) => return Ok(frames),
                         None => {
                             self.report(slot);
@@ -198,7 +205,7 @@ impl RegionRead<'_> {
                     Err(Miss::Gone) => gone += 1,
                     Err(Miss::Away) => {}
                 },
-                () = self.core.env.clock.sleep(patience) => {
+                () = self.patience(first, 1) => {
                     if let Some((slot, _)) = waiting.next() {
                         asked.push(ask(slot));
                     }
@@ -224,7 +231,7 @@ impl RegionRead<'_> {
         let direct = async {
             let read = self.read_slot(map, pg, slot, span.body.clone(), false);
             let bytes = self.timed(read).await.ok()?;
-            let frames = self.open(span, &bytes);
+            let frames = self.open(span, bytes);
             if frames.is_none() {
                 self.report(slot);
             }
@@ -237,7 +244,7 @@ impl RegionRead<'_> {
                 Some(frames) => return Ok(frames),
                 None => return self.rebuild(map, pg, span, false).await,
             },
-            () = self.core.env.clock.sleep(self.patience(true, usize::from(self.code.k()))) => {}
+            () = self.patience(true, usize::from(self.code.k())) => {}
         }
         // Slow: whichever comes first.
         let rebuilt = self.rebuild(map, pg, span, false);
@@ -255,14 +262,18 @@ impl RegionRead<'_> {
         }
     }
 
-    /// How long to wait for the first source: the hedging delay if the budget allows `reads` more,
-    /// else so long that it is rather away than slow.
-    fn patience(&self, first: bool, reads: usize) -> Duration {
-        if first && self.core.hedging.take(reads) {
-            self.core.hedging.delay()
-        } else {
-            limits::READ_PATIENCE
+    /// Waits until it is time to ask others: the hedging delay if the budget then allows `reads`
+    /// more, else so long that the source is rather away than slow.
+    async fn patience(&self, first: bool, reads: usize) {
+        let mut waited = Duration::ZERO;
+        if first {
+            waited = self.core.hedging.delay();
+            self.core.env.clock.sleep(waited).await;
+            if self.core.hedging.take(reads) {
+                return;
+            }
         }
+        self.core.env.clock.sleep(limits::READ_PATIENCE.saturating_sub(waited)).await;
     }
 
     /// Measures a read for the hedging delay.
@@ -285,7 +296,7 @@ impl RegionRead<'_> {
     ) -> Result<Vec<Bytes>, GridError> {
         for verify in [false, true] {
             let bytes = self.rebuild_once(map, pg, span, with_own, verify).await?;
-            if let Some(frames) = self.open(span, &bytes) {
+            if let Some(frames) = self.open(span, bytes) {
                 return Ok(frames);
             }
             // Some shard is bad and only its drive can tell which: have them checked.

@@ -83,8 +83,7 @@ impl Core {
         let window = (limits::READ_PIECES_AHEAD as u64 + 1) * limits::READ_PIECE_BYTES;
         let reservation = self.budget.reserve(tenant, len.min(window)).await?;
         let at = range.range.start;
-        let walk =
-            Walk { core: Arc::clone(self), range, at, keys: BTreeMap::new(), _pin: pin };
+        let walk = Walk { core: Arc::clone(self), range, at, keys: BTreeMap::new(), _pin: pin };
         let works = stream::try_unfold(walk, |mut walk| async move {
             Ok::<_, GridError>(walk.next().await?.map(|work| (work, walk)))
         });
@@ -117,9 +116,8 @@ impl Core {
                     codec: code.codec(),
                     region,
                 };
-                let opened =
-                    seal::open_region(&work.key, context, BytesMut::from(sealed.as_ref()))
-                        .map_err(corrupt)?;
+                let opened = seal::open_region(&work.key, context, BytesMut::from(sealed.as_ref()))
+                    .map_err(corrupt)?;
                 let wanted = work.skip..work.skip.saturating_add(work.len);
                 let trimmed = (0u32..)
                     .zip(&opened)
@@ -129,9 +127,9 @@ impl Core {
             }
             PieceData::Extent(extent) => {
                 let end = work.skip.checked_add(work.len);
-                let end = end.filter(|end| *end <= extent.region_len).ok_or_else(|| {
-                    GridError::DataLost("an extent row is corrupt".to_owned())
-                })?;
+                let end = end
+                    .filter(|end| *end <= extent.region_len)
+                    .ok_or_else(|| GridError::DataLost("an extent row is corrupt".to_owned()))?;
                 let pieces = self.read_region(&extent, &work.key, work.skip..end).await?;
                 let got: usize = pieces.iter().map(Bytes::len).sum();
                 if got != work.len as usize {
@@ -153,9 +151,8 @@ impl Walk {
             Some(piece) => piece,
             None => {
                 self.load().await?;
-                self.find().ok_or_else(|| {
-                    GridError::DataLost("an extent map has a gap".to_owned())
-                })?
+                self.find()
+                    .ok_or_else(|| GridError::DataLost("an extent map has a gap".to_owned()))?
             }
         };
         let key = self.key(piece.key).await?;

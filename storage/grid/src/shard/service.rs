@@ -134,10 +134,7 @@ impl ShardService {
         }
         let done = |_| Ok((ShardOk::Done, Bytes::new()));
         match (method, request) {
-            (
-                MethodId(0x0301),
-                ShardRequest::Put { drive, pg, epoch, fill, backfill, header },
-            ) => {
+            (MethodId(0x0301), ShardRequest::Put { drive, pg, epoch, fill, backfill, header }) => {
                 let header = match ShardHeader::decode(&header) {
                     Ok((header, [])) => header,
                     _ => return Err(ShardFault::Invalid("shard header".to_owned())),

@@ -11,9 +11,7 @@ use futures_util::{StreamExt, stream};
 use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
 use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore};
 use nexusgrid_env::sim::World;
-use nexusgrid_env::{
-    NodeId, Peer, Roles, RpcError, RpcRequest, RpcResponse, RpcService,
-};
+use nexusgrid_env::{NodeId, Peer, Roles, RpcError, RpcRequest, RpcResponse, RpcService};
 use nexusgrid_grid::node::{GridNode, NodeParts};
 use nexusgrid_grid::{
     BodyStream, CommandId, Finish, Grid, GridError, GridOptions, Liveness, MetaPort, NodeHint,
@@ -242,11 +240,9 @@ impl Cluster {
             .await
             .unwrap();
         let (world, first) = (self.world.clone(), node);
-        let leads = Arc::new(move || {
-            (1..=64).map(NodeId).find(|node| world.is_up(*node)) == Some(first)
-        });
-        let meta: Arc<dyn MetaPort> =
-            Arc::new(OneCopyPort { meta: Arc::clone(&self.meta), leads });
+        let leads =
+            Arc::new(move || (1..=64).map(NodeId).find(|node| world.is_up(*node)) == Some(first));
+        let meta: Arc<dyn MetaPort> = Arc::new(OneCopyPort { meta: Arc::clone(&self.meta), leads });
         let parts = NodeParts {
             env,
             node,

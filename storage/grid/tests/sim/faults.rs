@@ -7,9 +7,7 @@ use nexusgrid_codec::GroupId;
 use nexusgrid_env::NodeId;
 use nexusgrid_env::sim::World;
 use nexusgrid_grid::*;
-use nexusgrid_meta::namespace::types::{
-    NamespaceAnswer, NamespaceQuery, decode_query_reply,
-};
+use nexusgrid_meta::namespace::types::{NamespaceAnswer, NamespaceQuery, decode_query_reply};
 
 use super::cluster::{Cluster, content, get, put, until};
 

@@ -59,7 +59,12 @@ impl OneCopy {
         self.groups.get(&group).ok_or_else(|| PortError::Refused("no such group".to_owned()))
     }
 
-    pub fn apply(&self, id: GroupId, command: CommandId, bytes: &[u8]) -> Result<Vec<u8>, PortError> {
+    pub fn apply(
+        &self,
+        id: GroupId,
+        command: CommandId,
+        bytes: &[u8],
+    ) -> Result<Vec<u8>, PortError> {
         let mut group = self.group(id)?.lock();
         if let Some(reply) = group.replies.get(&command) {
             return Ok(reply.clone());

@@ -20,7 +20,8 @@ fn every_size_comes_back_from_every_node() {
         for (index, size) in SIZES.iter().enumerate() {
             let bytes = content(index as u64, *size);
             let key = format!("dir/{size}");
-            let outcome = put(&cluster.grid(1 + index as u64 % 7), "sizes", &key, &bytes).await.unwrap();
+            let outcome =
+                put(&cluster.grid(1 + index as u64 % 7), "sizes", &key, &bytes).await.unwrap();
             assert_eq!(outcome.size, *size as u64);
             let reader = cluster.grid(1 + (index as u64 + 3) % 7);
             let head = reader.head("sizes", &key).await.unwrap();
@@ -216,8 +217,10 @@ fn buckets_listings_deletes_and_copies() {
         onto_itself.meta = Some(with_meta.clone());
         grid.copy(onto_itself).await.unwrap();
         assert_eq!(grid.head("one", "a").await.unwrap().meta, with_meta);
-        let keys: Vec<String> =
-            ["a", "a/b", "a/c", "b", "c/d/e", "z", "gone"].iter().map(|k| (*k).to_owned()).collect();
+        let keys: Vec<String> = ["a", "a/b", "a/c", "b", "c/d/e", "z", "gone"]
+            .iter()
+            .map(|k| (*k).to_owned())
+            .collect();
         let results = grid.delete_many("one", &keys).await.unwrap();
         assert!(results.iter().all(Result::is_ok) && results.len() == keys.len());
         assert_eq!(grid.head("one", "a").await.unwrap_err(), GridError::NoSuchKey);
@@ -234,7 +237,10 @@ fn buckets_listings_deletes_and_copies() {
         grid.delete(delete).await.unwrap();
         grid.delete_bucket("one").await.unwrap();
         assert_eq!(grid.head_bucket("one").await.unwrap_err(), GridError::NoSuchBucket);
-        assert_eq!(put(&grid, "one", "k", &content(1, 1)).await.unwrap_err(), GridError::NoSuchBucket);
+        assert_eq!(
+            put(&grid, "one", "k", &content(1, 1)).await.unwrap_err(),
+            GridError::NoSuchBucket
+        );
         let names: Vec<String> =
             cluster.grid(6).list_buckets().await.unwrap().into_iter().map(|b| b.name).collect();
         assert_eq!(names, ["two"]);
@@ -302,7 +308,8 @@ fn uploads_in_parts() {
         assert_eq!(missing, GridError::InvalidPart { number: 9 });
         let order = refused(vec![chosen(2), chosen(1)]).await.unwrap_err();
         assert_eq!(order, GridError::InvalidPartOrder);
-        let small = refused(vec![chosen(1), chosen(3), ChosenPart { number: 4, etag: "p4".into() }]);
+        let small =
+            refused(vec![chosen(1), chosen(3), ChosenPart { number: 4, etag: "p4".into() }]);
         assert!(matches!(small.await.unwrap_err(), GridError::PartTooSmall { number: 3, .. }));
         let all = vec![chosen(1), chosen(2), chosen(3)];
         let done = grid.complete_upload(complete(all.clone()), finish()).await.unwrap();

@@ -267,7 +267,11 @@ fn block_ids_are_never_used_twice() {
             *member.router.filter.lock() = Some(Arc::new(move |request| {
                 if let Ok(ShardRequest::Put { header, .. }) = wire::decode(&request.head) {
                     let (header, _) = nexusgrid_codec::ShardHeader::decode(&header).unwrap();
-                    let known = seen.lock().entry(header.block).or_insert_with(|| header.digests.clone()).clone();
+                    let known = seen
+                        .lock()
+                        .entry(header.block)
+                        .or_insert_with(|| header.digests.clone())
+                        .clone();
                     assert_eq!(known, header.digests, "I3 {}", header.block);
                 }
                 Verdict::Pass

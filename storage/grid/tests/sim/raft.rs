@@ -75,8 +75,7 @@ impl RaftCluster {
             down_since: Mutex::default(),
             set: Mutex::default(),
         });
-        let cluster =
-            RaftCluster { world: world.clone(), observer, members: Mutex::default() };
+        let cluster = RaftCluster { world: world.clone(), observer, members: Mutex::default() };
         let mut incarnations = Vec::new();
         for index in 1..=NODES {
             let env = world.start(NodeId(index));
