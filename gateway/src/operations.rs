@@ -159,6 +159,8 @@ pub static OPERATIONS: &[Operation] = &[
     row("CreateBucket", Action::CreateBucket, Scope::Bucket, &[BUCKET]),
     row("HeadBucket", Action::HeadBucket, Scope::Bucket, &[]),
     naming(row("GetBucketLocation", Action::HeadBucket, Scope::Bucket, &[]), &["location"]),
+    // Clients ask before they delete, and "never switched on" is an answer.
+    naming(row("GetBucketVersioning", Action::HeadBucket, Scope::Bucket, &[]), &["versioning"]),
     row("DeleteBucket", Action::DeleteBucket, Scope::Bucket, &[]),
     row("ListObjects", Action::ListObjects, Scope::Bucket, &[]),
     row("ListObjectsV2", Action::ListObjects, Scope::Bucket, &[]),

@@ -1,4 +1,4 @@
-//! Buckets: create, list, head, delete, location.
+//! Buckets: create, list, head, delete, location, and that there is no versioning.
 
 use async_trait::async_trait;
 use nexusgrid_grid::GridError;
@@ -84,6 +84,19 @@ impl Handle<GetBucketLocationInput, GetBucketLocationOutput> for Handlers {
         let location_constraint = (&*self.region != UNNAMED_REGION)
             .then(|| BucketLocationConstraint::from(self.region.to_string()));
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
+    }
+}
+
+#[async_trait]
+impl Handle<GetBucketVersioningInput, GetBucketVersioningOutput> for Handlers {
+    async fn handle(
+        &self,
+        _caller: AuthenticatedRequest,
+        request: S3Request<GetBucketVersioningInput>,
+    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
+        self.bucket(&request.input.bucket).await?;
+        // No status: versioning was never switched on.
+        Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
 }
 

@@ -133,6 +133,7 @@ trait Handle<I, O> {
 operations! {
     head_bucket: HeadBucketInput -> HeadBucketOutput;
     get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput;
+    get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput;
     delete_bucket: DeleteBucketInput -> DeleteBucketOutput;
     list_objects: ListObjectsInput -> ListObjectsOutput;
     list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output;

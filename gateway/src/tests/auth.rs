@@ -326,6 +326,7 @@ fn request_for(operation: &str) -> super::client::Call {
         "CreateBucket" => call("PUT", "/shared"),
         "HeadBucket" => call("HEAD", "/shared"),
         "GetBucketLocation" => call("GET", "/shared?location="),
+        "GetBucketVersioning" => call("GET", "/shared?versioning="),
         "DeleteBucket" => call("DELETE", "/shared"),
         "ListObjects" => call("GET", "/shared"),
         "ListObjectsV2" => call("GET", "/shared?list-type=2"),
@@ -438,6 +439,10 @@ async fn operations_outside_the_table_are_not_implemented() {
                 request = request.body("<X/>");
             }
             let reply = request.send(&gateway).await;
+            if (method, query) == ("GET", "versioning") {
+                assert_eq!((reply.status, reply.element("Status")), (200, String::new()));
+                continue;
+            }
             // XML of the wrong kind may be found malformed first; nothing may succeed.
             let fine = reply.outcome() == (501, "NotImplemented".into())
                 || (method == "PUT" && (400..500).contains(&reply.status));
