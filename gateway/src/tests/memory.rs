@@ -256,7 +256,8 @@ impl ObjectStore for MemoryStore {
                 Some(key[..request.prefix.len() + at + delimiter.len()].to_owned())
             });
             let name = folded.clone().unwrap_or_else(|| key.clone());
-            if request.after.as_ref().is_some_and(|after| name <= *after)
+            // The start counts for keys; a prefix that is itself the start is not given again.
+            if request.after.as_ref().is_some_and(|after| *key <= *after || name == *after)
                 || page.prefixes.last() == Some(&name)
             {
                 continue;
