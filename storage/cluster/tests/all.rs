@@ -1,7 +1,13 @@
 //! Tests of the crate as a whole: real sockets on this machine for admission and calls, the
 //! simulated world for gossip and map.
 
-#![allow(clippy::disallowed_methods, reason = "hostile peers are played with plain sockets")]
+#![allow(
+    clippy::disallowed_methods,
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "a test binary: helpers outside of test functions may fail it, and hostile peers are \
+              played with plain sockets"
+)]
 
 #[path = "all/calls.rs"]
 mod calls;

@@ -265,6 +265,7 @@ impl Window {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "a test may fail by panicking")]
 mod tests {
     use std::collections::BTreeSet;
 
