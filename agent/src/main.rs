@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         eprintln!("nexusgrid: {message}");
         return ExitCode::from(2);
     }
+    nexusgrid_env::real::memory::bound_allocator();
     let arguments = cli::Cli::parse();
     start_log();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

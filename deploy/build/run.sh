@@ -64,6 +64,7 @@ test)
     source deploy/build/env.sh
     verify
     stage "build" cargo build "${cargo_flags[@]}" --workspace --all-targets
+    stage "documentation tests" cargo test "${cargo_flags[@]}" --workspace --doc --quiet
     stage "tests" cargo nextest run "${cargo_flags[@]}" --workspace --no-fail-fast --final-status-level flaky
     report
     ;;
@@ -80,6 +81,13 @@ soak)
     source deploy/build/env.sh
     NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests --ignore-default-filter -E 'test(/::soak_/)' --no-capture
     ;;
+bench)
+    install_build
+    source deploy/build/env.sh
+    # Codec limits of this machine; the whole grid's benchmark comes with tests/bench.
+    cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-codec --example aead_bench
+    cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-codec --example coding_bench
+    ;;
 fix)
     install_build
     source deploy/build/env.sh
@@ -87,7 +95,7 @@ fix)
     cargo fmt --all
     ;;
 *)
-    echo "usage: run.sh build|demo|test|verify|sim|soak|fix" >&2
+    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|fix" >&2
     exit 2
     ;;
 esac

@@ -156,10 +156,20 @@ impl LocalGrid {
 
     /// Starts a node's process without waiting for it.
     pub fn spawn(&mut self, number: usize) -> anyhow::Result<mpsc::Receiver<String>> {
+        self.spawn_with(number, &[])
+    }
+
+    /// Starts a node's process with further environment variables, without waiting for it.
+    pub fn spawn_with(
+        &mut self,
+        number: usize,
+        variables: &[(&str, &str)],
+    ) -> anyhow::Result<mpsc::Receiver<String>> {
         let node = &mut self.nodes[number - 1];
         let log = OpenOptions::new().create(true).append(true).open(node.dir.join("agent.log"))?;
         let mut child = Command::new(program())
             .args(["serve", "--dir", &text(&node.dir)])
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -226,6 +236,16 @@ impl LocalGrid {
                 child.wait().unwrap();
             }
         }
+    }
+
+    /// Whether a node's process has ended by itself; reaps it.
+    pub fn has_ended(&mut self, number: usize) -> bool {
+        let slot = &mut self.nodes[number - 1].child;
+        let ended = slot.as_mut().is_none_or(|child| child.try_wait().unwrap().is_some());
+        if ended {
+            *slot = None;
+        }
+        ended
     }
 
     /// SIGTERM; the exit code.

@@ -7,9 +7,11 @@
 )]
 
 pub mod cpu;
+pub mod memory;
 pub mod net;
 
 mod clock;
+pub mod crash_point;
 mod disk;
 mod kv;
 mod rng;
@@ -28,7 +30,7 @@ impl Env {
     pub fn real() -> Env {
         Env {
             clock: Arc::new(RealClock::start()),
-            disk: Arc::new(RealDisk),
+            disk: crash_point::wrap(Arc::new(RealDisk)),
             kv: Arc::new(RocksEngine::new()),
             rng: Arc::new(OsRng),
             exec: Exec::threads(),
