@@ -1,7 +1,9 @@
 //! Whole-system tests, in one binary: it links once.
 #![allow(
     clippy::disallowed_methods,
-    reason = "these tests drive real processes, files and sockets"
+    clippy::panic,
+    clippy::unwrap_used,
+    reason = "these tests drive real processes, files and sockets, and fail by panicking"
 )]
 
 mod bad_input;

@@ -162,7 +162,11 @@ fn grid_one_agent_killed_again_and_again_is_soon_back() {
         wait_for_acknowledgements(&journal, 15 * (round + 1) + 8);
         let began = Instant::now();
         grid.serve(victim).unwrap();
-        assert!(began.elapsed() < Duration::from_secs(10), "node {victim} took {:?} to return", began.elapsed());
+        assert!(
+            began.elapsed() < Duration::from_secs(10),
+            "node {victim} took {:?} to return",
+            began.elapsed()
+        );
     }
     load.kill().unwrap();
     load.wait().unwrap();
@@ -174,13 +178,25 @@ fn grid_one_agent_killed_again_and_again_is_soon_back() {
 /// and under load; nothing acknowledged is lost. One node, so that nobody else hides a loss.
 #[test]
 fn grid_killed_at_failpoints_loses_nothing_acknowledged() {
-    let mut grid = LocalGrid::start_with(&nexusgrid_tests::GridOptions { nodes: 1, ..Default::default() });
+    let mut grid =
+        LocalGrid::start_with(&nexusgrid_tests::GridOptions { nodes: 1, ..Default::default() });
     Client::new(&grid, 1).run("aws", &["s3", "mb", "s3://load"]);
     let dir = tempfile::tempdir().unwrap();
     let mut journals = Vec::new();
     let points = [
-        "sync:1", "after-sync:2", "sync:7", "after-sync:19", "sync:60", "after-sync:140", "rename:1", "after-rename:1",
-        "rename:2", "after-rename:3", "sync-dir:1", "after-sync-dir:2", "sync-dir:4",
+        "sync:1",
+        "after-sync:2",
+        "sync:7",
+        "after-sync:19",
+        "sync:60",
+        "after-sync:140",
+        "rename:1",
+        "after-rename:1",
+        "rename:2",
+        "after-rename:3",
+        "sync-dir:1",
+        "after-sync-dir:2",
+        "sync-dir:4",
     ];
     for (seed, point) in points.into_iter().enumerate() {
         grid.stop(1);
@@ -203,7 +219,8 @@ fn grid_killed_at_failpoints_loses_nothing_acknowledged() {
             load.wait().unwrap();
         }
         grid.serve(1).unwrap_or_else(|error| panic!("after {point}: {error:#}"));
-        let journals: Vec<String> = journals.iter().filter(|path| std::path::Path::new(path).exists()).cloned().collect();
+        let journals: Vec<String> =
+            journals.iter().filter(|path| std::path::Path::new(path).exists()).cloned().collect();
         if !journals.is_empty() {
             println!("{point}: {}", verify(&grid, "load", 1, &journals));
         }

@@ -71,13 +71,16 @@ pub(crate) struct Sessions {
     options: SessionOptions,
     open: Mutex<BTreeMap<GroupId, Arc<Session>>>,
     opening: tokio::sync::Mutex<()>,
-    pins: Arc<Mutex<BTreeMap<(GroupId, u64, u64), ()>>>,
+    pins: Arc<Mutex<Pins>>,
     next_pin: Mutex<u64>,
 }
 
+/// Reads in progress: group, commit sequence, and a number of their own.
+type Pins = BTreeMap<(GroupId, u64, u64), ()>;
+
 /// A read in progress; ends when dropped.
 pub(crate) struct Pin {
-    pins: Arc<Mutex<BTreeMap<(GroupId, u64, u64), ()>>>,
+    pins: Arc<Mutex<Pins>>,
     key: (GroupId, u64, u64),
 }
 

@@ -11,5 +11,7 @@ pub mod raft;
 pub mod root;
 pub mod rows;
 
+pub use host::{
+    Consistency, GroupDirectory, HostOptions, Machines, MetaError, MetaHost, ROOT_GROUP,
+};
 pub use machine::{Applied, ApplyContext, StateMachine};
-pub use host::{Consistency, GroupDirectory, HostOptions, Machines, MetaError, MetaHost, ROOT_GROUP};

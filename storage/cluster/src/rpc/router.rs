@@ -31,7 +31,8 @@ impl RpcRouter {
         Arc::new(RpcRouter::default())
     }
 
-    /// Makes methods known to callers (their channel and bounds) without serving them.
+    /// Makes methods known to callers (their channel and bounds) before they are served: callers
+    /// get `Busy`, for the node is still starting.
     pub fn declare(&self, specs: &[MethodSpec]) {
         let mut methods = self.methods.write();
         for spec in specs {
@@ -48,7 +49,7 @@ impl RpcRouter {
         }
     }
 
-    /// Stops serving methods; callers then get `Refused`.
+    /// Stops serving methods; callers then get `Busy`.
     pub fn unregister(&self, specs: &[MethodSpec]) {
         let mut methods = self.methods.write();
         for spec in specs {
@@ -86,7 +87,7 @@ impl RpcRouter {
 
     fn service(&self, spec: &MethodSpec) -> Result<Arc<dyn RpcService>, RpcError> {
         let service = self.methods.read().get(&spec.id).and_then(|entry| entry.service.clone());
-        service.ok_or_else(|| RpcError::Refused(format!("{} is not served here", spec.name)))
+        service.ok_or_else(|| RpcError::Busy(format!("{} is not served now", spec.name)))
     }
 }
 
@@ -113,5 +114,30 @@ impl RpcService for RpcRouter {
 impl std::fmt::Debug for RpcRouter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_list().entries(self.methods.read().values().map(|entry| entry.spec.name)).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use nexusgrid_env::{NodeId, Roles};
+
+    use super::*;
+    use crate::method::Callers;
+
+    /// A node that listens already and has not opened its groups yet must not be taken for one
+    /// that will never serve them: its callers ask again, or elsewhere.
+    #[tokio::test]
+    async fn a_method_that_is_not_served_yet_is_busy_and_an_unknown_one_refused() {
+        let router = RpcRouter::new();
+        router.declare(&[MethodSpec::new(0x0201, "early", Callers::Nodes)]);
+        let peer = Peer { node: NodeId(1), roles: Roles::ALL };
+        let ask = |method| RpcRequest {
+            method: MethodId(method),
+            head: Bytes::new(),
+            body: Bytes::new(),
+        };
+        assert!(matches!(router.serve(peer, ask(0x0201)).await, Err(RpcError::Busy(_))));
+        assert!(matches!(router.serve(peer, ask(0x0202)).await, Err(RpcError::Refused(_))));
     }
 }

@@ -65,7 +65,9 @@ pub(super) fn wrap(disk: Arc<dyn Disk>) -> Arc<dyn Disk> {
         None => disk,
         Some(Some(trigger)) => Arc::new(CrashDisk { disk, trigger: Arc::new(trigger) }),
         Some(None) => {
-            tracing::error!("{VARIABLE} is not of the form [after-](sync|rename|sync-dir):N; ignored");
+            tracing::error!(
+                "{VARIABLE} is not of the form [after-](sync|rename|sync-dir):N; ignored"
+            );
             disk
         }
     }

@@ -77,6 +77,7 @@ pub fn id_of(sequence: u64, ordinal: u32) -> Option<u64> {
 }
 
 /// A child of a directory.
+#[allow(clippy::large_enum_variant, reason = "files are the common case, and live only briefly")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Dentry {
     /// A directory: the row's name ends with `/`.

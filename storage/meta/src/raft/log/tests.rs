@@ -159,11 +159,9 @@ async fn play(world: World, steps: Vec<Step>) {
                 model.term += 1;
                 model.entries.split_off(&from);
                 let last = match from.checked_sub(1) {
-                    Some(last) => model
-                        .entries
-                        .get(&last)
-                        .map(|entry| entry.log_id.clone())
-                        .or(model.purged.clone()),
+                    Some(last) => {
+                        model.entries.get(&last).map(|entry| entry.log_id).or(model.purged)
+                    }
                     None => None,
                 };
                 let mut view = GroupLog::new(log.clone(), group, None);
@@ -186,9 +184,9 @@ async fn play(world: World, steps: Vec<Step>) {
                 else {
                     continue;
                 };
-                let upto = upto.log_id.clone();
+                let upto = upto.log_id;
                 model.entries = model.entries.split_off(&(upto.index + 1));
-                model.purged = Some(upto.clone());
+                model.purged = Some(upto);
                 GroupLog::new(log.clone(), group, None).purge(upto).await.unwrap();
             }
             Step::Restart { power } => {
