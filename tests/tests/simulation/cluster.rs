@@ -30,6 +30,8 @@ use nexusgrid_meta::{HostOptions, Machines, MetaHost, ROOT_GROUP, StateMachine};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::mutants::Mutant;
+
 pub const NODES: u64 = 7;
 pub const GROUPS: u32 = 4;
 const CLUSTER: ClusterId = ClusterId([7; 16]);
@@ -61,7 +63,7 @@ impl RpcService for Router {
         let service = self.services.lock().get(&(request.method.0 >> 8)).cloned();
         match service {
             Some(service) => service.serve(from, request).await,
-            None => Err(RpcError::Refused("not served yet".to_owned())),
+            None => Err(RpcError::Busy("not served yet".to_owned())),
         }
     }
 }
@@ -165,6 +167,7 @@ impl Knobs {
 pub struct Cluster {
     pub world: World,
     pub knobs: Knobs,
+    mutant: Option<Mutant>,
     pub links: Arc<Mutex<Links>>,
     members: Mutex<BTreeMap<NodeId, Arc<Member>>>,
     /// Each machine's file with the newest map.
@@ -173,10 +176,15 @@ pub struct Cluster {
 
 impl Cluster {
     /// A grid ready to write. Call within [`World::run`].
-    pub async fn found(world: &World, knobs: Knobs) -> Result<Arc<Cluster>, String> {
+    pub async fn found(
+        world: &World,
+        knobs: Knobs,
+        mutant: Option<Mutant>,
+    ) -> Result<Arc<Cluster>, String> {
         let cluster = Arc::new(Cluster {
             world: world.clone(),
             knobs,
+            mutant,
             links: Arc::default(),
             members: Mutex::default(),
             maps: Arc::default(),
@@ -244,6 +252,7 @@ impl Cluster {
 
     async fn try_start(&self, node: NodeId) -> Result<Member, String> {
         let env = self.world.start(node);
+        let env = self.mutant.map_or_else(|| env.clone(), |mutant| mutant.env(env.clone()));
         let router = Arc::new(Router::default());
         let rpc = self.world.net().endpoint(node, router.clone());
         let kept = self.maps.lock().get(&node).cloned().unwrap_or_default();
@@ -279,7 +288,10 @@ impl Cluster {
             links: Arc::clone(&self.links),
             silent_since: Mutex::default(),
         });
-        let port: Arc<dyn MetaPort> = Arc::new(HostPort::new(host.clone(), PORT_DEADLINE));
+        let port: Arc<dyn MetaPort> = match self.mutant {
+            Some(mutant) => mutant.port(&host, &env),
+            None => Arc::new(HostPort::new(host.clone(), PORT_DEADLINE)),
+        };
         let grid_node = GridNode::start(NodeParts {
             env: env.clone(),
             node,

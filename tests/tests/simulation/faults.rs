@@ -1,8 +1,8 @@
 //! What goes wrong in a run: a schedule drawn from the seed, and its end.
 //!
-//! Safety must hold under anything but lying disks on several machines: bits are flipped and
-//! writes lost on one machine's drive only, since codes and copies are made for that. Everything
-//! else may happen at once.
+//! Safety must hold under anything but bad drives in several machines: a drive that says EIO is lost
+//! with all it holds, and one that lies is as good as lost, until repair has made others whole. So
+//! one machine of a run has a bad drive. Everything else may happen at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -34,13 +34,14 @@ pub enum Kind {
     Suspend,
     DriveError,
     LogError,
+    DiskFull,
     SlowDisk,
     LyingDrive,
     WallClock,
     Drift,
 }
 
-const KINDS: [Kind; 18] = [
+const KINDS: [Kind; 19] = [
     Kind::Kill,
     Kind::KillLeader,
     Kind::KillAll,
@@ -55,6 +56,7 @@ const KINDS: [Kind; 18] = [
     Kind::Suspend,
     Kind::DriveError,
     Kind::LogError,
+    Kind::DiskFull,
     Kind::SlowDisk,
     Kind::LyingDrive,
     Kind::WallClock,
@@ -78,29 +80,37 @@ pub struct Nemesis {
     cluster: Arc<Cluster>,
     rng: SeededRng,
     kinds: Vec<Kind>,
-    /// The one machine whose drive may lie.
-    liar: NodeId,
+    /// The one machine whose drive may be bad.
+    bad: NodeId,
     mends: BTreeMap<(Duration, u64), Mend>,
     mends_made: u64,
     pub injected: BTreeMap<Kind, u64>,
 }
 
 impl Nemesis {
-    pub fn new(cluster: &Arc<Cluster>) -> Nemesis {
+    /// Faults of the given kinds; of a few that the seed chooses if none are given.
+    pub fn new(cluster: &Arc<Cluster>, kinds: Option<Vec<Kind>>) -> Nemesis {
         let rng = SeededRng::for_part(cluster.world.seed(), "nemesis");
         // Few kinds at a time find more than all of them always.
         let count = rng.between(1, 6);
-        let kinds = (0..count).map(|_| KINDS[rng.below(KINDS.len() as u64) as usize]).collect();
-        let liar = NodeId(rng.between(1, NODES));
+        let drawn = (0..count).map(|_| KINDS[rng.below(KINDS.len() as u64) as usize]).collect();
+        let kinds = kinds.unwrap_or(drawn);
+        let bad = NodeId(rng.between(1, NODES));
         Nemesis {
             cluster: Arc::clone(cluster),
             rng,
             kinds,
-            liar,
+            bad,
             mends: BTreeMap::new(),
             mends_made: 0,
             injected: BTreeMap::new(),
         }
+    }
+
+    /// The machine whose drive went bad, if one did.
+    pub fn bad_drive(&self) -> Option<NodeId> {
+        let went_bad = [Kind::LyingDrive, Kind::DriveError];
+        went_bad.iter().any(|kind| self.injected.contains_key(kind)).then_some(self.bad)
     }
 
     fn any_node(&self) -> NodeId {
@@ -195,7 +205,9 @@ impl Nemesis {
                 if nodes().any(|node| !world.is_up(node)) {
                     return false;
                 }
-                nodes().for_each(|node| drop(self.down(node, kind == Kind::PowerLossAll)));
+                for node in nodes() {
+                    self.down(node, kind == Kind::PowerLossAll);
+                }
             }
             Kind::Partition => {
                 let side = self.any_set(self.rng.between(1, NODES / 2));
@@ -239,7 +251,8 @@ impl Nemesis {
                 self.mend_later(Mend::Resume(node));
             }
             Kind::DriveError | Kind::LogError => {
-                let part = if kind == Kind::DriveError { "/drive" } else { "/meta" };
+                let (node, part) =
+                    if kind == Kind::DriveError { (self.bad, "/drive") } else { (node, "/meta") };
                 let ops = [
                     &[DiskOp::Sync][..],
                     &[DiskOp::Write],
@@ -247,9 +260,15 @@ impl Nemesis {
                     &[DiskOp::Read, DiskOp::Write, DiskOp::Sync],
                 ];
                 let ops = ops[self.rng.below(ops.len() as u64) as usize];
-                let effect = if self.rng.chance(0.8) { Effect::Eio } else { Effect::Full };
-                let fault = DiskFault::new(ops, effect).on(part).after(self.rng.below(20));
+                let fault = DiskFault::new(ops, Effect::Eio).on(part).after(self.rng.below(20));
                 world.disk(node).inject(if self.rng.chance(0.5) { fault.times(1) } else { fault });
+                self.mend_later(Mend::GoodDisk(node));
+            }
+            Kind::DiskFull => {
+                let part = if self.rng.chance(0.5) { "/drive" } else { "/meta" };
+                let ops = [DiskOp::Write, DiskOp::SetLen, DiskOp::Open, DiskOp::CreateDir];
+                let fault = DiskFault::new(&ops, Effect::Full).on(part);
+                world.disk(node).inject(fault);
                 self.mend_later(Mend::GoodDisk(node));
             }
             Kind::SlowDisk => {
@@ -262,7 +281,7 @@ impl Nemesis {
                 let ops = [DiskOp::Write, DiskOp::Read];
                 let ops = if self.rng.chance(0.5) { &ops[..1] } else { &ops[..] };
                 let fault = DiskFault::new(ops, effect).on("/drive").after(self.rng.below(10));
-                world.disk(self.liar).inject(fault.times(self.rng.between(1, 3)));
+                world.disk(self.bad).inject(fault.times(self.rng.between(1, 3)));
             }
             Kind::WallClock => {
                 let skew = self.rng.between(0, 7_200_000) as i64 - 3_600_000;

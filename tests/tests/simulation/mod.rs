@@ -12,13 +12,17 @@
 mod clients;
 mod cluster;
 mod faults;
+mod mutants;
 mod run;
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Once;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use mutants::Mutant;
 use parking_lot::Mutex;
 use run::Outcome;
 
@@ -70,31 +74,43 @@ impl Sum {
     }
 }
 
+thread_local! {
+    /// Panics of this thread's world: the tasks of a library end quietly otherwise.
+    static PANICS: RefCell<Vec<String>> = const { RefCell::new(Vec::new()) };
+}
+
+fn note_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            PANICS.with(|panics| panics.borrow_mut().push(panic.to_string()));
+            before(panic);
+        }));
+    });
+}
+
 fn play(seed: u64, twice: bool, sum: &Mutex<Sum>) {
     let played = catch_unwind(AssertUnwindSafe(|| {
-        let outcome = run::run(seed);
-        let again = twice.then(|| run::run(seed));
+        let outcome = run::run(seed, None);
+        let again = twice.then(|| run::run(seed, None));
         (outcome, again)
     }));
+    let panics = PANICS.take();
     let mut sum = sum.lock();
-    match played {
-        Ok((outcome, again)) => {
-            let differs = again.is_some_and(|again| again.trace_hash != outcome.trace_hash);
-            sum.add(seed, outcome);
-            if differs {
-                sum.fail(seed, "two runs left different traces".to_owned());
-            }
-        }
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-            sum.fail(seed, format!("panic: {}", text.unwrap_or_default()));
+    if let Ok((outcome, again)) = played {
+        let differs = again.is_some_and(|again| again.trace_hash != outcome.trace_hash);
+        sum.add(seed, outcome);
+        if differs {
+            sum.fail(seed, "two runs left different traces".to_owned());
         }
     }
+    panics.into_iter().for_each(|panic| sum.fail(seed, panic));
 }
 
 #[test]
 fn seeds() {
+    note_panics();
     let first = number("NEXUSGRID_SIM_SEED", 1);
     let count = number("NEXUSGRID_SIM_SEEDS", 100);
     let kept = KEPT.iter().copied().filter(|_| std::env::var_os("NEXUSGRID_SIM_SEED").is_none());
@@ -126,4 +142,31 @@ fn seeds() {
     }
     let failed: Vec<u64> = sum.failures.keys().copied().collect();
     assert!(failed.is_empty(), "seeds {failed:?} failed");
+}
+
+fn is_caught(mutant: Mutant, seeds: std::ops::Range<u64>) {
+    for seed in seeds {
+        let outcome = catch_unwind(AssertUnwindSafe(|| run::run(seed, Some(mutant))));
+        match outcome {
+            Ok(outcome) if outcome.wrongs.is_empty() => {}
+            Ok(outcome) => return println!("{mutant:?}, seed {seed}: {}", outcome.wrongs[0]),
+            Err(_) => return println!("{mutant:?}, seed {seed}: panics"),
+        }
+    }
+    panic!("nobody noticed {mutant:?}");
+}
+
+#[test]
+fn stale_reads_are_caught() {
+    is_caught(Mutant::StaleReads, 1..20);
+}
+
+#[test]
+fn repeats_under_another_id_are_caught() {
+    is_caught(Mutant::FreshIds, 1..20);
+}
+
+#[test]
+fn an_acknowledgement_before_the_sync_is_caught() {
+    is_caught(Mutant::NoSync, 1..20);
 }

@@ -5,14 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexusgrid_codec::GroupId;
+use nexusgrid_drive::ShardKey;
 use nexusgrid_env::sim::{SeededRng, World};
 use nexusgrid_env::{NodeId, ScanRange};
 use nexusgrid_grid::Precondition;
 use nexusgrid_meta::namespace::audit::audit;
+use nexusgrid_meta::namespace::rows::{self, BlockRow};
+use nexusgrid_meta::rows::codec;
 
 use super::clients::{Book, Client, places};
 use super::cluster::{Cluster, GROUPS, Knobs, NODES, machine_of, nodes};
 use super::faults::{Kind, Nemesis};
+use super::mutants::Mutant;
 
 /// Writes are served again so long after the last fault.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
@@ -28,8 +32,8 @@ pub struct Outcome {
     pub wrongs: Vec<String>,
 }
 
-/// Runs one seed.
-pub fn run(seed: u64) -> Outcome {
+/// Runs one seed, with a bug put in if one is given.
+pub fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
     let world = World::new(seed);
     if std::env::var_os("NEXUSGRID_SIM_TRACE").is_some() {
         world.trace().keep_events();
@@ -43,7 +47,7 @@ pub fn run(seed: u64) -> Outcome {
         wrongs: Vec::new(),
     };
     let book = Arc::new(Book::default());
-    if let Err(error) = world.run(play(&world, &book, &mut outcome)) {
+    if let Err(error) = world.run(play(&world, mutant, &book, &mut outcome)) {
         outcome.wrongs.push(error);
     }
     outcome.wrongs.extend(book.check());
@@ -61,9 +65,14 @@ pub fn run(seed: u64) -> Outcome {
     outcome
 }
 
-async fn play(world: &World, book: &Arc<Book>, outcome: &mut Outcome) -> Result<(), String> {
+async fn play(
+    world: &World,
+    mutant: Option<Mutant>,
+    book: &Arc<Book>,
+    outcome: &mut Outcome,
+) -> Result<(), String> {
     let rng = SeededRng::for_part(world.seed(), "knobs");
-    let cluster = Cluster::found(world, Knobs::draw(&rng)).await?;
+    let cluster = Cluster::found(world, Knobs::draw(&rng), mutant).await?;
     let first = Client::new(&cluster, book, "first client");
     first.make_buckets().await?;
 
@@ -72,8 +81,8 @@ async fn play(world: &World, book: &Arc<Book>, outcome: &mut Outcome) -> Result<
         .map(|number| Client::new(&cluster, book, &format!("client {number}")))
         .map(|client| tokio::spawn(client.run(stopped.clone())))
         .collect();
-    let mut nemesis = Nemesis::new(&cluster);
-    nemesis.run(Duration::from_secs(rng.between(15, 60))).await;
+    let mut nemesis = Nemesis::new(&cluster, mutant.map(Mutant::faults));
+    nemesis.run(Duration::from_secs(rng.between(10, 40))).await;
     outcome.injected = nemesis.injected.clone();
     let healed = nemesis.heal().await;
     let calm = world.elapsed();
@@ -86,15 +95,16 @@ async fn play(world: &World, book: &Arc<Book>, outcome: &mut Outcome) -> Result<
     for client in clients {
         client.await.map_err(|error| error.to_string())?;
     }
-    everything_is_there(&cluster, &settler).await?;
+    everything_is_there(&settler).await?;
     if rng.chance(0.5) {
         let dark = world.elapsed();
         nemesis.blackout().await?;
         writes_return(&cluster, &settler, dark).await?;
-        everything_is_there(&cluster, &settler).await?;
+        everything_is_there(&settler).await?;
     }
     replicas_agree(&cluster).await?;
-    rows_are_sound(&cluster)
+    rows_are_sound(&cluster)?;
+    shards_are_there(&cluster, nemesis.bad_drive()).await
 }
 
 /// Each node stores an object again, in each of the groups.
@@ -115,7 +125,7 @@ async fn writes_return(cluster: &Cluster, client: &Client, since: Duration) -> R
 }
 
 /// Every key can be read, at two nodes, and listings say the same.
-async fn everything_is_there(cluster: &Cluster, client: &Client) -> Result<(), String> {
+async fn everything_is_there(client: &Client) -> Result<(), String> {
     let mut values = BTreeMap::new();
     for place in places() {
         for _ in 0..2 {
@@ -152,7 +162,6 @@ async fn everything_is_there(cluster: &Cluster, client: &Client) -> Result<(), S
             }
         }
     }
-    let _ = cluster;
     Ok(())
 }
 
@@ -209,6 +218,41 @@ fn rows_are_sound(cluster: &Cluster) -> Result<(), String> {
         let found = audit(&*rows).map_err(|error| error.to_string())?;
         if !found.is_empty() {
             return Err(format!("group {}: {found:?}", group.0));
+        }
+    }
+    Ok(())
+}
+
+/// I2: a shard of a live block is on its drive, or in the repair queue. What a bad drive lost is for
+/// scrub and repair to find.
+async fn shards_are_there(cluster: &Cluster, bad: Option<NodeId>) -> Result<(), String> {
+    for group in (1..=GROUPS).map(GroupId) {
+        let (_, leader) =
+            cluster.leader(group).ok_or_else(|| format!("group {} has no leader", group.0))?;
+        let rows = leader.host.local_rows(group).map_err(|error| error.to_string())?;
+        let found = rows.scan(rows::CONTENT, &ScanRange::prefix(b"b", usize::MAX));
+        for (key, row) in found.map_err(|error| error.to_string())? {
+            let block = rows::parse_block(&key).ok_or("a block's key")?;
+            let row: BlockRow = codec::decode(&row).map_err(|error| error.to_string())?;
+            let map = leader.grid.topology();
+            let pg = map.pgs.get(&row.pg).ok_or_else(|| format!("{block} is in no known PG"))?;
+            for (index, drive) in (0u8..).zip(&pg.slots) {
+                let node = map.drives.get(drive).ok_or("a drive of a PG is unknown")?.node;
+                if row.missing_mask & (1 << index) != 0 || bad == Some(node) {
+                    continue;
+                }
+                let member = cluster.member(node).ok_or("a node is down")?;
+                let drive = member.drive.clone().ok_or_else(|| format!("{node} has no drive"))?;
+                let stat = drive
+                    .stat(ShardKey { block, index })
+                    .await
+                    .map_err(|error| error.to_string())?;
+                if !stat.is_some_and(|stat| !stat.trashed && stat.pg == row.pg) {
+                    return Err(format!(
+                        "I2: {block}/{index} is neither on {node} nor in the repair queue"
+                    ));
+                }
+            }
         }
     }
     Ok(())
