@@ -21,7 +21,7 @@ fn fails_with(arguments: &[&str], part: &str) {
 fn write_config(dir: &Path, extra: &str) {
     std::fs::create_dir_all(dir).unwrap();
     let text = format!(
-        "rpc_listen = \"127.0.0.1:0\"\ns3_listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{extra}\n[[drives]]\npath = \"{}/drive\"\nreserve_bytes = 0\n",
+        "rpc_listen = \"127.0.0.1:7699\"\ns3_listen = \"127.0.0.1:0\"\nadmin_listen = \"127.0.0.1:0\"\n{extra}\n[[drives]]\npath = \"{}/drive\"\nreserve_bytes = 0\n",
         dir.display()
     );
     std::fs::write(dir.join("nexusgrid.toml"), text).unwrap();
@@ -113,17 +113,17 @@ fn grid_refuses_wrong_tokens_configurations_and_disks() {
 fn grid_answers_malformed_requests_and_goes_on() {
     let grid = LocalGrid::start_with(&GridOptions { nodes: 1, ..GridOptions::default() });
     let client = Client::new(&grid, 1);
-    client.run("aws", &["s3", "mb", "s3://b"]);
+    client.run("aws", &["s3", "mb", "s3://bad"]);
     let s3: SocketAddr = grid.s3(1).trim_start_matches("http://").parse().unwrap();
     let requests: &[&[u8]] = &[
         b"\r\n\r\n\r\n",
         b"GET / HTTP/9.9\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
-        b"PUT /b/k HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
-        b"PUT /b/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /b?delete HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n<Delete><Obj",
-        b"GET /b/%zz HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /b/k HTTP/1.1\r\nHost: x\r\nAuthorization: AWS4-HMAC-SHA256 Credential=\xff\xfe\r\n\r\n",
+        b"PUT /bad/k HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        b"PUT /bad/k HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        b"POST /bad?delete HTTP/1.1\r\nHost: x\r\nContent-Length: 12\r\n\r\n<Delete><Obj",
+        b"GET /bad/%zz HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /bad/k HTTP/1.1\r\nHost: x\r\nAuthorization: AWS4-HMAC-SHA256 Credential=\xff\xfe\r\n\r\n",
     ];
     for request in requests {
         let answer = exchange(s3, request);
@@ -145,6 +145,6 @@ fn grid_answers_malformed_requests_and_goes_on() {
         let text = String::from_utf8_lossy(&answer).into_owned();
         assert!(!text.starts_with("HTTP/1.1 2"), "the agents' port served a stranger: {text}");
     }
-    client.run("aws", &["s3", "cp", "/etc/hostname", "s3://b/k"]);
-    client.run("aws", &["s3", "cp", "s3://b/k", "-"]);
+    client.run("aws", &["s3", "cp", "/etc/hostname", "s3://bad/k"]);
+    client.run("aws", &["s3", "cp", "s3://bad/k", "-"]);
 }

@@ -21,7 +21,7 @@ fn grid_restic_backs_up_and_restores_while_two_nodes_are_killed() {
     client.run("restic", &["-q", "-r", &repository, "init"]);
     let mut backup = client
         .command("restic")
-        .args(["-q", "-r", &repository, "backup", TREE])
+        .args(["-q", "-r", &repository, "--limit-upload", "2048", "backup", TREE])
         .stdin(Stdio::null())
         .spawn()
         .unwrap();

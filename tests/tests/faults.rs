@@ -93,7 +93,7 @@ fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
             "s3api",
             "put-object",
             "--bucket",
-            "b",
+            "two-of-seven",
             "--key",
             key,
             "--body",
@@ -104,11 +104,19 @@ fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
     let get_equal = |key: &str| {
         client.run(
             "aws",
-            &["s3api", "get-object", "--bucket", "b", "--key", key, back.to_str().unwrap()],
+            &[
+                "s3api",
+                "get-object",
+                "--bucket",
+                "two-of-seven",
+                "--key",
+                key,
+                back.to_str().unwrap(),
+            ],
         );
         std::fs::read(&back).unwrap() == std::fs::read(&file).unwrap()
     };
-    client.run("aws", &["s3", "mb", "s3://b"]);
+    client.run("aws", &["s3", "mb", "s3://two-of-seven"]);
     assert!(put("healthy").status.success());
 
     grid.kill(6);
@@ -125,7 +133,7 @@ fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
     // Metadata has lost at most three of five voters; if it has two left, reads fail, cleanly too.
     let mut read = client.command("aws");
     read.env("AWS_MAX_ATTEMPTS", "1")
-        .args(["s3api", "get-object", "--bucket", "b", "--key", "healthy"])
+        .args(["s3api", "get-object", "--bucket", "two-of-seven", "--key", "healthy"])
         .arg(&back);
     let output = read.output().unwrap();
     if output.status.success() {
