@@ -3,6 +3,10 @@
 //! Only an unsynced tail may be missing: what the last segment's end does not hold whole is cut and
 //! reported. A hole (a broken record that a later one proves durable, a missing segment, a missing
 //! index) is [`LogDamage`], never repaired by guessing.
+//!
+//! What is accepted is made durable first: a process that died between write and sync, or after a
+//! sync that failed, leaves records that the page cache shows and the disk may not hold. Whoever
+//! reads the log afterwards takes them for promises.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -146,6 +150,8 @@ fn read_segment(
     }
 
     let mut offset = SEGMENT_HEADER_BYTES;
+    // What no record proves to have been synced begins here.
+    let mut unproven = 0;
     while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
         let Some((header, payload)) =
             take_record(rest).filter(|(header, _)| header.sequence == found.next_sequence)
@@ -155,7 +161,6 @@ fn read_segment(
             }
             found.cut_bytes += rest.len() as u64;
             file.set_len(offset as u64)?;
-            file.sync()?;
             break;
         };
         let place = Place {
@@ -166,7 +171,17 @@ fn read_segment(
         apply(&mut found.index, header.kind, header.group, header.index, payload, place)
             .ok_or(damaged(offset, "a record cannot be decoded"))?;
         found.next_sequence += 1;
+        if header.durable >= header.sequence {
+            // The first record of a batch: all before it was synced when it was written.
+            unproven = offset;
+        }
         offset += RECORD_HEADER_BYTES + payload.len();
+    }
+    if is_last {
+        // Written again, since after a failed sync the pages count as clean.
+        file.write_at(bytes.get(unproven..offset).unwrap_or_default(), unproven as u64)?;
+        file.sync()?;
+        disk.sync_dir(dir)?;
     }
     found.segments.insert(number, Segment { file, len: offset as u64, live: 0, live_bytes: 0 });
     Ok(())

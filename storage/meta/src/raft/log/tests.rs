@@ -266,6 +266,36 @@ fn a_flipped_bit_behind_which_more_was_synced_is_damage() {
     });
 }
 
+/// A process dies after a write whose sync failed, or was never reached. What its successor reads it
+/// takes for durable, so it must be.
+#[test]
+fn what_a_restart_finds_survives_a_power_failure() {
+    use nexusgrid_env::sim::{DiskFault, DiskOp, Effect};
+    for seed in 0..40 {
+        let world = World::new(seed);
+        let inner = world.clone();
+        world.run(async move {
+            let (_, log) = open(&inner).await;
+            let mut group = GroupLog::new(log, 1, None);
+            append(&mut group, (0..3).map(|index| entry(1, index, 50)).collect(), true).await;
+            let fault = DiskFault::new(&[DiskOp::Sync], Effect::Eio).on(".log").times(1);
+            inner.disk(NodeId(1)).inject(fault);
+            append(&mut group, (3..9).map(|index| entry(1, index, 50)).collect(), false).await;
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            inner.kill(NodeId(1));
+            let (_, log) = open(&inner).await;
+            let found = GroupLog::new(log, 1, None).get_log_state().await.unwrap().last_log_id;
+            inner.crash(NodeId(1));
+            let (_, log) = open(&inner).await;
+            let kept = GroupLog::new(log, 1, None).get_log_state().await.unwrap().last_log_id;
+            assert!(found >= Some(log_id(1, 2)));
+            assert_eq!(kept, found, "seed {seed}: a restarted replica forgot what it had read");
+        });
+    }
+}
+
 #[test]
 fn a_hole_is_refused() {
     let world = World::new(3);
