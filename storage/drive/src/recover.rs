@@ -8,6 +8,10 @@
 //! The newest segment is scanned record by record; its unsynced tail is cut and reported. All
 //! others have footers; one without (the disk was full, or power failed, while it was sealed) is
 //! scanned up to the end that its successor's label proves.
+//!
+//! What is accepted behind the index's cursor is made durable before anything is answered: a process
+//! that died between write and sync, or after a sync that failed, leaves records that the page cache
+//! shows and the disk may not hold.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -19,7 +23,7 @@ use crate::commit::new_row;
 use crate::error::OpenError;
 use crate::fold;
 use crate::index::{self, Meta, SegmentRow};
-use crate::limits::DAMAGE_REPORTED_MAX;
+use crate::limits::{COMPACT_CHUNK_BYTES, DAMAGE_REPORTED_MAX};
 use crate::log::{LogItem, SegmentLabel};
 use crate::segment::{self, DATA_START, SegmentFile};
 use crate::shared::LogEnd;
@@ -278,6 +282,8 @@ impl Recovery<'_> {
                 .map_err(OpenError::io("cut the torn tail"))?;
         }
         if next.is_none() {
+            self.make_durable(segment, from, scan.end)
+                .map_err(OpenError::io("sync the newest records"))?;
             // What a footer's beginning leaves behind is no shard's tail.
             self.report.torn_tail_bytes += scan.torn_bytes;
         }
@@ -286,6 +292,25 @@ impl Recovery<'_> {
             self.seal_again(segment, scan.end, &scan.items)?;
         }
         Ok((scan.items, scan.end, sealed))
+    }
+
+    /// Writes a range again and syncs it: after a failed sync the pages count as clean, and a sync
+    /// alone would do nothing. The index is never ahead of the data, so that `from` is its cursor.
+    fn make_durable(&self, segment: &SegmentFile, from: u64, end: u64) -> std::io::Result<()> {
+        let mut at = from;
+        while at < end {
+            let len = (end - at).min(COMPACT_CHUNK_BYTES);
+            let mut chunk = vec![0; usize::try_from(len).unwrap_or(0)];
+            let read = segment.file.read_at(&mut chunk, at)?;
+            if read == 0 {
+                break;
+            }
+            chunk.truncate(read);
+            segment.file.write_at(&chunk, at)?;
+            at += read as u64;
+        }
+        segment.file.sync()?;
+        self.disk().sync_dir(&segment::dir(self.dir))
     }
 
     /// Gives a segment the footer that it lacks; not fatal if the disk is too full for it.

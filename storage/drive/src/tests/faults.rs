@@ -272,6 +272,27 @@ fn fault_row_09_a_failed_sync_fails_the_drive_at_once_and_for_good() {
     });
 }
 
+/// The process dies after a sync that failed. What its successor finds it serves and acknowledges
+/// again, so that it must be durable.
+#[test]
+fn fault_row_09_what_a_restart_finds_survives_a_power_failure() {
+    in_worlds(0..40, |bench| async move {
+        let store = bench.format().await;
+        assert_eq!(put_many(&store, 0..5, 9000).await.len(), 5);
+        let fault = DiskFault::new(&[DiskOp::Sync], Effect::Eio).on(".seg").times(1);
+        bench.disk().inject(fault);
+        assert_eq!(put_many(&store, 5..10, 9000).await.len(), 0);
+        bench.world.kill(NODE);
+        drop(store);
+        let store = bench.open().await;
+        let found = store.list_blocks(None, 1000).await.unwrap();
+        let store = bench.crash(store).await;
+        for stat in found {
+            assert!(is_good(&store, stat.key).await, "{} was found and then lost", stat.key);
+        }
+    });
+}
+
 #[test]
 fn fault_row_09_a_write_error_fails_the_drive_and_single_read_errors_do_not() {
     in_worlds(0..5, |bench| async move {
