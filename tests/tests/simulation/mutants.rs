@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nexusgrid_codec::GroupId;
-use nexusgrid_env::{Disk, DiskFile, DiskLock, Env, OpenMode, Rng, Space};
+use nexusgrid_env::{Disk, DiskFile, DiskLock, Env, OpenMode, Space};
 use nexusgrid_grid::{CommandId, HostPort, MetaPort, PortError};
 use nexusgrid_meta::{Consistency, MetaHost};
 
