@@ -1,6 +1,6 @@
 //! Who is in the cluster, and how its nodes speak to each other.
 //!
-//! - [`ca`], [`token`], [`join`], [`renew`], [`identity`]: the cluster's certificate authority,
+//! - [`ca`], [`token`], [`mod@join`], [`renew`], [`identity`]: the cluster's certificate authority,
 //!   one-time join tokens, admission, and what a node keeps of it.
 //! - [`rpc`]: calls over mutual TLS, with roles, bounds and deadlines per method ([`method`]), and
 //!   the shard channel beside it.

@@ -7,7 +7,7 @@
 //!
 //! * [`rules`]: the rules, each with its switch, * [`scenario`]: how many slots and blocks, which
 //!   slots are remapped and when, * [`state`]: what everyone knows, * [`actions`]: what may happen
-//!   next, * [`step`]: what it changes, * [`properties`]: what must hold, * [`check`]: running it.
+//!   next, * [`step`]: what it changes, * [`properties`]: what must hold, * [`mod@check`]: running it.
 //!
 //! `docs/protocol-model.md` says what is covered, what is not, and publishes the counts.
 

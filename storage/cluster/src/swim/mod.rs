@@ -4,7 +4,7 @@
 //! and believes two reporters from two hosts. A node declared dead that is alive rejoins by itself
 //! with a higher number.
 //!
-//! foca is free of I/O: [`Task`] feeds it packets and timers, and sends what it wants sent. It
+//! foca is free of I/O: `engine::Task` feeds it packets and timers, and sends what it wants sent. It
 //! never repeats an announce, so the task announces itself to a few seeds at a time until there is
 //! a member.
 //!
