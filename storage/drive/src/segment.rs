@@ -92,7 +92,10 @@ pub fn plain_record(
     sequence: u64,
     body: &[u8],
 ) -> Vec<u8> {
-    let head = blank_head(kind, uuid, offset, sequence, body);
+    encode_plain(&blank_head(kind, uuid, offset, sequence, body), body)
+}
+
+fn encode_plain(head: &RecordHead, body: &[u8]) -> Vec<u8> {
     let mut out = head.encode();
     out.extend_from_slice(body);
     out.resize(head.disk_bytes() as usize, 0);
@@ -127,8 +130,11 @@ pub fn seal(segment: &SegmentFile, end: u64, items: &[LogItem], sequence: u64) -
     let footer =
         plain_record(RecordKind::Footer, segment.uuid, end, sequence, &log::encode_footer(items));
     let at = end + footer.len() as u64;
-    let trailer =
-        plain_record(RecordKind::Trailer, segment.uuid, at, sequence + 1, &end.to_le_bytes());
+    // One sync for both: a trailer on the disk proves no footer before it.
+    let body = end.to_le_bytes();
+    let mut head = blank_head(RecordKind::Trailer, segment.uuid, at, sequence + 1, &body);
+    head.synced = end;
+    let trailer = encode_plain(&head, &body);
     segment.file.write_vectored_at(&[&footer, &trailer], end)?;
     segment.file.sync()
 }
