@@ -88,7 +88,7 @@ fn grid_refuses_wrong_tokens_configurations_and_disks() {
     grid.kill(1);
     std::fs::rename(grid.dir(1).join("drive"), grid.dir(1).join("drive.away")).unwrap();
     std::fs::create_dir(grid.dir(1).join("drive")).unwrap();
-    fails_with(&["serve", "--dir", grid.dir(1).to_str().unwrap()], "marker");
+    fails_with(&["serve", "--dir", grid.dir(1).to_str().unwrap()], "is the disk mounted");
     // Another cluster's drive.
     std::fs::remove_dir(grid.dir(1).join("drive")).unwrap();
     let foreign = other.dir(1).join("drive");

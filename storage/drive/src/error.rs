@@ -86,9 +86,7 @@ pub enum DriveError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// No superblock: an empty mount point, or never formatted. Mount the disk, or format it.
-    #[error(
-        "{0} holds no NexusGrid drive (superblock missing): is the disk mounted? format it with `nexusgrid drive add` if it is new"
-    )]
+    #[error("{0} holds no NexusGrid drive (superblock missing): is the disk mounted?")]
     NotFormatted(String),
     /// `format` found a superblock or other files: refuse to overwrite them.
     #[error("{0} is not empty or holds a drive already: refusing to format it")]
