@@ -103,7 +103,7 @@ impl Book {
         self.state.lock().keys.entry(place).or_default().push(record);
     }
 
-    fn count(&self, what: &'static str) {
+    pub fn count(&self, what: &'static str) {
         *self.state.lock().counts.entry(what).or_default() += 1;
     }
 

@@ -266,7 +266,7 @@ impl Nemesis {
             }
             Kind::DiskFull => {
                 let part = if self.rng.chance(0.5) { "/drive" } else { "/meta" };
-                let ops = [DiskOp::Write, DiskOp::SetLen, DiskOp::Open, DiskOp::CreateDir];
+                let ops = [DiskOp::Write, DiskOp::Open, DiskOp::CreateDir];
                 let fault = DiskFault::new(&ops, Effect::Full).on(part);
                 world.disk(node).inject(fault);
                 self.mend_later(Mend::GoodDisk(node));

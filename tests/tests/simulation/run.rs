@@ -14,7 +14,7 @@ use nexusgrid_meta::namespace::rows::{self, BlockRow};
 use nexusgrid_meta::rows::codec;
 
 use super::clients::{Book, Client, places};
-use super::cluster::{Cluster, GROUPS, Knobs, NODES, machine_of, nodes};
+use super::cluster::{Cluster, GROUPS, Knobs, Member, NODES, machine_of, nodes};
 use super::faults::{Kind, Nemesis};
 use super::mutants::Mutant;
 
@@ -132,7 +132,12 @@ async fn everything_is_there(client: &Client) -> Result<(), String> {
             let node = NodeId(client.rng.between(1, NODES));
             let mut tries = 0;
             let value = loop {
+                let begun = client.cluster.world.elapsed();
                 if let Some(value) = client.get(node, place).await {
+                    let took = client.cluster.world.elapsed() - begun;
+                    if took > Duration::from_secs(2) {
+                        client.book.count("slow reads in the calm");
+                    }
                     break value;
                 }
                 tries += 1;
@@ -170,12 +175,18 @@ async fn replicas_agree(cluster: &Cluster) -> Result<(), String> {
     for group in (0..=GROUPS).map(GroupId) {
         cluster
             .until("replicas at the same entry", || {
-                let applied =
-                    replicas(cluster, group).map(|(_, applied, _)| applied).collect::<Vec<_>>();
+                let applied = replicas(cluster, group)
+                    .into_iter()
+                    .map(|(_, applied, _)| applied)
+                    .collect::<Vec<_>>();
                 applied.len() >= 3 && applied.iter().all(|index| *index == applied[0])
             })
             .await
-            .map_err(|error| format!("group {}: {error}", group.0))?;
+            .map_err(|error| {
+                let status = |(_, member): (NodeId, Arc<Member>)| member.host.status(group);
+                let all: Vec<_> = cluster.members().into_iter().map(status).collect();
+                format!("group {}: {error}: {all:#?}", group.0)
+            })?;
         let mut first: Option<(NodeId, Vec<_>)> = None;
         for (node, _, member) in replicas(cluster, group) {
             let rows = member.host.local_rows(group).map_err(|error| error.to_string())?;
@@ -199,15 +210,16 @@ async fn replicas_agree(cluster: &Cluster) -> Result<(), String> {
     Ok(())
 }
 
-fn replicas(
-    cluster: &Cluster,
-    group: GroupId,
-) -> impl Iterator<Item = (NodeId, u64, Arc<super::cluster::Member>)> {
-    cluster.members().into_iter().filter_map(move |(node, member)| {
-        let status = member.host.status(group).ok()?;
-        let votes = status.members.iter().any(|view| view.voter && view.id == status.raft_id);
-        votes.then_some((node, status.applied_index, member))
-    })
+/// Replicas that vote, as their leader has it: one that was replaced while it was away may not know.
+fn replicas(cluster: &Cluster, group: GroupId) -> Vec<(NodeId, u64, Arc<Member>)> {
+    let Some((_, leader)) = cluster.leader(group) else { return Vec::new() };
+    let Ok(status) = leader.host.status(group) else { return Vec::new() };
+    let votes = |id| status.members.iter().any(|view| view.voter && view.id == id);
+    let of_member = |(node, member): (NodeId, Arc<Member>)| {
+        let own = member.host.status(group).ok()?;
+        votes(own.raft_id).then_some((node, own.applied_index, member))
+    };
+    cluster.members().into_iter().filter_map(of_member).collect()
 }
 
 fn rows_are_sound(cluster: &Cluster) -> Result<(), String> {
