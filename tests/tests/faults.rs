@@ -141,7 +141,10 @@ fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
     } else {
         let message = String::from_utf8_lossy(&output.stderr).into_owned();
         assert!(
-            message.contains("ServiceUnavailable") || message.contains("SlowDown"),
+            // Refused, or broken off where the shards end: never other bytes.
+            message.contains("ServiceUnavailable")
+                || message.contains("SlowDown")
+                || message.contains("IncompleteRead"),
             "{message}"
         );
     }
