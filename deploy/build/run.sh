@@ -8,6 +8,11 @@ source deploy/build/install.sh
 cargo_flags=(--locked --ignore-rust-version)
 stages=()
 
+# A clean clone has nothing to build upon, and never comes back.
+if [ -n "${CI:-}" ]; then
+    export CARGO_INCREMENTAL=0
+fi
+
 stage() { # NAME COMMAND...
     local name=$1 start end
     shift
