@@ -141,7 +141,7 @@ async fn lay_down(
             settings: ClusterSettings::default(),
             metadata_groups: METADATA_GROUPS,
             node,
-            sealed_master_key: seal("master key", KEY_CHECK)?,
+            master_key_check: seal("master key", KEY_CHECK)?,
             now_ms: now.0,
         })),
         RootCommand::CreateKey(AccessKey {

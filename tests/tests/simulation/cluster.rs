@@ -454,7 +454,7 @@ fn init() -> RootCommand {
         settings: ClusterSettings::default(),
         metadata_groups: GROUPS,
         node: new_node(NodeId(1)),
-        sealed_master_key: vec![4; 100],
+        master_key_check: vec![4; 100],
         now_ms: 1,
     }))
 }

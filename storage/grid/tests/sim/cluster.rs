@@ -140,7 +140,7 @@ pub fn init_command() -> RootCommand {
         settings: ClusterSettings::default(),
         metadata_groups: GROUPS,
         node: new_node(1),
-        sealed_master_key: vec![4; 100],
+        master_key_check: vec![4; 100],
         now_ms: 1,
     }))
 }

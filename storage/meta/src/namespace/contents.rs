@@ -67,11 +67,7 @@ impl Change<'_> {
     }
 
     /// Checks that a content's body is whole and refers to the command's blocks only.
-    pub(super) fn check_content(
-        &self,
-        content: &NewContent,
-        blocks: &Blocks,
-    ) -> Result<(), NamespaceError> {
+    pub(super) fn check_content(&self, content: &NewContent, blocks: &Blocks) -> Step<()> {
         match &content.body {
             ContentBody::Empty if content.size == 0 => Ok(()),
             ContentBody::Empty => Err(Malformed::Extents.into()),
@@ -81,7 +77,8 @@ impl Change<'_> {
                     && content.size <= sealed.len() as u64;
                 if fits { Ok(()) } else { Err(Malformed::Inline.into()) }
             }
-            ContentBody::Extents(extents) => check_extents(content.size, extents, blocks),
+            ContentBody::Extents(extents) => Ok(check_extents(content.size, extents, blocks)?),
+            ContentBody::Staged(pieces) => self.check_staged(content.size, pieces),
         }
     }
 
@@ -94,6 +91,7 @@ impl Change<'_> {
         let id = ContentId(self.next_id()?);
         let kind = match content.body {
             ContentBody::Empty => ContentKind::Empty,
+            ContentBody::Staged(pieces) => return self.link_staged(&pieces),
             ContentBody::Inline { block, sealed } => {
                 self.tx.put(rows::INLINE, rows::inline(id), sealed.to_vec());
                 ContentKind::Inline { key: content.key, block }

@@ -17,6 +17,8 @@ pub const BLOCKS_MAX: usize = 700;
 pub const EXTENTS_MAX: usize = 8_192;
 /// Missing shards of one commit: each is a row.
 pub const MISSING_MAX: usize = 250;
+/// Staged pieces that one content is linked of.
+pub const STAGED_MAX: usize = 64;
 /// Sealed bytes of one inline content.
 pub const INLINE_BYTES_MAX: usize = 8 * 1_024;
 /// Highest part number.

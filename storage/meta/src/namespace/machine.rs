@@ -212,6 +212,9 @@ impl<'a> Change<'a> {
             C::RepairDone { shards } => self.repair_done(&shards),
             C::OutboxExpand { horizon_ms, now_ms } => self.outbox_expand(horizon_ms, now_ms),
             C::OutboxAck { blocks } => self.outbox_ack(&blocks),
+            C::Stage { session, blocks, content, now_ms } => {
+                self.stage(session, &blocks, content, now_ms)
+            }
         }
     }
 

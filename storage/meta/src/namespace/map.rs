@@ -117,6 +117,16 @@ pub(super) fn part_range(
     Ok((size, 0))
 }
 
+/// Sizes of the parts of a completed upload. A last part without bytes has no segment.
+pub(super) fn part_sizes(tx: &Tx<'_>, content: ContentId) -> Step<Vec<u64>> {
+    let mut sizes = Vec::new();
+    let mut pages = Pages::new(tx, content, 0);
+    while let Some(Page::Segments { segments, .. }) = pages.next()? {
+        sizes.extend(segments.iter().map(|segment| segment.len));
+    }
+    Ok(sizes)
+}
+
 /// Where a range of a content is. It must lie within the content.
 pub(super) fn map(tx: &Tx<'_>, content: ContentId, offset: u64, len: u64) -> Step<ContentMap> {
     let mut builder = Builder { tx, map: ContentMap::default(), inline_bytes: 0 };

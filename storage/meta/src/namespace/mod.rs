@@ -15,6 +15,7 @@ mod outbox;
 mod query;
 pub mod rows;
 mod sessions;
+mod staged;
 #[cfg(test)]
 mod tests;
 mod tree;

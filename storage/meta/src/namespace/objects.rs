@@ -150,11 +150,14 @@ impl Change<'_> {
         put: &PutObject,
         blocks: &super::contents::Blocks,
     ) -> Step<Result<Option<Object>, NamespaceError>> {
-        let checked = check_key(&put.key)
-            .and_then(|()| check_meta(&put.meta))
-            .and_then(|()| self.check_content(&put.content, blocks));
+        let checked = check_key(&put.key).and_then(|()| check_meta(&put.meta));
         if let Err(error) = checked {
             return Ok(Err(error));
+        }
+        match self.check_content(&put.content, blocks) {
+            Ok(()) => {}
+            Err(super::machine::Stop::Refuse(error)) => return Ok(Err(error)),
+            Err(stop) => return Err(stop),
         }
         self.check_target(put.bucket, &put.key, &put.precondition, put.content.size)
     }

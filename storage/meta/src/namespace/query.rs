@@ -65,6 +65,11 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
             let states = blocks.into_iter().map(|block| block_state(tx, block));
             A::Blocks(states.collect::<Step<_>>()?)
         }
+        Q::PartSizes { content } => {
+            let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
+            row.ok_or(NamespaceError::NoSuchContent)?;
+            A::PartSizes(map::part_sizes(tx, content)?)
+        }
     })
 }
 

@@ -76,6 +76,11 @@ pub fn id_of(sequence: u64, ordinal: u32) -> Option<u64> {
     (ordinal >> ORDINAL_BITS == 0).then_some((sequence << ORDINAL_BITS) | u64::from(ordinal))
 }
 
+/// The commit sequence that an id was made of.
+pub fn sequence_of(id: u64) -> u64 {
+    id >> ORDINAL_BITS
+}
+
 /// A child of a directory.
 #[allow(clippy::large_enum_variant, reason = "files are the common case, and live only briefly")]
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -97,7 +97,8 @@ impl Change<'_> {
         self.check_content(&content, &blocks)?;
         let size = content.size;
         let id = self.make_content(content, &mut blocks)?;
-        let done = self.set_part(upload, number, id, (size, 0), etag, checksums, now_ms)?;
+        let depth = self.content_row(id)?.depth;
+        let done = self.set_part(upload, number, id, (size, depth), etag, checksums, now_ms)?;
         self.bind_blocks(blocks, true, now_ms);
         Ok(done)
     }

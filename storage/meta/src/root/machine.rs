@@ -171,7 +171,7 @@ fn first_cluster(init: &Init) -> Step<ClusterRow> {
     check_settings(&init.settings)?;
     check_sealed(&init.ca_cert)?;
     check_sealed(&init.sealed_ca_key)?;
-    check_sealed(&init.sealed_master_key)?;
+    check_sealed(&init.master_key_check)?;
     check_sealed(&init.gossip_key.0)?;
     let range = limits::METADATA_GROUPS_MIN..=limits::METADATA_GROUPS_MAX;
     // Each group is a row, and an `init` one command.
@@ -183,6 +183,7 @@ fn first_cluster(init: &Init) -> Step<ClusterRow> {
             id: init.cluster,
             ca_cert: init.ca_cert.clone(),
             sealed_ca_key: init.sealed_ca_key.clone(),
+            master_key_check: init.master_key_check.clone(),
             gossip_key: init.gossip_key.clone(),
             settings: init.settings.clone(),
             incarnation: 1,
@@ -253,7 +254,6 @@ impl Change<'_> {
             C::FinishDeleteBucket { bucket } => self.finish_delete_bucket(bucket),
             C::SetBucketSettings { bucket, settings } => self.set_bucket_settings(bucket, settings),
             C::PutBucketKey(key) => self.put_bucket_key(&key),
-            C::SealMasterKey { node, sealed } => self.seal_master_key(node, sealed),
             C::CreateKey(key) => self.create_key(&key),
             C::DeleteKey { id } => self.delete_key(&id),
             C::SetGroupVoters { group, voters } => self.set_group_voters(group, voters),
@@ -266,7 +266,6 @@ impl Change<'_> {
         let mut node = self.node(id)?;
         node.raft_generation = 1;
         self.tx.store(ROOT, rows::node(id), &node);
-        self.tx.store(ROOT, rows::master_key(id), &init.sealed_master_key);
         for group in 0..=init.metadata_groups {
             let group = Group { id: GroupId(group), voters: vec![RaftId::new(id, 1)] };
             self.tx.store(ROOT, rows::group(group.id), &group);

@@ -16,7 +16,7 @@ use nexusgrid_env::kv::prefix_end;
 use nexusgrid_env::{NodeId, Roles};
 
 use super::limits;
-use super::machine::{Change, Step, all, check_sealed, check_text, full, invalid};
+use super::machine::{Change, Step, all, check_text, full, invalid};
 use super::rows::{self, ROOT, ReportRow, TokenRow};
 use super::topology::{Drive, Liveness, Node, Pg};
 use super::types::{
@@ -191,7 +191,6 @@ impl Change<'_> {
         if state == NodeState::Removed {
             node.liveness = Liveness::Down;
             node.liveness_since_ms = now_ms;
-            self.tx.delete(ROOT, rows::master_key(id));
             self.forget_reports(id)?;
         }
         self.set_node(&node);
@@ -207,16 +206,6 @@ impl Change<'_> {
         let raft = RaftId::new(id, node.raft_generation);
         self.set_node(&node);
         Ok(RootOk::RaftId(raft))
-    }
-
-    pub(super) fn seal_master_key(&mut self, id: NodeId, sealed: Vec<u8>) -> Step<RootOk> {
-        check_sealed(&sealed)?;
-        let node = self.node(id)?;
-        if !node.roles.gateway {
-            return Err(invalid(InvalidField::Node));
-        }
-        self.tx.store(ROOT, rows::master_key(id), &sealed);
-        Ok(RootOk::Done)
     }
 
     pub(super) fn add_drive(&mut self, new: NewDrive) -> Step<RootOk> {

@@ -39,9 +39,6 @@ pub(super) fn answer(state: &dyn KvRead, query: RootQuery) -> Step<RootAnswer> {
         RootQuery::BucketKeys { bucket } => {
             RootAnswer::BucketKeys(all(tx, &rows::bucket_keys(bucket).done())?)
         }
-        RootQuery::MasterKey { node } => {
-            RootAnswer::MasterKey(tx.load(ROOT, &rows::master_key(node))?)
-        }
         RootQuery::Tokens => {
             let mut tokens = Vec::new();
             for (key, value) in tx.scan(ROOT, b"T", prefix_end(b"T").as_deref(), usize::MAX)? {

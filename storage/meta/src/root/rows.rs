@@ -5,8 +5,8 @@
 //! 'N' node                → Node               'K' access key id    → AccessKey
 //! 'D' drive               → Drive              'T' token id         → TokenRow
 //! 'i' incarnation         → DriveId            'E' bucket version   → BucketKey
-//! 'P' pg                  → Pg                 'M' node             → sealed master key
-//! 'G' group               → Group              'R' node reporter    → ReportRow
+//! 'P' pg                  → Pg                 'R' node reporter    → ReportRow
+//! 'G' group               → Group
 //! 'B' name                → Bucket
 //! ```
 #![deny(clippy::indexing_slicing)]
@@ -123,11 +123,6 @@ pub fn bucket_keys(bucket: BucketId) -> KeyBuf {
 /// A version of a bucket's key.
 pub fn bucket_key(bucket: BucketId, version: u32) -> Vec<u8> {
     bucket_keys(bucket).u32(version).done()
-}
-
-/// The master key as sealed to a gateway.
-pub fn master_key(node: NodeId) -> Vec<u8> {
-    KeyBuf::tag(b'M').u64(node.0).done()
 }
 
 /// Down reports of a node.

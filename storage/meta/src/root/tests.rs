@@ -38,7 +38,7 @@ fn init() -> RootCommand {
         settings: ClusterSettings::default(),
         metadata_groups: 4,
         node: node(1, "h1", NodeClass::Stable),
-        sealed_master_key: vec![4],
+        master_key_check: vec![4],
         now_ms: 1,
     }))
 }
@@ -556,5 +556,16 @@ fn golden_bytes() {
     assert_eq!(hex(&crate::rows::codec::encode(&pg)), "0101000402020102030004050600");
     assert_eq!(hex(&RootQuery::Topology { unless_version: 300 }.encode()), "0100ac02");
     assert_eq!(hex(&RootCommand::ClosePg { pg: PgId(1) }.encode()), "010d01");
+    let settings = "e0d403c0cf24b0ea01808080808020";
+    let node = "066e6f64652d31026831000001010103723a310003673a3100";
+    assert_eq!(
+        hex(&init().encode()),
+        format!(
+            "0100{}0101010220{}{settings}04{node}{}010401",
+            "01".repeat(16),
+            "03".repeat(32),
+            "01".repeat(32)
+        )
+    );
     assert_eq!(hex(&super::rows::bucket_key(BucketId(7), 2)), "45000000000000000700000002");
 }

@@ -38,3 +38,21 @@ pub fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
         _ => Err(DecodeError::Malformed),
     }
 }
+
+/// Gives types of the wire their `encode` and `decode`.
+macro_rules! wire {
+    ($($type:ty),*) => {$(
+        impl $type {
+            /// Encodes for the wire.
+            pub fn encode(&self) -> Vec<u8> {
+                $crate::rows::codec::encode(self)
+            }
+
+            /// The inverse of `encode`.
+            pub fn decode(bytes: &[u8]) -> Result<Self, $crate::rows::codec::DecodeError> {
+                $crate::rows::codec::decode(bytes)
+            }
+        }
+    )*};
+}
+pub(crate) use wire;

@@ -1,0 +1,187 @@
+//! What a metadata group answers to queries.
+
+use bytes::Bytes;
+use nexusgrid_codec::id::{BlockId, PgId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    DeadBlock, Extent, ListAfter, NamespaceError, Object, PartInfo, Repair, Session, UploadId,
+    UploadInfo, UploadsAfter, Usage, WrappedKey,
+};
+use crate::rows::codec::{self, DecodeError};
+
+/// Where a piece's bytes are.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PieceData {
+    /// Sealed, here: `skip` bytes of plaintext come before the piece.
+    Inline {
+        /// Names key and nonce.
+        block: BlockId,
+        /// Ciphertext of the whole content.
+        sealed: Bytes,
+        /// Plaintext bytes of all of it.
+        size: u32,
+        /// Plaintext bytes before the piece.
+        skip: u32,
+    },
+    /// In a block. `offset` and `len` are the piece's; `skip` is adjusted to it.
+    Extent(Extent),
+}
+
+/// A range of an asked content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Piece {
+    /// Where it starts in the asked content.
+    pub offset: u64,
+    /// Bytes.
+    pub len: u64,
+    /// Its key: an index of [`ContentMap::keys`].
+    pub key: u32,
+    /// Where it is.
+    pub data: PieceData,
+}
+
+/// Where a range of a content is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContentMap {
+    /// Keys that pieces use.
+    pub keys: Vec<WrappedKey>,
+    /// In order, without gap.
+    pub pieces: Vec<Piece>,
+    /// If the answer is bounded: the offset to ask [`NamespaceQuery::Extents`] from.
+    pub next: Option<u64>,
+}
+
+/// An object and where a range of it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Got {
+    /// The object.
+    pub object: Object,
+    /// First byte of the range.
+    pub offset: u64,
+    /// Its bytes.
+    pub len: u64,
+    /// Where it is.
+    pub map: ContentMap,
+}
+
+/// One line of a listing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListEntry {
+    /// A key and its object.
+    Object(Vec<u8>, Box<Object>),
+    /// A common prefix: prefix … delimiter.
+    Prefix(Vec<u8>),
+}
+
+/// A listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// In byte order.
+    pub entries: Vec<ListEntry>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<ListAfter>,
+}
+
+/// One line of a listing of uploads.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UploadEntry {
+    /// Key, id and upload.
+    Upload(Vec<u8>, UploadId, Box<UploadInfo>),
+    /// A common prefix.
+    Prefix(Vec<u8>),
+}
+
+/// A listing of uploads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadListing {
+    /// In order of key, then start.
+    pub entries: Vec<UploadEntry>,
+    /// Where to go on; `None`: that was all.
+    pub next: Option<UploadsAfter>,
+}
+
+/// A listing of parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PartListing {
+    /// The upload.
+    pub upload: UploadInfo,
+    /// In order of number.
+    pub parts: Vec<PartInfo>,
+    /// Whether there are more.
+    pub more: bool,
+}
+
+/// What is known about a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BlockState {
+    /// Extents refer to it.
+    Live {
+        /// Where it is.
+        pg: PgId,
+        /// Plaintext bytes that extents refer to.
+        live_bytes: u32,
+        /// Plaintext bytes of it.
+        len: u32,
+    },
+    /// It waits for its tombstones.
+    Dead,
+    /// Not known, but its session is open: it may still be committed. Never an orphan.
+    Pending,
+    /// Not known, and its session is closed: garbage by definition.
+    Unknown,
+}
+
+/// A query's answer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceAnswer {
+    /// An object.
+    Object(Box<Object>),
+    /// An object and where a range of it is.
+    Get(Box<Got>),
+    /// Where a range of a content is.
+    Map(ContentMap),
+    /// A listing.
+    List(Listing),
+    /// A listing of uploads.
+    Uploads(UploadListing),
+    /// An upload.
+    Upload(Box<UploadInfo>),
+    /// A listing of parts.
+    Parts(Box<PartListing>),
+    /// Counters.
+    Usage(Usage),
+    /// Sessions in order of id.
+    Sessions {
+        /// All below are closed and forgotten (R6).
+        floor: SessionId,
+        /// The remembered ones.
+        sessions: Vec<Session>,
+    },
+    /// Missing shards in order of PG, block and slot.
+    Repairs {
+        /// The shards.
+        repairs: Vec<Repair>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// Dead blocks in order of id.
+    Outbox {
+        /// The blocks.
+        blocks: Vec<DeadBlock>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// One state per block that was asked for.
+    Blocks(Vec<BlockState>),
+    /// In order; a last part without bytes is not among them.
+    PartSizes(Vec<u64>),
+}
+
+/// A query's reply.
+pub type NamespaceQueryReply = Result<NamespaceAnswer, NamespaceError>;
+
+/// Reads the reply to a query.
+pub fn decode_query_reply(bytes: &[u8]) -> Result<NamespaceQueryReply, DecodeError> {
+    codec::decode(bytes)
+}

@@ -1,0 +1,366 @@
+//! What a metadata group can be told to do, and what it answers when it did.
+
+use nexusgrid_codec::id::{BlockId, PgId, SessionId};
+use nexusgrid_env::NodeId;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, NamespaceError, NewBlock,
+    NewContent, ObjectMeta, PartInfo, Session, UploadId, UploadRef, VersionId,
+};
+use crate::rows::codec::{self, DecodeError};
+
+/// What must hold of the current object for a change to happen.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Precondition {
+    /// Nothing.
+    #[default]
+    None,
+    /// `If-None-Match: *`: there is none.
+    Absent,
+    /// `If-Match: *`: there is one.
+    Present,
+    /// `If-Match`: there is one with this ETag.
+    EtagIs(String),
+    /// `If-None-Match`: there is none with this ETag.
+    EtagIsNot(String),
+    /// Compare-and-swap of content: packing, compaction, re-coding.
+    ContentIs(ContentId),
+}
+
+/// One object to be written.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutObject {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Whether.
+    pub precondition: Precondition,
+    /// Its bytes.
+    pub content: NewContent,
+    /// What the client says.
+    pub meta: ObjectMeta,
+}
+
+/// One object to be removed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteObject {
+    /// The key.
+    pub key: Vec<u8>,
+    /// Whether.
+    pub precondition: Precondition,
+}
+
+/// One part in a completion.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompletedPart {
+    /// 1 to 10 000.
+    pub number: u16,
+    /// As the client repeats it.
+    pub etag: String,
+    /// As the client repeats it; must be the part's if given.
+    pub checksum: Option<Checksum>,
+}
+
+/// What a metadata group can be told to do. Those with a `session` are refused unless it is open
+/// (I4).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceCommand {
+    /// Makes a bucket's root directory; fine if it is there, refused if it was dropped. → `Done`.
+    InitBucket {
+        /// Assigned by the root group.
+        bucket: BucketId,
+        /// Most bytes of objects and parts.
+        quota_bytes: Option<u64>,
+    },
+    /// Changes a bucket's quota. → `Done`.
+    SetQuota {
+        /// The bucket.
+        bucket: BucketId,
+        /// Most bytes of objects and parts.
+        quota_bytes: Option<u64>,
+    },
+    /// Drops a bucket without objects and uploads, for good; fine if it was dropped. → `Done`.
+    DropBucketIfEmpty {
+        /// The bucket.
+        bucket: BucketId,
+    },
+    /// Opens a writer's session. → `Session`.
+    OpenSession {
+        /// Whose.
+        node: NodeId,
+        /// How long without renewal.
+        lease_ms: u64,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Prolongs a session and says what it pins. → `Session`.
+    RenewSession {
+        /// The session.
+        session: SessionId,
+        /// Start of the oldest read still going on, ms since 1970; `None`: none. Nothing released
+        /// after it is freed.
+        oldest_pin_ms: Option<u64>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Closes a session: no commit of it can succeed any more. Fine if it is closed. → `Done`.
+    CloseSession {
+        /// The session.
+        session: SessionId,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Closes sessions whose lease ran out (proposed by the leader's worker). → `Closed`.
+    ExpireSessions {
+        /// Now.
+        now_ms: u64,
+    },
+    /// Forgets closed sessions below `floor` that every drive knows are closed (R6). → `Done`.
+    ForgetSessions {
+        /// All below are closed, here and on drives.
+        floor: SessionId,
+    },
+    /// Writes objects: one, or a pack of many small ones. Each is decided by itself; see
+    /// `limits::PUTS_MAX` and [`crate::namespace::limits`] for the bounds. Blocks that no object refers to
+    /// die at once if all refusals are final (precondition, quota, key, malformed); otherwise they
+    /// stay pending and may be committed again. → `Put`, one result each.
+    Commit {
+        /// The writer's.
+        session: SessionId,
+        /// All blocks that the objects refer to.
+        blocks: Vec<NewBlock>,
+        /// The objects.
+        puts: Vec<PutObject>,
+        /// Now: Last-Modified.
+        now_ms: u64,
+    },
+    /// Removes objects. → `Deleted`, one result each.
+    Delete {
+        /// The writer's.
+        session: SessionId,
+        /// The bucket.
+        bucket: BucketId,
+        /// The objects.
+        deletes: Vec<DeleteObject>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Copies an object within the group by linking its content. → `Put`, one result.
+    Link {
+        /// The writer's.
+        session: SessionId,
+        /// Bucket and key of the source.
+        source: (BucketId, Vec<u8>),
+        /// The source must still have this content: what the gateway checked conditions on.
+        source_content: ContentId,
+        /// Bucket and key of the target.
+        target: (BucketId, Vec<u8>),
+        /// Of the target.
+        precondition: Precondition,
+        /// The target's.
+        meta: ObjectMeta,
+        /// Now: Last-Modified.
+        now_ms: u64,
+    },
+    /// Replaces an object's description and nothing else. → `Put`, one result.
+    SetMeta {
+        /// The writer's.
+        session: SessionId,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Vec<u8>,
+        /// Whether.
+        precondition: Precondition,
+        /// The new description.
+        meta: ObjectMeta,
+        /// Now: Last-Modified.
+        now_ms: u64,
+    },
+    /// Starts a multipart upload. → `Upload`.
+    CreateUpload {
+        /// The writer's.
+        session: SessionId,
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Vec<u8>,
+        /// Random.
+        nonce: u64,
+        /// Whose.
+        owner: String,
+        /// For the object; its ETag and checksums come with the completion.
+        meta: ObjectMeta,
+        /// The checksum that parts carry, and what the object's will cover.
+        checksum: Option<(ChecksumAlgorithm, ChecksumKind)>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Writes a part; an older one of the same number is released. → `Part`.
+    PutPart {
+        /// The writer's.
+        session: SessionId,
+        /// The upload.
+        upload: UploadRef,
+        /// 1 to 10 000.
+        number: u16,
+        /// All blocks that it refers to.
+        blocks: Vec<NewBlock>,
+        /// Its bytes.
+        content: NewContent,
+        /// Without quotes.
+        etag: String,
+        /// Verified.
+        checksums: Vec<Checksum>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Makes a part of a range of an object in the same group, by linking. → `Part`.
+    LinkPart {
+        /// The writer's.
+        session: SessionId,
+        /// The upload.
+        upload: UploadRef,
+        /// 1 to 10 000.
+        number: u16,
+        /// Bucket and key of the source.
+        source: (BucketId, Vec<u8>),
+        /// The source must still have this content.
+        source_content: ContentId,
+        /// First byte and number of bytes; must lie within the source.
+        range: (u64, u64),
+        /// Without quotes.
+        etag: String,
+        /// Verified.
+        checksums: Vec<Checksum>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Makes an object of an upload's parts, whatever their number, and ends the upload. Parts not
+    /// named are released. → `Put`, one result.
+    CompleteUpload {
+        /// The writer's.
+        session: SessionId,
+        /// The upload.
+        upload: UploadRef,
+        /// In order of number.
+        parts: Vec<CompletedPart>,
+        /// All but the last part must have so many bytes.
+        part_bytes_min: u64,
+        /// Of the object.
+        precondition: Precondition,
+        /// The object's.
+        etag: String,
+        /// The object's.
+        checksums: Vec<Checksum>,
+        /// The object's size, if the client said (`x-amz-mp-object-size`).
+        size: Option<u64>,
+        /// Now: Last-Modified.
+        now_ms: u64,
+    },
+    /// Ends an upload and releases its parts. → `Done`.
+    AbortUpload {
+        /// The writer's.
+        session: SessionId,
+        /// The upload.
+        upload: UploadRef,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Missing shards exist now. Fine if not asked for any more. → `Done`.
+    RepairDone {
+        /// PG, block and slot of each.
+        shards: Vec<(PgId, BlockId, u8)>,
+    },
+    /// Takes one bounded step of freeing what was released up to `horizon_ms` (proposed by the
+    /// leader's worker, which knows the reader horizon and the oldest pin). → `Expanded`.
+    OutboxExpand {
+        /// Contents released later than this stay.
+        horizon_ms: u64,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Blocks whose tombstones all mapped drives acknowledged. Fine if they are gone. → `Done`.
+    OutboxAck {
+        /// The blocks.
+        blocks: Vec<BlockId>,
+    },
+    /// Makes a piece of a content that is too large for one command. It is freed like anything
+    /// released unless a content is made of it before. → `Staged`.
+    Stage {
+        /// The writer's.
+        session: SessionId,
+        /// The piece's blocks.
+        blocks: Vec<NewBlock>,
+        /// The piece: extents, from offset 0.
+        content: NewContent,
+        /// Now.
+        now_ms: u64,
+    },
+}
+
+/// A command's success.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceOk {
+    /// Done, nothing to say.
+    Done,
+    /// The session.
+    Session(Session),
+    /// Sessions that were closed.
+    Closed(Vec<SessionId>),
+    /// One result per object, in order.
+    Put(Vec<Result<PutDone, NamespaceError>>),
+    /// One result per key, in order; deleting what is not there succeeds.
+    Deleted(Vec<Result<DeleteDone, NamespaceError>>),
+    /// The upload.
+    Upload(UploadId),
+    /// The part.
+    Part(PartInfo),
+    /// What a step of freeing did.
+    Expanded {
+        /// Contents and upload remains that are wholly freed.
+        freed: u32,
+        /// Whether there is more to do now.
+        more: bool,
+    },
+    /// The piece, for [`super::ContentBody::Staged`].
+    Staged(ContentId),
+}
+
+/// A written object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PutDone {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// Its content.
+    pub content: ContentId,
+    /// Its size.
+    pub size: u64,
+    /// Its ETag.
+    pub etag: String,
+    /// Last-Modified.
+    pub modified_ms: u64,
+    /// Its version.
+    pub version: Option<VersionId>,
+    /// Whether an object was replaced.
+    pub replaced: bool,
+}
+
+/// A removed object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeleteDone {
+    /// Whether there was one.
+    pub existed: bool,
+}
+
+/// A command's reply.
+pub type NamespaceReply = Result<NamespaceOk, NamespaceError>;
+
+/// Reads the reply to a command.
+pub fn decode_reply(bytes: &[u8]) -> Result<NamespaceReply, DecodeError> {
+    codec::decode(bytes)
+}
+
+codec::wire!(NamespaceCommand);

@@ -1,0 +1,99 @@
+//! Why a metadata group refuses.
+
+use nexusgrid_codec::id::{BlockId, SessionId};
+use serde::{Deserialize, Serialize};
+
+/// Why a metadata group refuses. Each is another action for the caller.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum NamespaceError {
+    /// Bytes that are no command or query, or fields that contradict each other: a bug of the
+    /// caller. Which.
+    #[error("malformed: {0}")]
+    Malformed(Malformed),
+    /// More than a command or query may carry: split it.
+    #[error("more than a command may carry")]
+    TooLarge,
+    /// The session is closed, or never was: open another, write blocks again.
+    #[error("session {} is closed", .0.0)]
+    SessionClosed(SessionId),
+    /// Too few shards are acknowledged.
+    #[error("block {0} has fewer shards than its quorum")]
+    NoQuorum(BlockId),
+    /// The block is bound already, or freed: write the bytes again under another id (I3).
+    #[error("block {0} is already bound")]
+    BlockBound(BlockId),
+    /// Not in this group, or dropped.
+    #[error("no such bucket")]
+    NoSuchBucket,
+    /// It has objects or uploads.
+    #[error("bucket is not empty")]
+    BucketNotEmpty,
+    /// No such object.
+    #[error("no such key")]
+    NoSuchKey,
+    /// Empty, or longer than 1 024 bytes.
+    #[error("invalid key")]
+    InvalidKey,
+    /// The precondition does not hold.
+    #[error("precondition failed")]
+    PreconditionFailed,
+    /// The source of a copy changed after it was read: read it again.
+    #[error("source changed")]
+    SourceChanged,
+    /// The link would nest too deep, or count too high: copy the bytes instead.
+    #[error("link refused, copy the bytes")]
+    CopyInstead,
+    /// The quota would be exceeded.
+    #[error("quota exceeded")]
+    QuotaExceeded,
+    /// No such upload.
+    #[error("no such upload")]
+    NoSuchUpload,
+    /// A part that is not there, or differs: its number.
+    #[error("invalid part {0}")]
+    InvalidPart(u16),
+    /// Numbers do not ascend.
+    #[error("parts are not in order")]
+    InvalidPartOrder,
+    /// A part but the last is smaller than allowed: number and size.
+    #[error("part {0} is too small")]
+    PartTooSmall(u16, u64),
+    /// The parts' sizes do not add up to the size that was named.
+    #[error("object size differs from the one named")]
+    SizeMismatch,
+    /// The range lies outside the object: its size.
+    #[error("range not satisfiable")]
+    RangeNotSatisfiable(u64),
+    /// No such content (freed, or never was).
+    #[error("no such content")]
+    NoSuchContent,
+}
+
+/// What is wrong with a command or query.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
+pub enum Malformed {
+    /// Not an encoding.
+    #[error("not an encoded command or query")]
+    Encoding,
+    /// Extents leave gaps, overlap, or do not match size or blocks.
+    #[error("extents")]
+    Extents,
+    /// Block of another session or group, or listed twice, or of impossible shape.
+    #[error("blocks")]
+    Blocks,
+    /// Inline bytes are too long.
+    #[error("inline bytes")]
+    Inline,
+    /// Metadata is too long.
+    #[error("metadata")]
+    Metadata,
+    /// Part number outside 1..=10 000.
+    #[error("part number")]
+    PartNumber,
+    /// A range without bytes.
+    #[error("range")]
+    Range,
+    /// An empty delimiter or a zero limit.
+    #[error("list parameters")]
+    List,
+}

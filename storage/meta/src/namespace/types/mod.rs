@@ -1,0 +1,23 @@
+//! A metadata group's commands, queries and replies.
+//!
+//! All are encoded by [`crate::rows::codec`] (version byte, postcard). Keys are bytes: any, 1 to
+//! 1 024 of them. Times are wall-clock milliseconds since 1970 as the proposer saw them; no safety
+//! rests on them.
+
+mod answer;
+mod command;
+mod content;
+mod error;
+mod ids;
+mod object;
+mod query;
+mod records;
+
+pub use answer::*;
+pub use command::*;
+pub use content::*;
+pub use error::*;
+pub use ids::*;
+pub use object::*;
+pub use query::*;
+pub use records::*;

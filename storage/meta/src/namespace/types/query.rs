@@ -1,0 +1,146 @@
+//! What a metadata group can be asked.
+
+use nexusgrid_codec::id::{BlockId, PgId};
+use serde::{Deserialize, Serialize};
+
+use super::{BucketId, ContentId, UploadId, UploadRef};
+use crate::rows::codec;
+
+/// A range of bytes that a client asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum RangeSpec {
+    /// All.
+    Full,
+    /// `bytes=first-last`, last included; `None`: to the end.
+    From(u64, Option<u64>),
+    /// `bytes=-n`: the last n.
+    Last(u64),
+    /// `partNumber=n`, from 1.
+    Part(u16),
+}
+
+/// Where a listing goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ListAfter {
+    /// After this key (`start-after`, `marker`).
+    Key(Vec<u8>),
+    /// After all keys that begin with this (a common prefix that was returned).
+    Prefix(Vec<u8>),
+}
+
+/// What a metadata group can be asked. Queries answer from the state they are given; the host makes
+/// them linearizable (I12).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NamespaceQuery {
+    /// An object's row. → `Object`.
+    Head {
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Vec<u8>,
+    },
+    /// An object's row, and where a range of its bytes is. → `Get`.
+    Get {
+        /// The bucket.
+        bucket: BucketId,
+        /// The key.
+        key: Vec<u8>,
+        /// Which bytes.
+        range: RangeSpec,
+    },
+    /// Where a range of a content's bytes is: goes on after a `Get`. → `Map`.
+    Extents {
+        /// The content.
+        content: ContentId,
+        /// First byte.
+        offset: u64,
+        /// How many.
+        len: u64,
+    },
+    /// Keys in byte order, rolled up at a delimiter. → `List`.
+    List {
+        /// The bucket.
+        bucket: BucketId,
+        /// Keys begin with this.
+        prefix: Vec<u8>,
+        /// Rolls up keys that hold it after the prefix; any string but the empty one.
+        delimiter: Option<Vec<u8>>,
+        /// Where to go on.
+        after: Option<ListAfter>,
+        /// At most so many keys and common prefixes together (1 to `limits::LIST_MAX`).
+        limit: u32,
+    },
+    /// Uploads in order of key, then start. → `Uploads`.
+    ListUploads {
+        /// The bucket.
+        bucket: BucketId,
+        /// Keys begin with this.
+        prefix: Vec<u8>,
+        /// Rolls up keys that hold it after the prefix.
+        delimiter: Option<Vec<u8>>,
+        /// Where to go on.
+        after: Option<UploadsAfter>,
+        /// At most so many uploads and common prefixes together.
+        limit: u32,
+    },
+    /// One upload. → `Upload`.
+    Upload {
+        /// Which.
+        upload: UploadRef,
+    },
+    /// Parts in order of number. → `Parts`.
+    ListParts {
+        /// Which.
+        upload: UploadRef,
+        /// Numbers after this one.
+        after: u16,
+        /// At most so many.
+        limit: u32,
+    },
+    /// A bucket's counters. → `Usage`.
+    BucketUsage {
+        /// The bucket.
+        bucket: BucketId,
+    },
+    /// All sessions that are remembered, and the floor. → `Sessions`.
+    Sessions,
+    /// Missing shards. → `Repairs`.
+    RepairQueue {
+        /// Of one PG; `None`: of all.
+        pg: Option<PgId>,
+        /// After this one.
+        after: Option<(PgId, BlockId, u8)>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// Blocks that wait for their tombstones. → `Outbox`.
+    Outbox {
+        /// After this one.
+        after: Option<BlockId>,
+        /// At most so many.
+        limit: u32,
+    },
+    /// What is known about blocks, in order. → `Blocks`.
+    ResolveBlocks {
+        /// The blocks.
+        blocks: Vec<BlockId>,
+    },
+    /// Sizes of the parts of a content that an upload made. → `PartSizes`.
+    PartSizes {
+        /// The content.
+        content: ContentId,
+    },
+}
+
+/// Where a listing of uploads goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum UploadsAfter {
+    /// After all uploads of this key.
+    Key(Vec<u8>),
+    /// After this upload.
+    Upload(Vec<u8>, UploadId),
+    /// After all keys that begin with this.
+    Prefix(Vec<u8>),
+}
+
+codec::wire!(NamespaceQuery);
