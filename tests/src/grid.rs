@@ -1,7 +1,7 @@
 //! A grid of real processes, one directory each.
 
-use std::fs::{self, OpenOptions};
-use std::io::{BufRead, BufReader};
+use std::fs::{self, File, OpenOptions};
+use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -9,6 +9,7 @@ use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use nexusgrid_faultdisk::FaultDisk;
 use serde_json::Value;
 
 /// The root credentials of every test grid: made up here, never a default of the product.
@@ -28,16 +29,21 @@ pub struct GridOptions {
     pub storage_only: Vec<usize>,
     /// Further lines for each node's configuration.
     pub config: String,
+    /// Each node's directory is a [`FaultDisk`], so that its power can be cut.
+    pub disks: bool,
 }
 
 impl Default for GridOptions {
     fn default() -> GridOptions {
-        GridOptions { nodes: 7, storage_only: Vec::new(), config: String::new() }
+        GridOptions { nodes: 7, storage_only: Vec::new(), config: String::new(), disks: false }
     }
 }
 
 struct Node {
     dir: PathBuf,
+    /// Beside the directory if that may lose power.
+    log: PathBuf,
+    disk: Option<FaultDisk>,
     rpc: SocketAddr,
     s3: SocketAddr,
     admin: SocketAddr,
@@ -50,17 +56,13 @@ pub struct LocalGrid {
     nodes: Vec<Node>,
 }
 
-/// The program under test, beside the test binary's directory.
+/// The program under test: beside this executable, or beside its directory if this is a test.
 pub fn program() -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    let dir = test.parent().and_then(Path::parent).unwrap();
-    let program = dir.join("nexusgrid");
-    assert!(
-        program.exists(),
-        "{} is missing: build the workspace first (make test does)",
-        program.display()
-    );
-    program
+    let own = std::env::current_exe().unwrap();
+    let found = own.ancestors().skip(1).take(2).map(|dir| dir.join("nexusgrid"));
+    found.into_iter().find(|program| program.is_file()).unwrap_or_else(|| {
+        panic!("nexusgrid is missing: build the workspace first (make test does)")
+    })
 }
 
 /// An address nobody listens on now.
@@ -92,13 +94,23 @@ impl LocalGrid {
     }
 
     fn add_node(&mut self, number: usize, options: &GridOptions) -> anyhow::Result<()> {
-        let dir = self.root.as_ref().context("the grid is up")?.path().join(format!("n{number}"));
-        fs::create_dir_all(&dir)?;
+        let home = self.root.as_ref().context("the grid is up")?.path().join(format!("n{number}"));
+        fs::create_dir_all(&home)?;
+        let (dir, disk) = if options.disks {
+            let mount = home.join("mount");
+            let program = nexusgrid_faultdisk::client::program();
+            let disk = FaultDisk::mount(&program, &home.join("backing"), &mount);
+            (mount, Some(disk))
+        } else {
+            (home.clone(), None)
+        };
         let node = Node {
             rpc: free_address(),
             s3: free_address(),
             admin: free_address(),
             dir,
+            log: home.join("agent.log"),
+            disk,
             child: None,
         };
         let roles = if options.storage_only.contains(&number) {
@@ -114,7 +126,11 @@ impl LocalGrid {
             options.config,
             node.dir.display()
         );
-        fs::write(node.dir.join("nexusgrid.toml"), config)?;
+        let mut file = File::create(node.dir.join("nexusgrid.toml"))?;
+        file.write_all(config.as_bytes())?;
+        // An administrator's file has long been durable when the power goes.
+        file.sync_all()?;
+        File::open(&node.dir)?.sync_all()?;
         if number == 1 {
             self.command(&["init", "--json", "--dir", &text(&node.dir)])?;
         } else {
@@ -166,7 +182,7 @@ impl LocalGrid {
         variables: &[(&str, &str)],
     ) -> anyhow::Result<mpsc::Receiver<String>> {
         let node = &mut self.nodes[number - 1];
-        let log = OpenOptions::new().create(true).append(true).open(node.dir.join("agent.log"))?;
+        let log = OpenOptions::new().create(true).append(true).open(&node.log)?;
         let mut child = Command::new(program())
             .args(["serve", "--dir", &text(&node.dir)])
             .envs(variables.iter().copied())
@@ -235,6 +251,28 @@ impl LocalGrid {
             if let Some(mut child) = node.child.take() {
                 child.wait().unwrap();
             }
+        }
+    }
+
+    /// A node's disk, if the grid was started with disks.
+    pub fn disk(&mut self, number: usize) -> &mut FaultDisk {
+        self.nodes[number - 1].disk.as_mut().expect("the grid has disks")
+    }
+
+    /// The process of a node that runs.
+    pub fn pid(&self, number: usize) -> i32 {
+        let child = self.node(number).child.as_ref().expect("the node runs");
+        i32::try_from(child.id()).unwrap()
+    }
+
+    /// The power of all goes at once, and returns: what was not synced is gone, but with a seed
+    /// chance lets some of it survive. Nobody is started again.
+    pub fn cut_power(&mut self, seed: Option<u64>) {
+        self.kill_all();
+        for number in 1..=self.nodes.len() {
+            let disk = self.disk(number);
+            disk.cut(seed.map(|seed| seed + number as u64));
+            disk.power_on();
         }
     }
 
@@ -308,6 +346,11 @@ impl LocalGrid {
         self.node(number).admin
     }
 
+    /// Process ids of the nodes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.child.as_ref()).map(Child::id).collect()
+    }
+
     /// Largest resident set a node's process ever had, in bytes.
     pub fn peak_memory_bytes(&self, number: usize) -> u64 {
         let child = self.node(number).child.as_ref().expect("the node runs");
@@ -318,7 +361,7 @@ impl LocalGrid {
 
     /// The last lines of a node's log.
     pub fn log_tail(&self, number: usize) -> String {
-        let log = fs::read_to_string(self.node(number).dir.join("agent.log")).unwrap_or_default();
+        let log = fs::read_to_string(&self.node(number).log).unwrap_or_default();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(25)..].join("\n")
     }
@@ -337,6 +380,10 @@ fn text(path: &Path) -> String {
 impl Drop for LocalGrid {
     fn drop(&mut self) {
         self.kill_all();
+        // Unmounts, before the directories go.
+        for node in &mut self.nodes {
+            node.disk = None;
+        }
         if std::thread::panicking()
             && let Some(root) = self.root.take()
         {
