@@ -43,10 +43,15 @@ fn main() -> ExitCode {
     }
 }
 
+/// What is logged unless `NEXUSGRID_LOG` says otherwise: all that this project says at `info`, the
+/// access log among it, and of libraries only what is wrong. s3s calls every refused request an
+/// error of its own; who was refused what stands in the access log.
+const LOG_FILTER: &str = "info,openraft=warn,foca=warn,s3s=off";
+
 /// Structured logs go to stderr: text on a terminal, JSON elsewhere. `NEXUSGRID_LOG` filters.
 fn start_log() {
-    let filter = EnvFilter::try_from_env("NEXUSGRID_LOG")
-        .unwrap_or_else(|_| EnvFilter::new("info,openraft=warn,foca=warn"));
+    let filter =
+        EnvFilter::try_from_env("NEXUSGRID_LOG").unwrap_or_else(|_| EnvFilter::new(LOG_FILTER));
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     if std::io::stderr().is_terminal() {
         builder.init();

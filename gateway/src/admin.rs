@@ -16,9 +16,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use nexusgrid_env::Exec;
 use nexusgrid_env::real::net::Listener;
 use nexusgrid_iam::Secret;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::accept_until;
 use crate::error::GatewayError;
 use crate::limits;
 use crate::metrics::SharedRegistry;
@@ -129,27 +129,9 @@ pub async fn serve_admin(
     exec: Exec,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(limits::ADMIN_CONNECTIONS_MAX));
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            next = next => next,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept an admin connection");
-                tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
-                continue;
-            }
-        };
-        let (admin, shutdown) = (admin.clone(), shutdown.clone());
-        exec.spawn(async move {
+    let serve = move |stream| {
+        let admin = admin.clone();
+        async move {
             let service = service_fn(move |request: Request<hyper::body::Incoming>| {
                 let admin = admin.clone();
                 async move { Ok::<_, Infallible>(admin.handle(&request)) }
@@ -158,19 +140,12 @@ pub async fn serve_admin(
             http.timer(TokioTimer::new())
                 .header_read_timeout(limits::HEADER_READ_TIMEOUT)
                 .max_buf_size(limits::ADMIN_HEAD_BYTES_MAX);
-            let connection = http.serve_connection(TokioIo::new(stream), service);
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                ended = connection => {
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "admin connection ended");
-                    }
-                }
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                tracing::debug!(%error, "admin connection ended");
             }
-            drop(slot);
-        });
-    }
+        }
+    };
+    accept_until(listener, limits::ADMIN_CONNECTIONS_MAX, exec, shutdown, serve).await;
 }
 
 #[cfg(test)]

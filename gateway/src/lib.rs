@@ -23,6 +23,7 @@ pub mod server;
 pub mod service;
 pub mod store;
 
+mod accept;
 mod s3;
 mod wire;
 

@@ -10,9 +10,9 @@ use nexusgrid_env::Exec;
 use nexusgrid_env::real::net::{self, Listener};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::accept::accept_until;
 use crate::limits;
 
 /// Where gateways listen for S3 now; the first ones are tried first.
@@ -32,37 +32,12 @@ pub async fn relay(
     exec: Exec,
     shutdown: CancellationToken,
 ) {
-    let slots = Arc::new(Semaphore::new(limits::RELAY_CONNECTIONS_MAX));
     let turn = Arc::new(AtomicUsize::new(0));
-    loop {
-        let next = async {
-            let slot = Arc::clone(&slots).acquire_owned().await;
-            (slot, listener.accept().await)
-        };
-        let (slot, accepted) = tokio::select! {
-            biased;
-            () = shutdown.cancelled() => return,
-            next = next => next,
-        };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(limits::ACCEPT_ERROR_PAUSE).await;
-                continue;
-            }
-        };
-        let (gateways, turn, shutdown) =
-            (Arc::clone(&gateways), Arc::clone(&turn), shutdown.clone());
-        exec.spawn(async move {
-            tokio::select! {
-                biased;
-                () = shutdown.cancelled() => {}
-                () = pass(stream, &*gateways, &turn) => {}
-            }
-            drop(slot);
-        });
-    }
+    let serve = move |stream| {
+        let (gateways, turn) = (Arc::clone(&gateways), Arc::clone(&turn));
+        async move { pass(stream, &*gateways, &turn).await }
+    };
+    accept_until(listener, limits::RELAY_CONNECTIONS_MAX, exec, shutdown, serve).await;
 }
 
 /// Passes one connection on to the next gateway that can be reached.

@@ -256,8 +256,8 @@ impl ObjectStore for MemoryStore {
                 Some(key[..request.prefix.len() + at + delimiter.len()].to_owned())
             });
             let name = folded.clone().unwrap_or_else(|| key.clone());
-            // The start counts for keys; a prefix that is itself the start is not given again.
-            if request.after.as_ref().is_some_and(|after| *key <= *after || name == *after)
+            // A prefix that holds the start is not greater than it: it is left out.
+            if request.after.as_ref().is_some_and(|after| name <= *after)
                 || page.prefixes.last() == Some(&name)
             {
                 continue;

@@ -283,17 +283,3 @@ async fn relays_to_the_gateway_that_answers() {
         task.await.unwrap();
     }
 }
-
-/// Serves a store in memory, so that real clients can be tried against the S3 layer alone:
-/// `NEXUSGRID_TEST_LISTEN=127.0.0.1:9900 cargo nextest run -p nexusgrid-gateway --run-ignored only
-/// serves_real_clients`, then point them there with the administrator's test key. Ends with the
-/// process.
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "serves until killed"]
-async fn serves_real_clients() {
-    let address = std::env::var("NEXUSGRID_TEST_LISTEN").expect("NEXUSGRID_TEST_LISTEN");
-    let listener = net::listen(address.parse().unwrap()).await.unwrap();
-    let (gateway, _) = gateway_with(Default::default());
-    let exec = Env::real().exec;
-    serve(listener, gateway, exec, CancellationToken::new(), Default::default()).await;
-}
