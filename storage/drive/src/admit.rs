@@ -5,199 +5,22 @@
 //! block), R6 (no closed writer session; a tombstone goes only when that holds), R7 (only shards
 //! stamped before the epoch are trashed). A refused operation leaves no trace: checks come first.
 
-use bytes::Bytes;
 use nexusgrid_codec::{BlockId, Epoch, PgId};
 use nexusgrid_env::KvError;
 
+use crate::draft::Draft;
 use crate::error::DriveError;
-use crate::fold;
-use crate::index::{self, Meta, Sessions, ShardRow};
-use crate::limits::{OP_BYTES_MIN, RECORD_ALIGN};
-use crate::log::{self, Fact, FactsEntry, LogItem, ShardEntry};
+use crate::index::{self, Sessions, ShardRow};
+use crate::log::Fact;
+use crate::op::{CopyOp, Op, PutOp, Refusal, Reply};
 use crate::record::{RecordHead, RecordKind, align_up, head_bytes};
-use crate::space::Budget;
-use crate::txn::Txn;
-use crate::types::{DriveOptions, PutAck, SessionFloor, ShardKey, ShardWrite};
+use crate::types::{PutAck, SessionFloor, ShardKey};
 
-/// Facts that one record holds; further ones begin another.
-const FACTS_PER_RECORD_MAX: usize = 4096;
-
-static ZEROES: [u8; RECORD_ALIGN as usize] = [0; RECORD_ALIGN as usize];
-
-/// What the writer is asked.
-pub enum Op {
-    /// Store a shard.
-    Put(Box<PutOp>),
-    /// R1, R2: know this epoch.
-    Fence { pg: PgId, epoch: Epoch },
-    /// R5: these blocks are deleted.
-    Tombstone(Vec<BlockId>),
-    /// R5, R6: raise the floors, then erase the tombstones.
-    DropTombstones { blocks: Vec<BlockId>, floors: Vec<SessionFloor> },
-    /// R4, R6: close one session.
-    CloseSession { sessions: Sessions, session: u64 },
-    /// R4, R6: close all sessions below.
-    RaiseFloor { sessions: Sessions, floor: u64 },
-    /// R7, orphans: to the trash; with `stamped_before` only if the stamp is of that PG and older.
-    Trash { keys: Vec<ShardKey>, stamped_before: Option<(PgId, Epoch)> },
-    /// Back from the trash.
-    Restore(Vec<ShardKey>),
-    /// Out of the trash for good, if it is there since that age.
-    Purge(Vec<(u64, ShardKey)>),
-    /// Compaction: a copy of a live record.
-    Copy(Box<CopyOp>),
-    /// Compaction: facts of a segment that goes.
-    Relog { victim: u64, pgs: Vec<PgId>, facts: Vec<Fact> },
-    /// Compaction: the segment is gone.
-    Forget { segment: u64 },
-    /// The hole was punched.
-    Punched { segment: u64, offset: u64, bytes: u64 },
-}
-
-/// A checked shard write.
-pub struct PutOp {
-    /// As the caller gave it.
-    pub write: ShardWrite,
-    /// Its header, encoded.
-    pub header: Bytes,
-    /// crc32c of the body.
-    pub body_crc: u32,
-    /// Its own digest.
-    pub digest: [u8; 32],
-}
-
-/// A record that compaction read.
-pub struct CopyOp {
-    /// The shard.
-    pub key: ShardKey,
-    /// Where it was read.
-    pub segment: u64,
-    /// See `segment`.
-    pub offset: u64,
-    /// Its head.
-    pub head: RecordHead,
-    /// Its body, checked.
-    pub body: Bytes,
-}
-
-impl Op {
-    /// What the operation counts for in the queue.
-    pub fn queue_bytes(&self) -> u64 {
-        match self {
-            Op::Put(put) => put.write.body.len() as u64,
-            Op::Copy(copy) => copy.body.len() as u64,
-            _ => u64::from(OP_BYTES_MIN),
-        }
-    }
-
-    /// Whether it needs room for a shard.
-    pub fn stores_shard(&self) -> bool {
-        matches!(self, Op::Put(_) | Op::Copy(_))
-    }
-}
-
-/// What the writer answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reply {
-    /// To a put.
-    Put(PutAck),
-    /// To a fence: the epoch known now.
-    Epoch(Epoch),
-    /// To the others: how many things changed.
-    Count(u64),
-}
-
-/// Why an operation did not get in.
-pub enum Refusal {
-    /// The caller's matter.
-    Caller(DriveError),
-    /// The index failed: the drive's matter.
-    Index(KvError),
-}
-
-impl From<KvError> for Refusal {
-    fn from(error: KvError) -> Refusal {
-        Refusal::Index(error)
-    }
-}
-
-impl From<DriveError> for Refusal {
-    fn from(error: DriveError) -> Refusal {
-        Refusal::Caller(error)
-    }
-}
-
-/// Where a batch begins.
-#[derive(Clone, Copy)]
-pub struct Start {
-    /// The active segment.
-    pub segment: u64,
-    /// Its uuid.
-    pub uuid: [u8; 16],
-    /// Where its synced records end.
-    pub end: u64,
-    /// The first free sequence.
-    pub sequence: u64,
-    /// Age of the drive.
-    pub age_ms: u64,
-    /// What the index has folded.
-    pub meta: Meta,
-}
-
-/// A batch in the making.
-pub struct Draft<'a> {
-    txn: Txn<'a>,
-    options: &'a DriveOptions,
-    budget: Budget,
-    start: Start,
-    /// What to write at `start.end`.
-    pub parts: Vec<Bytes>,
-    /// The records in it.
-    pub items: Vec<LogItem>,
-    /// Where they end.
-    pub end: u64,
-    /// The next free sequence.
-    pub sequence: u64,
-    facts: Vec<Fact>,
-}
-
-impl<'a> Draft<'a> {
-    /// An empty batch.
-    pub fn new(
-        kv: &'a dyn nexusgrid_env::Kv,
-        options: &'a DriveOptions,
-        budget: Budget,
-        start: Start,
-    ) -> Draft<'a> {
-        Draft {
-            txn: Txn::new(kv, start.meta),
-            options,
-            budget,
-            start,
-            parts: Vec::new(),
-            items: Vec::new(),
-            end: start.end,
-            sequence: start.sequence,
-            facts: Vec::new(),
-        }
-    }
-
-    /// Ends the batch: its index changes, to be committed once `parts` are synced.
-    pub fn finish(mut self) -> Result<(Txn<'a>, Finished), KvError> {
-        self.flush_facts()?;
-        let finished = Finished {
-            parts: self.parts,
-            items: self.items,
-            end: self.end,
-            sequence: self.sequence,
-        };
-        Ok((self.txn, finished))
-    }
-
+impl Draft<'_> {
     /// Holds `op` against the rules and appends what it asks for.
     pub fn admit(&mut self, op: &Op) -> Result<Reply, Refusal> {
         // Notes of what is done already (`Forget`, `Punched`) write no record.
-        let writes = !matches!(op, Op::Forget { .. } | Op::Punched { .. });
+        let writes = !matches!(op, Op::Forget { .. } | Op::Punched { .. } | Op::Seal { .. });
         let planned = self.end - self.start.end;
         if writes && !self.budget.fits(planned, op.queue_bytes(), &self.options.marks) {
             let available_bytes = self.budget.available_bytes.saturating_sub(planned);
@@ -206,13 +29,14 @@ impl<'a> Draft<'a> {
         match op {
             Op::Put(put) => Ok(Reply::Put(self.put(put)?)),
             Op::Fence { pg, epoch } => Ok(Reply::Epoch(self.fence(*pg, *epoch)?)),
-            Op::Tombstone(blocks) => self.tombstone(blocks),
+            Op::Tombstone { pg, blocks } => self.tombstone(*pg, blocks),
             Op::DropTombstones { blocks, floors } => self.drop_tombstones(blocks, floors),
             Op::CloseSession { sessions, session } => self.close_session(*sessions, *session),
             Op::RaiseFloor { sessions, floor } => self.raise_floor(*sessions, *floor),
             Op::Trash { keys, stamped_before } => self.trash(keys, *stamped_before),
             Op::Restore(keys) => self.restore(keys),
             Op::Purge(entries) => self.purge(entries),
+            Op::Rotten { key, born, readable } => self.rotten(*key, *born, *readable),
             Op::Copy(copy) => self.copy(copy),
             Op::Relog { victim, pgs, facts } => self.relog(*victim, pgs, facts),
             Op::Forget { segment } => {
@@ -220,6 +44,8 @@ impl<'a> Draft<'a> {
                 Ok(Reply::Count(1))
             }
             Op::Punched { segment, offset, bytes } => self.punched(*segment, *offset, *bytes),
+            // The writer's own matter, once the batch is written.
+            Op::Seal { .. } => Ok(Reply::Count(1)),
         }
     }
 
@@ -244,8 +70,14 @@ impl<'a> Draft<'a> {
                 }
             }
         }
-        if let Some(row) = self.txn.shard(key)? {
-            return self.put_again(put, key, &row);
+        let stored = self.txn.shard(key)?;
+        if let Some(row) = &stored {
+            if row.digest != put.digest {
+                return Err(DriveError::DigestConflict(key).into());
+            }
+            if put.bad_born != Some(row.born) {
+                return self.put_again(put, key, row);
+            }
         }
         let disk_bytes = align_up((head_bytes(put.header.len()) + write.body.len()) as u64);
         let planned = self.end - self.start.end;
@@ -254,9 +86,17 @@ impl<'a> Draft<'a> {
             return Err(DriveError::NoSpace { available_bytes }.into());
         }
         self.adopt_epoch(write.pg, write.epoch)?;
+        let mut epoch = write.epoch;
+        if let Some(row) = &stored {
+            // Bytes that rotted give way; without their death a rebuilt index could find them again.
+            self.dead(key, row)?;
+            if row.pg == write.pg {
+                epoch = epoch.max(row.epoch);
+            }
+        }
         let head = RecordHead {
             kind: RecordKind::Shard,
-            epoch: write.epoch.0,
+            epoch: epoch.0,
             fill: write.fill.map(|session| session.0),
             pg: write.pg.0,
             body_crc: put.body_crc,
@@ -265,14 +105,11 @@ impl<'a> Draft<'a> {
             ..self.blank_head()
         };
         self.append_shard(head, key, put.digest, write.body.clone())?;
-        Ok(PutAck { epoch: write.epoch, existed: false })
+        Ok(PutAck { epoch, existed: false })
     }
 
-    /// R3: the shard is here already.
+    /// R3: the shard is here already, and verifies.
     fn put_again(&mut self, put: &PutOp, key: ShardKey, row: &ShardRow) -> Result<PutAck, Refusal> {
-        if row.digest != put.digest {
-            return Err(DriveError::DigestConflict(key).into());
-        }
         let write = &put.write;
         self.adopt_epoch(write.pg, write.epoch)?;
         let newer = row.pg != write.pg || row.epoch < write.epoch;
@@ -304,11 +141,11 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    fn tombstone(&mut self, blocks: &[BlockId]) -> Result<Reply, Refusal> {
+    fn tombstone(&mut self, pg: PgId, blocks: &[BlockId]) -> Result<Reply, Refusal> {
         let mut killed = 0;
         for block in blocks {
             if self.txn.tombstone(*block)?.is_none() {
-                self.fact(Fact::Tombstone { block: *block })?;
+                self.fact(Fact::Tombstone { block: *block, pg })?;
             }
             for key in self.txn.shards_of(*block)? {
                 if let Some(row) = self.txn.shard(key)? {
@@ -339,7 +176,7 @@ impl<'a> Draft<'a> {
         }
         let mut dropped = 0;
         for block in blocks {
-            if let Some(segment) = self.txn.tombstone(*block)? {
+            if let Some(segment) = self.txn.tombstone(*block)?.map(|row| row.segment) {
                 self.fact(Fact::TombstoneDropped { block: *block, segment })?;
                 dropped += 1;
             }
@@ -351,14 +188,7 @@ impl<'a> Draft<'a> {
         if self.txn.is_closed(sessions, session)? {
             return Ok(Reply::Count(0));
         }
-        self.fact(match sessions {
-            Sessions::Writers(group) => {
-                Fact::SessionClosed { group, session: nexusgrid_codec::SessionId(session) }
-            }
-            Sessions::Fills(pg) => {
-                Fact::FillClosed { pg, session: crate::types::FillSessionId(session) }
-            }
-        })?;
+        self.fact(sessions.closed_fact(session))?;
         Ok(Reply::Count(1))
     }
 
@@ -366,14 +196,7 @@ impl<'a> Draft<'a> {
         if floor <= self.txn.floor(sessions)? {
             return Ok(Reply::Count(0));
         }
-        self.fact(match sessions {
-            Sessions::Writers(group) => {
-                Fact::SessionFloor { group, floor: nexusgrid_codec::SessionId(floor) }
-            }
-            Sessions::Fills(pg) => {
-                Fact::FillFloor { pg, floor: crate::types::FillSessionId(floor) }
-            }
-        })?;
+        self.fact(sessions.floor_fact(floor))?;
         Ok(Reply::Count(1))
     }
 
@@ -407,16 +230,31 @@ impl<'a> Draft<'a> {
         Ok(Reply::Count(restored))
     }
 
-    fn purge(&mut self, entries: &[(u64, ShardKey)]) -> Result<Reply, Refusal> {
+    fn purge(&mut self, entries: &[(Option<u64>, ShardKey)]) -> Result<Reply, Refusal> {
         let mut purged = 0;
         for (time, key) in entries {
-            let due = self.txn.shard(*key)?.filter(|row| row.trashed_ms == Some(*time));
+            let due = self.txn.shard(*key)?.filter(|row| match time {
+                Some(time) => row.trashed_ms == Some(*time),
+                None => row.trashed_ms.is_some(),
+            });
             if let Some(row) = due {
                 self.dead(*key, &row)?;
                 purged += 1;
             }
         }
         Ok(Reply::Count(purged))
+    }
+
+    fn rotten(&mut self, key: ShardKey, born: u64, readable: bool) -> Result<Reply, Refusal> {
+        let Some(row) = self.txn.shard(key)?.filter(|row| row.born == born) else {
+            return Ok(Reply::Count(0));
+        };
+        if readable && row.trashed_ms.is_none() {
+            self.stamp(key, &row, row.pg, row.epoch, Some(self.start.age_ms))?;
+        } else {
+            self.dead(key, &row)?;
+        }
+        Ok(Reply::Count(1))
     }
 
     /// Appends the copy only if the record is still live where it was read: what died meanwhile
@@ -479,9 +317,17 @@ impl<'a> Draft<'a> {
             Fact::FillClosed { pg, session } => {
                 session.0 >= self.txn.floor(Sessions::Fills(*pg))?
             }
-            Fact::Tombstone { block } => self.txn.tombstone(*block)? == Some(victim),
-            Fact::TombstoneDropped { segment, .. } => exists(*segment)?,
+            Fact::Tombstone { block, .. } => {
+                self.txn.tombstone(*block)?.is_some_and(|row| row.segment == victim)
+            }
+            Fact::TombstoneDropped { block, segment } => {
+                exists(*segment)?
+                    && self.txn.tombstone(*block)?.is_none_or(|row| row.segment != *segment)
+            }
             Fact::Dead { key, born, segments } => {
+                if self.txn.shard(*key)?.is_some_and(|row| row.born == *born) {
+                    return Ok(None);
+                }
                 let mut left = Vec::new();
                 for segment in segments {
                     if exists(*segment)? {
@@ -511,132 +357,4 @@ impl<'a> Draft<'a> {
         }
         Ok(Reply::Count(1))
     }
-
-    fn stamp(
-        &mut self,
-        key: ShardKey,
-        row: &ShardRow,
-        pg: PgId,
-        epoch: Epoch,
-        trashed_ms: Option<u64>,
-    ) -> Result<(), KvError> {
-        self.fact(Fact::Stamp { key, born: row.born, pg, epoch, trashed_ms })
-    }
-
-    fn dead(&mut self, key: ShardKey, row: &ShardRow) -> Result<(), KvError> {
-        let mut segments = vec![row.segment];
-        for segment in &row.stale {
-            if self.txn.segment(*segment)?.is_some() {
-                segments.push(*segment);
-            }
-        }
-        self.fact(Fact::Dead { key, born: row.born, segments })
-    }
-
-    /// Folds the fact at once, so that the next operation sees it, and buffers it for its record.
-    fn fact(&mut self, fact: Fact) -> Result<(), KvError> {
-        fold::apply_fact(&mut self.txn, self.start.segment, &fact, self.options.punch_min_bytes)?;
-        self.facts.push(fact);
-        if self.facts.len() >= FACTS_PER_RECORD_MAX {
-            self.flush_facts()?;
-        }
-        Ok(())
-    }
-
-    fn flush_facts(&mut self) -> Result<(), KvError> {
-        if self.facts.is_empty() {
-            return Ok(());
-        }
-        let facts = std::mem::take(&mut self.facts);
-        let body = Bytes::from(log::encode_facts(&facts));
-        let head = RecordHead {
-            kind: RecordKind::Facts,
-            body_crc: crc32c::crc32c(&body),
-            body_bytes: body.len() as u64,
-            ..self.blank_head()
-        };
-        let item = LogItem::Facts(FactsEntry {
-            offset: head.offset,
-            disk_bytes: head.disk_bytes(),
-            sequence: head.sequence,
-            age_ms: head.age_ms,
-            facts,
-        });
-        fold::advance(&mut self.txn, self.start.segment, &item)?;
-        self.append(&head, body, item);
-        Ok(())
-    }
-
-    fn append_shard(
-        &mut self,
-        head: RecordHead,
-        key: ShardKey,
-        digest: [u8; 32],
-        body: Bytes,
-    ) -> Result<(), KvError> {
-        // Facts asked for before this shard stand before it in the log.
-        self.flush_facts()?;
-        let (offset, sequence) = (self.end, self.sequence);
-        let copy = head.born != head.sequence;
-        let born = if copy { head.born } else { sequence };
-        let head = RecordHead { offset, sequence, born, ..head };
-        let item = LogItem::Shard(ShardEntry {
-            key,
-            offset,
-            head_bytes: head.head_bytes() as u32,
-            body_bytes: head.body_bytes,
-            sequence,
-            born,
-            pg: PgId(head.pg),
-            epoch: Epoch(head.epoch),
-            trashed_ms: head.trashed.then_some(head.age_ms),
-            digest,
-        });
-        fold::apply(&mut self.txn, self.start.segment, &item, self.options.punch_min_bytes)?;
-        self.append(&head, body, item);
-        Ok(())
-    }
-
-    fn append(&mut self, head: &RecordHead, body: Bytes, item: LogItem) {
-        let used = head.head_bytes() as u64 + head.body_bytes;
-        let padding = (head.disk_bytes() - used) as usize;
-        self.parts.push(Bytes::from(head.encode()));
-        self.parts.push(body);
-        self.parts.push(Bytes::from_static(&ZEROES).slice(..padding));
-        self.end += head.disk_bytes();
-        self.sequence += 1;
-        self.items.push(item);
-    }
-
-    /// A head at the batch's end, of no particular kind.
-    fn blank_head(&self) -> RecordHead {
-        RecordHead {
-            kind: RecordKind::Facts,
-            uuid: self.start.uuid,
-            offset: self.end,
-            sequence: self.sequence,
-            born: self.sequence,
-            synced: self.start.end,
-            age_ms: self.start.age_ms,
-            epoch: 0,
-            fill: None,
-            trashed: false,
-            pg: 0,
-            body_crc: 0,
-            body_bytes: 0,
-            shard_header: Vec::new(),
-        }
-    }
-}
-
-/// What a batch writes.
-pub struct Finished {
-    /// Contiguous bytes for the active segment.
-    pub parts: Vec<Bytes>,
-    /// The records in them.
-    pub items: Vec<LogItem>,
-    /// Where they end.
-    pub end: u64,
-    /// The next free sequence.
-    pub sequence: u64,
 }

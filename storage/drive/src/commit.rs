@@ -3,18 +3,20 @@
 //!
 //! An answer leaves only after the sync (L10). A failed sync or write fails the drive at once and
 //! is never tried again: the kernel may have dropped the dirty pages and would report success. A
-//! full disk is no failure: the tail is cut back and the shards refused, while facts (deletes,
-//! fences) get a second try without them.
+//! full disk is no failure, unless a sync meets it: the tail is cut back (later, if the disk is too
+//! full even for that) and the shards refused, while facts (deletes, fences) get a second try
+//! without them.
 
 use std::io;
 use std::sync::Arc;
 
-use crate::admit::{Draft, Finished, Op, Refusal, Reply, Start};
+use crate::draft::{Draft, Finished, Start};
 use crate::error::DriveError;
 use crate::index::SegmentRow;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::log::SegmentLabel;
 use crate::metrics::{add, at_least};
+use crate::op::{Op, Refusal, Reply};
 use crate::queue::Pending;
 use crate::segment::{self, DATA_START, SegmentFile};
 use crate::shared::{LogEnd, Shared, is_full};
@@ -90,16 +92,27 @@ fn decide(shared: &Shared, batch: &[Pending]) -> Vec<Answer> {
     {
         return vec![Err(error); batch.len()];
     }
-    let full = || DriveError::NoSpace { available_bytes: 0 };
-    match attempt(shared, &mut log, batch, true) {
-        Ok(answers) => answers,
-        Err(Trouble::Failed(error)) => vec![Err(error); batch.len()],
-        Err(Trouble::Full) => match attempt(shared, &mut log, batch, false) {
-            Ok(answers) => answers,
-            Err(Trouble::Failed(error)) => vec![Err(error); batch.len()],
-            Err(Trouble::Full) => vec![Err(full()); batch.len()],
+    let tried = match cut_back(shared, &mut log) {
+        Ok(()) => match attempt(shared, &mut log, batch, true) {
+            Err(Trouble::Full) => attempt(shared, &mut log, batch, false),
+            tried => tried,
         },
+        Err(trouble) => Err(trouble),
+    };
+    let answers = match tried {
+        Ok(answers) => answers,
+        Err(Trouble::Failed(error)) => return vec![Err(error); batch.len()],
+        Err(Trouble::Full) => {
+            return vec![Err(DriveError::NoSpace { available_bytes: 0 }); batch.len()];
+        }
+    };
+    let active = log.active.id;
+    let seal = batch.iter().any(|one| matches!(one.op, Op::Seal { segment } if segment == active));
+    if seal && log.end > DATA_START {
+        // What failed here fails the next operation too.
+        let _ = roll(shared, &mut log);
     }
+    answers
 }
 
 fn attempt(
@@ -152,33 +165,50 @@ fn attempt(
     Ok(count(shared, batch, answers, bytes))
 }
 
-fn write(shared: &Shared, log: &LogEnd, finished: &Finished) -> Result<(), Trouble> {
-    let file = log.active.file.as_ref();
+fn write(shared: &Shared, log: &mut LogEnd, finished: &Finished) -> Result<(), Trouble> {
+    let file = log.active.file.clone();
     let parts: Vec<&[u8]> = finished.parts.iter().map(|part| part.as_ref()).collect();
     if let Err(error) = file.write_vectored_at(&parts, log.end) {
         if !is_full(&error) {
             return Err(Trouble::Failed(shared.fail(format!("write: {error}"))));
         }
         add(&shared.metrics.disk_full, 1);
-        return Err(cut_back(shared, log));
+        log.uncut = true;
+        cut_back(shared, log)?;
+        return Err(Trouble::Full);
     }
     add(&shared.metrics.syncs, 1);
     file.sync().map_err(|error| Trouble::Failed(shared.fail(format!("sync: {error}"))))
 }
 
 /// Takes a half-written batch off the disk for good, so that no refused shard comes back with a
-/// restart.
-fn cut_back(shared: &Shared, log: &LogEnd) -> Trouble {
-    let file = log.active.file.as_ref();
-    match file.set_len(log.end).and_then(|()| file.sync()) {
-        Ok(()) => Trouble::Full,
-        Err(error) => Trouble::Failed(shared.fail(format!("cut back after a full disk: {error}"))),
+/// restart, nor its remains behind the next batch.
+fn cut_back(shared: &Shared, log: &mut LogEnd) -> Result<(), Trouble> {
+    if !log.uncut {
+        return Ok(());
     }
+    let file = log.active.file.as_ref();
+    match file.set_len(log.end) {
+        Ok(()) => {}
+        // A file system that copies on write needs space even to cut.
+        Err(error) if is_full(&error) => return Err(Trouble::Full),
+        Err(error) => {
+            return Err(Trouble::Failed(shared.fail(format!("cut after a full disk: {error}"))));
+        }
+    }
+    file.sync().map_err(|error| Trouble::Failed(shared.fail(format!("sync: {error}"))))?;
+    log.uncut = false;
+    Ok(())
 }
 
 /// Begins a new segment and seals the active one. If the disk is too full for that, the active one
 /// just grows on: its size is a soft limit.
 fn roll(shared: &Shared, log: &mut LogEnd) -> Result<(), DriveError> {
+    match cut_back(shared, log) {
+        Ok(()) => {}
+        Err(Trouble::Full) => return Ok(()),
+        Err(Trouble::Failed(error)) => return Err(error),
+    }
     let created = create_segment(shared, log.active.id + 1, log.end, log.sequence);
     let fresh = match created {
         Ok(fresh) => fresh,
@@ -193,9 +223,12 @@ fn roll(shared: &Shared, log: &mut LogEnd) -> Result<(), DriveError> {
         Ok(()) => {}
         // Without a footer the segment is scanned instead; its end stands in the next one's label.
         Err(error) if is_full(&error) => {
-            if let Trouble::Failed(error) = cut_back(shared, log) {
+            log.uncut = true;
+            if let Err(Trouble::Failed(error)) = cut_back(shared, log) {
                 return Err(error);
             }
+            // A scan finds where the records end; what stands behind is a broken footer.
+            log.uncut = false;
         }
         Err(error) => return Err(shared.fail(format!("seal: {error}"))),
     }
@@ -249,6 +282,7 @@ fn count(shared: &Shared, batch: &[Pending], answers: Vec<Answer>, bytes: u64) -
         match (&pending.op, answer) {
             (Op::Put(_), Ok(Reply::Put(ack))) if ack.existed => add(&metrics.puts_existing, 1),
             (Op::Put(put), Ok(_)) => {
+                add(&metrics.puts_rewritten, u64::from(put.bad_born.is_some()));
                 add(&metrics.puts, 1);
                 add(&metrics.put_bytes, put.write.body.len() as u64);
             }
@@ -259,6 +293,7 @@ fn count(shared: &Shared, batch: &[Pending], answers: Vec<Answer>, bytes: u64) -
                 }
             }
             (Op::Trash { .. }, Ok(Reply::Count(trashed))) => add(&metrics.trashed, *trashed),
+            (Op::Rotten { .. }, Ok(Reply::Count(rotten))) => add(&metrics.rotten, *rotten),
             (Op::Purge(_), Ok(Reply::Count(purged))) => add(&metrics.purged, *purged),
             _ => {}
         }

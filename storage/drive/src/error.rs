@@ -9,11 +9,11 @@ use crate::types::{FillSessionId, ShardKey};
 /// Why a drive refused or failed an operation.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DriveError {
-    /// The drive has failed (a sync or write error, or repeated read errors). Nothing on it is
-    /// served any more; repair its shards elsewhere.
+    /// The drive has failed (a sync or write error, or many shards that cannot be read). Nothing on
+    /// it is served any more, over restarts too; repair its shards elsewhere.
     #[error("drive failed: {0}")]
     Failed(String),
-    /// The store was closed or the agent stops: ask again after the restart.
+    /// The store was closed, its index is being rebuilt, or the agent stops: ask again later.
     #[error("drive store is closed")]
     Closed,
     /// No shard of that key here (or it is in the trash): treat as missing.
@@ -94,12 +94,12 @@ pub enum OpenError {
     /// Both copies of the superblock are unreadable: restore the file or rebuild the drive.
     #[error("superblock is corrupt: {0}")]
     SuperblockCorrupt(String),
-    /// Written by a newer version: upgrade this agent.
-    #[error("drive format {found} is newer than this version understands ({known})")]
-    FormatTooNew {
+    /// Written by another version: run an agent that reads it.
+    #[error("drive has format {found}, this version reads format {known}: run an agent that fits")]
+    OtherFormat {
         /// Version on disk.
         found: u16,
-        /// Newest version this build reads.
+        /// Version this build reads.
         known: u16,
     },
     /// The drive belongs to another cluster.
@@ -129,6 +129,20 @@ pub enum OpenError {
     /// Another process has the drive open.
     #[error("drive {0} is in use by another process")]
     Locked(String),
+    /// It failed before, or fails as it is opened: what the disk shows may not be what it holds.
+    #[error(
+        "drive {dir} has failed: {reason}. Its shards are rebuilt on other drives: replace the disk \
+         and give the node a new, empty directory. If the disk is sound after all (a cable, a \
+         controller), delete {marks} and scrub it"
+    )]
+    Failed {
+        /// The drive's directory.
+        dir: String,
+        /// Why it failed.
+        reason: String,
+        /// The files that remember it.
+        marks: String,
+    },
     /// The options contradict each other or `limits.rs`.
     #[error("invalid options: {0}")]
     Options(String),
@@ -149,5 +163,17 @@ impl OpenError {
     pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
         let doing = doing.into();
         move |error| OpenError::Io { doing, error }
+    }
+
+    /// For writes and syncs: unless the disk is just full, they mean that it has failed.
+    pub(crate) fn write(doing: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+        let doing = doing.into();
+        move |error| {
+            if crate::shared::is_full(&error) {
+                return OpenError::Io { doing, error };
+            }
+            let reason = format!("{doing}: {error}");
+            OpenError::Failed { dir: String::new(), reason, marks: String::new() }
+        }
     }
 }

@@ -5,7 +5,7 @@
 
 use nexusgrid_env::KvError;
 
-use crate::index::{self, HoleRow, Sessions, ShardRow};
+use crate::index::{self, HoleRow, Sessions, ShardRow, TombRow};
 use crate::limits::RECORD_ALIGN;
 use crate::log::{Fact, LogItem, ShardEntry};
 use crate::txn::Txn;
@@ -167,14 +167,18 @@ pub fn apply_fact(
         }
         Fact::FillFloor { pg, floor } => raise_floor(txn, Sessions::Fills(*pg), floor.0)?,
         Fact::FillClosed { pg, session } => close(txn, Sessions::Fills(*pg), session.0)?,
-        Fact::Tombstone { block } => {
-            if txn.tombstone(*block)?.is_none() {
-                txn.meta.totals.tombstones += 1;
+        Fact::Tombstone { block, pg } => {
+            match txn.tombstone(*block)? {
+                None => txn.meta.totals.tombstones += 1,
+                Some(old) => txn.delete(index::TOMBS_BY_PG, index::tomb_key(old.pg, *block)),
             }
-            txn.put(index::TOMBSTONES, block.to_bytes().to_vec(), index::encode(&segment));
+            let row = TombRow { segment, pg: *pg };
+            txn.put(index::TOMBSTONES, block.to_bytes().to_vec(), index::encode(&row));
+            txn.put(index::TOMBS_BY_PG, index::tomb_key(*pg, *block), Vec::new());
         }
         Fact::TombstoneDropped { block, segment: holder } => {
-            if txn.tombstone(*block)? == Some(*holder) {
+            if let Some(row) = txn.tombstone(*block)?.filter(|row| row.segment == *holder) {
+                txn.delete(index::TOMBS_BY_PG, index::tomb_key(row.pg, *block));
                 txn.meta.totals.tombstones = txn.meta.totals.tombstones.saturating_sub(1);
                 txn.delete(index::TOMBSTONES, block.to_bytes().to_vec());
             }

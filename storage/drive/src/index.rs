@@ -2,12 +2,13 @@
 
 use std::path::{Path, PathBuf};
 
-use nexusgrid_codec::{BlockId, Epoch, GroupId, PgId};
+use nexusgrid_codec::{BlockId, Epoch, GroupId, PgId, SessionId};
 use nexusgrid_env::KvOptions;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::types::ShardKey;
+use crate::log::Fact;
+use crate::types::{FillSessionId, ShardKey};
 
 /// Shards: block ‖ index → [`ShardRow`].
 pub const SHARDS: &str = "shards";
@@ -15,8 +16,10 @@ pub const SHARDS: &str = "shards";
 pub const BY_PG: &str = "by_pg";
 /// Trash: age of the drive at trashing ‖ block ‖ index → nothing.
 pub const TRASH: &str = "trash";
-/// Block → the segment that holds the tombstone's fact.
+/// Block → [`TombRow`].
 pub const TOMBSTONES: &str = "tombstones";
+/// PG ‖ block → nothing: the tombstones of a PG.
+pub const TOMBS_BY_PG: &str = "tombs_by_pg";
 /// PG → epoch.
 pub const EPOCHS: &str = "epochs";
 /// Writers' and fill sessions: floors and the closed ones above them.
@@ -30,7 +33,7 @@ pub const META: &str = "meta";
 /// Key of the one row of [`META`].
 pub const META_KEY: &[u8] = b"meta";
 
-const ROW_VERSION: u8 = 1;
+const ROW_VERSION: u8 = 2;
 
 /// Where the index of a drive directory is.
 pub fn path(dir: &Path) -> PathBuf {
@@ -45,7 +48,18 @@ pub fn rebuild_mark(dir: &Path) -> PathBuf {
 /// How to open the index.
 pub fn options() -> KvOptions {
     KvOptions {
-        families: vec![SHARDS, BY_PG, TRASH, TOMBSTONES, EPOCHS, SESSIONS, SEGMENTS, HOLES, META],
+        families: vec![
+            SHARDS,
+            BY_PG,
+            TRASH,
+            TOMBSTONES,
+            TOMBS_BY_PG,
+            EPOCHS,
+            SESSIONS,
+            SEGMENTS,
+            HOLES,
+            META,
+        ],
         blob_families: Vec::new(),
         create: true,
     }
@@ -96,6 +110,15 @@ pub struct SegmentRow {
     pub punched_bytes: u64,
     /// No more records come.
     pub sealed: bool,
+}
+
+/// A tombstone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TombRow {
+    /// Segment that holds its fact.
+    pub segment: u64,
+    /// Placement group of the block.
+    pub pg: PgId,
 }
 
 /// A dead record to punch.
@@ -177,6 +200,18 @@ pub fn parse_pg_key(bytes: &[u8]) -> Option<ShardKey> {
     parse_shard_key(bytes.get(4..)?)
 }
 
+/// Key in [`TOMBS_BY_PG`].
+pub fn tomb_key(pg: PgId, block: BlockId) -> Vec<u8> {
+    let mut out = pg.0.to_be_bytes().to_vec();
+    out.extend_from_slice(&block.to_bytes());
+    out
+}
+
+/// The block of a key in [`TOMBS_BY_PG`].
+pub fn parse_tomb_key(bytes: &[u8]) -> Option<BlockId> {
+    Some(BlockId::from_bytes(*bytes.get(4..)?.first_chunk()?))
+}
+
 /// Key in [`TRASH`].
 pub fn trash_key(trashed_ms: u64, key: ShardKey) -> Vec<u8> {
     let mut out = trashed_ms.to_be_bytes().to_vec();
@@ -254,6 +289,38 @@ impl Sessions {
         let mut out = self.closed_prefix();
         out.extend_from_slice(&session.to_be_bytes());
         out
+    }
+
+    /// Whose row a key is of, and the session if it is a closed one's.
+    pub fn parse_key(key: &[u8]) -> Option<(Sessions, Option<u64>)> {
+        let (head, rest) = key.split_first_chunk::<6>()?;
+        let [owner, kind, id @ ..] = *head;
+        let id = u32::from_be_bytes(id);
+        let sessions = match owner {
+            b'w' => Sessions::Writers(GroupId(id)),
+            b'f' => Sessions::Fills(PgId(id)),
+            _ => return None,
+        };
+        match kind {
+            b'<' => Some((sessions, None)),
+            _ => Some((sessions, Some(u64::from_be_bytes(*rest.first_chunk()?)))),
+        }
+    }
+
+    /// What the log says of a closed session.
+    pub fn closed_fact(self, session: u64) -> Fact {
+        match self {
+            Sessions::Writers(group) => Fact::SessionClosed { group, session: SessionId(session) },
+            Sessions::Fills(pg) => Fact::FillClosed { pg, session: FillSessionId(session) },
+        }
+    }
+
+    /// What the log says of a floor.
+    pub fn floor_fact(self, floor: u64) -> Fact {
+        match self {
+            Sessions::Writers(group) => Fact::SessionFloor { group, floor: SessionId(floor) },
+            Sessions::Fills(pg) => Fact::FillFloor { pg, floor: FillSessionId(floor) },
+        }
     }
 
     /// The session of a closed one's row.

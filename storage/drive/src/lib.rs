@@ -22,24 +22,32 @@
 //! Keeps: R1, R3, R4, R6, R7 and the drive's part of R5 (DESIGN §4); I3 and I5. Knows shards, never
 //! objects or keys. State on disk: `superblock`, `lock`, `segments/*.seg`, `index/`.
 //!
-//! Files: [`types`] what callers see, [`store`] the interface, `superblock`, `record`, `log`,
-//! `segment` the format, `fold`, `txn`, `index` the index, `admit`, `commit`, `queue` the writer,
-//! `recover` and `open` the start, `read`, `reclaim`, `space`, `metrics` the rest.
+//! Files: [`types`], [`options`] what callers see, [`store`] the interface, `superblock`, `record`,
+//! `log`, `segment` the format, `fold`, `txn`, `index` the index, `op`, `admit`, `draft`, `commit`,
+//! `queue` the writer, `recover` and `open` the start, `failure` what is remembered of a failed disk,
+//! [`scrub`] and `heal` the search for rot, `read`, `list`, `reclaim`, `space`, `metrics` the rest.
 
 pub mod error;
 pub mod fuzz;
 pub mod limits;
 pub mod log;
 pub mod metrics;
+pub mod options;
 pub mod record;
+pub mod scrub;
 pub mod store;
 pub mod superblock;
 pub mod types;
 
 mod admit;
 mod commit;
+mod draft;
+mod failure;
 mod fold;
+mod heal;
 mod index;
+mod list;
+mod op;
 mod open;
 mod queue;
 mod read;
@@ -55,9 +63,12 @@ mod tests;
 
 pub use error::{DriveError, OpenError};
 pub use metrics::{DriveMetrics, MetricsSnapshot};
+pub use options::{DriveOptions, SpaceMarks};
+pub use scrub::{Finding, Rot, ScrubCursor, ScrubOptions, ScrubStep};
 pub use store::DriveStore;
 pub use types::{
-    Damage, DriveIdentity, DriveOptions, DriveState, FillSessionId, Incarnation, ListPage,
-    Maintained, OpenReport, PutAck, ReadOptions, Reconciled, SessionFloor, ShardKey, ShardRead,
-    ShardStat, ShardWrite, SpaceLevel, SpaceMarks, SuperblockInfo, Usage, Verdict, WriteClass,
+    Damage, DriveIdentity, DriveState, Dropped, FillSessionId, Incarnation, ListPage, Maintained,
+    OpenReport, PutAck, ReadOptions, Reconciled, SessionFloor, ShardKey, ShardRead, ShardStat,
+    ShardWrite, SpaceLevel, SuperblockInfo, TombstonePage, TrashCursor, TrashPage, Usage, Verdict,
+    WriteClass,
 };

@@ -40,3 +40,18 @@ pub const MAINTAIN_ROWS: usize = 256;
 pub const COMPACT_CHUNK_BYTES: u64 = 4 * 1024 * 1024;
 /// Damaged places that an open report names; further ones are only counted.
 pub const DAMAGE_REPORTED_MAX: usize = 1000;
+/// Dead bytes from which on the active segment may be sealed early, to be compacted (a quarter of a
+/// segment, if that is less).
+pub const SEAL_DEAD_BYTES_MIN: u64 = 64 * 1024 * 1024;
+/// Shards whose headers one `headers` call reads at most.
+pub const HEADERS_PER_CALL_MAX: usize = 1024;
+/// Facts that scrub asks the writer to write again in one operation.
+pub const FACTS_PER_OP_MAX: usize = 2048;
+/// Findings that one scrub step returns before it ends early.
+pub const SCRUB_FINDINGS_MAX: usize = 256;
+/// Rows of the index that scrub reads at once.
+pub const SCRUB_ROWS: usize = 1024;
+/// What a row of the index counts for in a scrub step's budget, in bytes.
+pub const SCRUB_ROW_BYTES: u64 = 128;
+/// Times `reopen` looks whether the old store's last reader has gone.
+pub const REOPEN_TRIES_MAX: usize = 200;

@@ -16,7 +16,7 @@ use crate::limits::{FACTS_BODY_BYTES_MAX, FOOTER_BODY_BYTES_MAX};
 use crate::types::{FillSessionId, ShardKey};
 
 /// Version byte before encoded facts and footers.
-pub const LOG_VERSION: u8 = 1;
+pub const LOG_VERSION: u8 = 2;
 
 /// A durable fact. Order of variants is part of the format: only append.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,8 @@ pub enum Fact {
     Tombstone {
         /// The block.
         block: BlockId,
+        /// Its placement group.
+        pg: PgId,
     },
     /// R5, R6: the tombstone that stands in `segment` is erased. Droppable once that segment is gone.
     TombstoneDropped {

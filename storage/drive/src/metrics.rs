@@ -35,6 +35,8 @@ counters! {
     put_bytes,
     /// Puts that found the same shard there (R3).
     puts_existing,
+    /// Puts whose stored shard did not verify and was written anew.
+    puts_rewritten,
     /// Puts refused by a rule, a mark or a check.
     puts_refused,
     /// I3: puts refused because the id is bound to another digest. Must stay zero.
@@ -65,6 +67,10 @@ counters! {
     trashed,
     /// Shards purged from the trash.
     purged,
+    /// Bytes that scrub looked at.
+    scrubbed_bytes,
+    /// Shards that scrub found not to verify and took out of service.
+    rotten,
     /// Shards checked by `verify`.
     verified,
     /// Bytes it read.

@@ -6,12 +6,14 @@ use std::sync::Arc;
 use nexusgrid_env::{DiskLock, Env, Kv, KvError};
 
 use crate::error::OpenError;
+use crate::failure;
 use crate::index;
+use crate::options::DriveOptions;
 use crate::recover::{Recovered, Unusable, recover};
 use crate::segment;
 use crate::shared::{Parts, Shared};
 use crate::superblock;
-use crate::types::{DriveIdentity, DriveOptions, Incarnation, SuperblockInfo};
+use crate::types::{DriveIdentity, Incarnation, SuperblockInfo};
 
 /// Makes `dir` a drive; blocking.
 pub fn format(
@@ -60,10 +62,27 @@ pub fn open(
     let lock = lock(env, dir)?;
     let mut info = superblock::read(disk, dir)?;
     check_identity(&info, expected, incarnation)?;
+    let marks = failure::marks(dir, expected.drive, options.failure_marks.as_deref());
+    let failed = |reason| OpenError::Failed {
+        dir: dir.display().to_string(),
+        reason,
+        marks: marks.iter().map(|mark| mark.display().to_string()).collect::<Vec<_>>().join(", "),
+    };
+    let before = failure::find(disk, &marks).map_err(OpenError::io("look for marks of failure"))?;
+    if let Some(reason) = before {
+        return Err(failed(reason));
+    }
     info.opens += 1;
-    superblock::rewrite(disk, dir, &info)?;
-    let (kv, recovered) = recover_index(env, dir, options, info.incarnation)?;
-    let Recovered { log, report, stuck } = recovered;
+    let opened = superblock::rewrite(disk, dir, &info)
+        .and_then(|()| recover_index(env, dir, options, info.incarnation));
+    let (kv, recovered) = opened.map_err(|error| match error {
+        OpenError::Failed { reason, .. } => {
+            failure::leave(disk, &marks, &reason);
+            failed(reason)
+        }
+        other => other,
+    })?;
+    let Recovered { log, report, facts_lost } = recovered;
     if report.torn_tail_bytes > 0 {
         tracing::warn!(
             drive = expected.drive.0,
@@ -79,7 +98,7 @@ pub fn open(
         report,
         kv,
         log,
-        stuck,
+        facts_lost,
         lock,
     }))
 }

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
-use crate::admit::{Op, Reply};
 use crate::error::DriveError;
 use crate::limits::{BATCH_OPS_MAX, LANE_BYTES_MAX, LANE_QUANTUM_BYTES, OP_BYTES_MIN};
+use crate::op::{Op, Reply};
 
 /// Shards from this size on wait in a lane apart from small ones.
 const LARGE_SHARD_BYTES: u64 = 128 * 1024;

@@ -35,17 +35,20 @@ pub struct RawRecord {
 
 /// Serves `get`.
 pub fn get(shared: &Shared, key: ShardKey, options: &ReadOptions) -> Result<ShardRead, DriveError> {
-    let (row, raw, range) = locate(shared, key, false, |row| {
+    let found = locate(shared, key, false, |row| {
         if options.verify { 0..row.body_bytes } else { clip(options.range.clone(), row.body_bytes) }
     })?;
+    let Located { row, read } = found.ok_or(DriveError::NotFound(key))?;
+    let raw = read.map_err(|reason| DriveError::Damaged { key, reason })?;
     let wanted = clip(options.range.clone(), row.body_bytes);
     let bytes = if options.verify {
         if raw.header.verify(&raw.bytes).is_err() {
-            return Err(damaged(shared, key, "body does not match its header"));
+            add(&shared.metrics.read_errors, 1);
+            let reason = "body does not match its header".into();
+            return Err(DriveError::Damaged { key, reason });
         }
         raw.bytes.slice(wanted.start as usize..wanted.end as usize)
     } else {
-        debug_assert_eq!(range, wanted);
         raw.bytes
     };
     add(&shared.metrics.gets, 1);
@@ -53,25 +56,61 @@ pub fn get(shared: &Shared, key: ShardKey, options: &ReadOptions) -> Result<Shar
     Ok(ShardRead { header: raw.header, pg: row.pg, epoch: row.epoch, offset: wanted.start, bytes })
 }
 
-/// Serves `verify`: everything that can be checked without the key.
-pub fn verify(shared: &Shared, key: ShardKey) -> Result<Verdict, DriveError> {
-    let read = locate(shared, key, true, |row| 0..row.body_bytes);
-    let (row, raw, _) = match read {
-        Ok(found) => found,
-        Err(DriveError::NotFound(_)) => return Ok(Verdict::Missing),
-        Err(DriveError::Damaged { reason, .. }) => return Ok(Verdict::Damaged(reason)),
-        Err(other) => return Err(other),
+/// A shard of the index, and what is wrong with what is stored of it.
+pub struct Examined {
+    /// Its row.
+    pub row: ShardRow,
+    /// What is wrong, if anything.
+    pub fault: Option<Fault>,
+}
+
+/// What is wrong with a stored shard.
+pub struct Fault {
+    /// What was found.
+    pub reason: String,
+    /// Whether its record can still be read, so that other frames of it may serve.
+    pub readable: bool,
+}
+
+/// Checks everything of a shard that can be checked without the key; `None` if it is not here.
+pub fn examine(shared: &Shared, key: ShardKey) -> Result<Option<Examined>, DriveError> {
+    let Some(Located { row, read }) = locate(shared, key, true, |row| 0..row.body_bytes)? else {
+        return Ok(None);
+    };
+    let raw = match read {
+        Ok(raw) => raw,
+        Err(reason) => {
+            return Ok(Some(Examined { row, fault: Some(Fault { reason, readable: false }) }));
+        }
     };
     add(&shared.metrics.verified, 1);
     add(&shared.metrics.verified_bytes, row.disk_bytes());
     let sound = crc32c::crc32c(&raw.bytes) == raw.head.body_crc
         && raw.header.verify(&raw.bytes).is_ok()
         && raw.header.digest().is_some_and(|digest| digest.0 == row.digest);
-    Ok(if sound {
-        Verdict::Good { bytes: row.disk_bytes() }
-    } else {
-        Verdict::Damaged("body does not match its crcs and digest".into())
+    let reason = "body does not match its crcs and digest".into();
+    let fault = (!sound).then_some(Fault { reason, readable: true });
+    Ok(Some(Examined { row, fault }))
+}
+
+/// Serves `verify`.
+pub fn verify(shared: &Shared, key: ShardKey) -> Result<Verdict, DriveError> {
+    Ok(match examine(shared, key)? {
+        None => Verdict::Missing,
+        Some(Examined { fault: Some(fault), .. }) => Verdict::Damaged(fault.reason),
+        Some(Examined { row, fault: None }) => Verdict::Good { bytes: row.disk_bytes() },
     })
+}
+
+/// Serves `headers`: the codec's header of a served shard as stored, `None` if it is not here.
+pub fn header(shared: &Shared, key: ShardKey) -> Result<Option<ShardHeader>, DriveError> {
+    match locate(shared, key, false, |_| 0..0)? {
+        None => Ok(None),
+        Some(Located { read, .. }) => match read {
+            Ok(raw) => Ok(Some(raw.header)),
+            Err(reason) => Err(DriveError::Damaged { key, reason }),
+        },
+    }
 }
 
 fn clip(range: Option<Range<u64>>, body_bytes: u64) -> Range<u64> {
@@ -80,43 +119,46 @@ fn clip(range: Option<Range<u64>>, body_bytes: u64) -> Range<u64> {
     range.start.min(end)..end
 }
 
-fn damaged(shared: &Shared, key: ShardKey, reason: impl Into<String>) -> DriveError {
-    add(&shared.metrics.read_errors, 1);
-    DriveError::Damaged { key, reason: reason.into() }
+/// A row of the index, and what its place gave.
+struct Located {
+    row: ShardRow,
+    read: Result<RawRecord, String>,
 }
 
-/// Finds a shard and reads a range of its body, following it if it moves.
+/// Finds a shard and reads a range of its body, following it if it moves. `None` if it is not here.
 fn locate(
     shared: &Shared,
     key: ShardKey,
     trash_too: bool,
     range: impl Fn(&ShardRow) -> Range<u64>,
-) -> Result<(ShardRow, RawRecord, Range<u64>), DriveError> {
-    for _ in 0..MOVES_MAX {
+) -> Result<Option<Located>, DriveError> {
+    let mut moves = 0;
+    loop {
         shared.check()?;
         let row = shared.shard_row(key)?.filter(|row| trash_too || row.trashed_ms.is_none());
-        let Some(row) = row else { return Err(DriveError::NotFound(key)) };
-        let wanted = range(&row);
-        let read = read_record(shared, key, &row, wanted.clone())?;
+        let Some(row) = row else { return Ok(None) };
+        let read = read_record(shared, key, &row, range(&row))?;
         // The index again: only if the row still stands, what was read means something.
         let still = shared.shard_row(key)?.is_some_and(|now| same_place(&now, &row));
-        if !still {
+        moves += 1;
+        if !still && moves < MOVES_MAX {
             continue;
         }
-        return match read {
-            Ok(raw) => {
-                shared.read_went_well();
-                Ok((row, raw, wanted))
-            }
+        let read = match read {
+            Ok(raw) if still => Ok(raw),
+            Ok(_) => Err("moved too often while it was read".into()),
             Err(Bad::Io(error)) => {
-                shared.read_failed(&error);
+                shared.read_failed(key, &error);
                 shared.check()?;
-                Err(DriveError::Damaged { key, reason: format!("cannot be read: {error}") })
+                Err(format!("cannot be read: {error}"))
             }
-            Err(Bad::Other(reason)) => Err(damaged(shared, key, reason)),
+            Err(Bad::Other(reason)) => {
+                add(&shared.metrics.read_errors, 1);
+                Err(reason.into())
+            }
         };
+        return Ok(Some(Located { row, read }));
     }
-    Err(damaged(shared, key, "moved too often while it was read"))
 }
 
 fn same_place(now: &ShardRow, then: &ShardRow) -> bool {
@@ -140,6 +182,9 @@ pub fn read_record(
 ) -> Result<Result<RawRecord, Bad>, DriveError> {
     Ok(match shared.segment_file(row.segment)? {
         Ok(segment) => read_from(&segment, key, row, range),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            Err(Bad::Other("its segment is missing"))
+        }
         Err(error) => Err(Bad::Io(error)),
     })
 }

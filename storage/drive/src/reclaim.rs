@@ -19,18 +19,18 @@ use std::sync::Arc;
 
 use nexusgrid_env::ScanRange;
 
-use crate::admit::{CopyOp, Op, Reply};
 use crate::error::DriveError;
 use crate::index::{self, HoleRow, SegmentRow};
-use crate::limits::{COMPACT_CHUNK_BYTES, MAINTAIN_ROWS, RECORD_ALIGN};
+use crate::limits::{COMPACT_CHUNK_BYTES, MAINTAIN_ROWS, RECORD_ALIGN, SEAL_DEAD_BYTES_MIN};
 use crate::log::{Fact, LogItem};
 use crate::metrics::add;
+use crate::op::{CopyOp, Op, Reply};
 use crate::queue::Lane;
 use crate::read::{Bad, read_record};
 use crate::segment;
-use crate::shared::Shared;
+use crate::shared::{Shared, is_full};
 use crate::store::submit;
-use crate::types::{Maintained, ShardKey};
+use crate::types::{Maintained, ShardKey, SpaceLevel};
 
 /// Segments that one step compacts at most.
 const SEGMENTS_PER_STEP_MAX: usize = 4;
@@ -42,13 +42,14 @@ pub async fn maintain(shared: &Arc<Shared>) -> Result<Maintained, DriveError> {
     let mut done = Maintained::default();
     purge(shared, &mut done).await?;
     punch(shared, &mut done).await?;
+    seal_dead(shared).await?;
     for _ in 0..SEGMENTS_PER_STEP_MAX {
         let Some(victim) = blocking(shared, pick_victim).await? else { break };
         match compact(shared, victim, &mut done).await {
             Ok(true) => done.segments_removed += 1,
             Ok(false) => {
                 done.segments_stuck += 1;
-                shared.stuck.lock().insert(victim);
+                blocking(shared, move |shared| keep(shared, victim)).await?;
             }
             // No room for copies: later, nothing has changed.
             Err(DriveError::NoSpace { .. }) => {
@@ -83,8 +84,11 @@ async fn purge(shared: &Arc<Shared>, done: &mut Maintained) -> Result<(), DriveE
             shared.kv.scan(index::TRASH, &range).map_err(|error| shared.index_failed(&error))
         })
         .await?;
-        let due: Vec<(u64, ShardKey)> =
-            rows.iter().filter_map(|(key, _)| index::parse_trash_key(key)).collect();
+        let due: Vec<(Option<u64>, ShardKey)> = rows
+            .iter()
+            .filter_map(|(key, _)| index::parse_trash_key(key))
+            .map(|(time, key)| (Some(time), key))
+            .collect();
         if due.is_empty() {
             return Ok(());
         }
@@ -95,11 +99,27 @@ async fn purge(shared: &Arc<Shared>, done: &mut Maintained) -> Result<(), DriveE
     }
 }
 
+/// Ends the active segment if much of it is dead: only sealed ones give space back, and a drive
+/// that is no longer written to would keep its last segment for ever.
+async fn seal_dead(shared: &Arc<Shared>) -> Result<(), DriveError> {
+    let segment = shared.meta.lock().cursor_segment;
+    let row = blocking(shared, move |shared| shared.segment_row(segment)).await?;
+    let Some(row) = row.filter(|row| !row.sealed) else { return Ok(()) };
+    let dead = dead_bytes(&row);
+    let enough = SEAL_DEAD_BYTES_MIN.min(shared.options.segment_bytes / 4);
+    let share = dead * 100 / taken_bytes(&row).max(1);
+    if dead >= enough && share >= u64::from(shared.options.compact_dead_percent) {
+        submit(shared, Lane::Maintenance, Op::Seal { segment }).await?;
+    }
+    Ok(())
+}
+
 async fn punch(shared: &Arc<Shared>, done: &mut Maintained) -> Result<(), DriveError> {
     let holes = blocking(shared, ready_holes).await?;
     for (segment, offset, bytes) in holes {
         let punched =
             blocking(shared, move |shared| punch_one(shared, segment, offset, bytes)).await?;
+        let Some(punched) = punched else { return Ok(()) };
         if punched > 0 {
             done.holes += 1;
             done.hole_bytes += punched;
@@ -128,17 +148,32 @@ fn ready_holes(shared: &Shared) -> Result<Vec<(u64, u64, u64)>, DriveError> {
     Ok(ready)
 }
 
-fn punch_one(shared: &Shared, segment: u64, offset: u64, bytes: u64) -> Result<u64, DriveError> {
-    let Ok(file) = shared.segment_file(segment)? else { return Ok(0) };
+/// Bytes freed; `None` if the disk is too full for it now.
+fn punch_one(
+    shared: &Shared,
+    segment: u64,
+    offset: u64,
+    bytes: u64,
+) -> Result<Option<u64>, DriveError> {
+    let Ok(file) = shared.segment_file(segment)? else { return Ok(Some(0)) };
     let freed = bytes.saturating_sub(RECORD_ALIGN);
     match file.file.punch_hole(offset + RECORD_ALIGN, freed) {
-        Ok(()) => Ok(freed),
+        Ok(()) => Ok(Some(freed)),
+        Err(error) if is_full(&error) => Ok(None),
         Err(error) => {
             // A file system without holes: compaction frees the record instead.
             tracing::warn!(%error, segment, "cannot punch a hole");
-            Ok(0)
+            Ok(Some(0))
         }
     }
+}
+
+/// Remembers that a damaged record keeps a segment.
+fn keep(shared: &Shared, victim: u64) -> Result<(), DriveError> {
+    if let Some(row) = shared.segment_row(victim)? {
+        shared.kept.lock().insert(victim, row.live_bytes);
+    }
+    Ok(())
 }
 
 /// The sealed segment with the largest dead share, if that is large enough.
@@ -147,21 +182,34 @@ fn pick_victim(shared: &Shared) -> Result<Option<u64>, DriveError> {
         .kv
         .scan(index::SEGMENTS, &ScanRange::prefix(&[], 1 << 24))
         .map_err(|error| shared.index_failed(&error))?;
-    let stuck = shared.stuck.lock().clone();
+    let facts_lost = shared.facts_lost.lock().clone();
+    let kept = shared.kept.lock().clone();
+    let dead_percent_min = worth_percent(shared);
     let mut best: Option<(u64, u64)> = None;
     for (key, value) in rows {
         let row: SegmentRow = shared.decode(index::SEGMENTS, &value)?;
         let Some(id) = index::parse_segment_key(&key) else { continue };
         let dead_percent = dead_bytes(&row) * 100 / taken_bytes(&row).max(1);
         let worth = row.sealed
-            && !stuck.contains(&id)
-            && (row.live_bytes == 0
-                || dead_percent >= u64::from(shared.options.compact_dead_percent));
+            && !facts_lost.contains(&id)
+            && kept.get(&id) != Some(&row.live_bytes)
+            && (row.live_bytes == 0 || dead_percent >= dead_percent_min);
         if worth && best.is_none_or(|(share, _)| dead_percent > share) {
             best = Some((dead_percent, id));
         }
     }
     Ok(best.map(|(_, id)| id))
+}
+
+/// From which dead share on compaction is worth its copies: the fuller the drive, the less.
+fn worth_percent(shared: &Shared) -> u64 {
+    let percent = u64::from(shared.options.compact_dead_percent);
+    let level = shared.budget().map(|budget| budget.level(0, &shared.options.marks));
+    match level {
+        Ok(SpaceLevel::Warn) => (percent / 2).max(1),
+        Ok(SpaceLevel::NoBackfill | SpaceLevel::NoWrites) => (percent / 8).max(1),
+        Ok(SpaceLevel::Normal) | Err(_) => percent,
+    }
 }
 
 /// Bytes of records that a segment still takes on disk.
@@ -213,6 +261,7 @@ async fn compact(
     }
     blocking(shared, move |shared| unlink(shared, victim)).await?;
     submit(shared, Lane::Maintenance, Op::Forget { segment: victim }).await?;
+    shared.kept.lock().remove(&victim);
     add(&shared.metrics.segments_removed, 1);
     Ok(true)
 }
@@ -306,7 +355,7 @@ fn read_live(shared: &Shared, victim: u64, key: ShardKey, offset: u64) -> Result
         return Ok(Live::Gone);
     }
     if let Err(Bad::Io(error)) = &read {
-        shared.read_failed(error);
+        shared.read_failed(key, error);
     }
     tracing::error!(%key, segment = victim, "damaged record keeps its segment from compaction");
     Ok(Live::Damaged)
@@ -316,7 +365,12 @@ fn unlink(shared: &Shared, victim: u64) -> Result<(), DriveError> {
     shared.kv.flush().map_err(|error| shared.index_failed(&error))?;
     shared.forget_file(victim);
     let disk = &shared.env.disk;
-    disk.remove_file(&segment::path(&shared.dir, victim))
-        .and_then(|()| disk.sync_dir(&segment::dir(&shared.dir)))
-        .map_err(|error| shared.fail(format!("remove a segment: {error}")))
+    match disk.remove_file(&segment::path(&shared.dir, victim)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+        Err(error) if is_full(&error) => return Err(DriveError::NoSpace { available_bytes: 0 }),
+        Err(error) => return Err(shared.fail(format!("remove a segment: {error}"))),
+    }
+    disk.sync_dir(&segment::dir(&shared.dir))
+        .map_err(|error| shared.fail(format!("sync the segments' directory: {error}")))
 }

@@ -25,10 +25,11 @@ use crate::fold;
 use crate::index::{self, Meta, SegmentRow};
 use crate::limits::{COMPACT_CHUNK_BYTES, DAMAGE_REPORTED_MAX};
 use crate::log::{LogItem, SegmentLabel};
+use crate::options::DriveOptions;
 use crate::segment::{self, DATA_START, SegmentFile};
 use crate::shared::LogEnd;
 use crate::txn::Txn;
-use crate::types::{Damage, DriveOptions, OpenReport};
+use crate::types::{Damage, OpenReport};
 
 /// Rows changed before a replay writes them.
 const REPLAY_ROWS_MAX: usize = 10_000;
@@ -40,7 +41,7 @@ pub struct Recovered {
     /// What was found.
     pub report: OpenReport,
     /// Segments whose facts may be lost: never compacted.
-    pub stuck: BTreeSet<u64>,
+    pub facts_lost: BTreeSet<u64>,
 }
 
 /// Why the index at hand cannot be used.
@@ -79,7 +80,7 @@ struct Recovery<'a> {
     incarnation: [u8; 16],
     kv: &'a Arc<dyn Kv>,
     report: OpenReport,
-    stuck: BTreeSet<u64>,
+    facts_lost: BTreeSet<u64>,
 }
 
 /// Recovers with the index in `kv`, which may be empty.
@@ -97,7 +98,7 @@ pub fn recover(
         incarnation,
         kv,
         report: OpenReport::default(),
-        stuck: BTreeSet::new(),
+        facts_lost: BTreeSet::new(),
     };
     recovery.run()
 }
@@ -168,8 +169,9 @@ impl Recovery<'_> {
         txn.meta.cursor_segment = active.id;
         txn.meta.cursor_offset = end;
         let meta = txn.commit()?;
-        let log = LogEnd { active, end, items, sequence: meta.sequence + 1, meta };
-        Ok(Recovered { log, report: self.report, stuck: self.stuck })
+        let sequence = meta.sequence + 1;
+        let log = LogEnd { active, end, items, sequence, meta, uncut: false };
+        Ok(Recovered { log, report: self.report, facts_lost: self.facts_lost })
     }
 
     fn disk(&self) -> &dyn Disk {
@@ -213,7 +215,7 @@ impl Recovery<'_> {
             return Ok(None);
         }
         self.damage(id, 0, DATA_START, "segment record is damaged or of another drive");
-        self.stuck.insert(id);
+        self.facts_lost.insert(id);
         let row = self.kv.get(index::SEGMENTS, &index::segment_key(id))?;
         let uuid = row
             .and_then(|bytes| index::decode::<SegmentRow>(&bytes))
@@ -272,18 +274,18 @@ impl Recovery<'_> {
             self.damage(damage.segment, damage.offset, damage.bytes, &damage.what);
         }
         if scan.holes {
-            self.stuck.insert(segment.id);
+            self.facts_lost.insert(segment.id);
         }
         if scan.torn_bytes > 0 {
             segment
                 .file
                 .set_len(scan.end)
                 .and_then(|()| segment.file.sync())
-                .map_err(OpenError::io("cut the torn tail"))?;
+                .map_err(OpenError::write("cut the torn tail"))?;
         }
         if next.is_none() {
             self.make_durable(segment, from, scan.end)
-                .map_err(OpenError::io("sync the newest records"))?;
+                .map_err(OpenError::write("sync the newest records"))?;
             // What a footer's beginning leaves behind is no shard's tail.
             self.report.torn_tail_bytes += scan.torn_bytes;
         }
@@ -326,9 +328,9 @@ impl Recovery<'_> {
             Ok(()) => Ok(()),
             Err(error) if crate::shared::is_full(&error) => {
                 let cut = segment.file.set_len(end).and_then(|()| segment.file.sync());
-                Ok(cut.map_err(OpenError::io("cut an unfinished footer"))?)
+                Ok(cut.map_err(OpenError::write("cut an unfinished footer"))?)
             }
-            Err(error) => Err(OpenError::io("seal a segment")(error).into()),
+            Err(error) => Err(OpenError::write("seal a segment")(error).into()),
         }
     }
 
@@ -348,7 +350,7 @@ impl Recovery<'_> {
         let label = SegmentLabel { id, incarnation: self.incarnation, previous_end };
         let sequence = txn.meta.sequence + 1;
         let made = segment::create(self.disk(), self.dir, label, uuid, sequence);
-        Ok(made.map_err(OpenError::io("make a segment"))?)
+        Ok(made.map_err(OpenError::write("make a segment"))?)
     }
 
     fn damage(&mut self, segment: u64, offset: u64, bytes: u64, what: &str) {

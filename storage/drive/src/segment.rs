@@ -102,6 +102,11 @@ fn encode_plain(head: &RecordHead, body: &[u8]) -> Vec<u8> {
     out
 }
 
+/// A failed sync is never a full disk only: what it left behind is unknown.
+fn synced(result: io::Result<()>) -> io::Result<()> {
+    result.map_err(|error| io::Error::other(format!("sync: {error}")))
+}
+
 /// Makes a segment, durable with its name before this returns.
 pub fn create(
     disk: &dyn Disk,
@@ -111,12 +116,19 @@ pub fn create(
     sequence: u64,
 ) -> io::Result<SegmentFile> {
     let path = path(drive, label.id);
-    let file = disk.open(&path, OpenMode::CreateNew)?;
+    let file = match disk.open(&path, OpenMode::CreateNew) {
+        // Left by a try that the disk was too full for, and even for its removal.
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            disk.remove_file(&path)?;
+            disk.open(&path, OpenMode::CreateNew)?
+        }
+        opened => opened?,
+    };
     let body = log::encode_label(&label);
     let written = file
         .write_at(&plain_record(RecordKind::Segment, uuid, 0, sequence, &body), 0)
-        .and_then(|()| file.sync())
-        .and_then(|()| disk.sync_dir(&dir(drive)));
+        .and_then(|()| synced(file.sync()))
+        .and_then(|()| synced(disk.sync_dir(&dir(drive))));
     if let Err(error) = written {
         // It holds no record: nothing is lost with it.
         let _ = disk.remove_file(&path);
@@ -136,7 +148,19 @@ pub fn seal(segment: &SegmentFile, end: u64, items: &[LogItem], sequence: u64) -
     head.synced = end;
     let trailer = encode_plain(&head, &body);
     segment.file.write_vectored_at(&[&footer, &trailer], end)?;
-    segment.file.sync()
+    synced(segment.file.sync())
+}
+
+/// Like [`seal`], over the remains of another footer.
+pub fn seal_anew(
+    segment: &SegmentFile,
+    end: u64,
+    items: &[LogItem],
+    sequence: u64,
+) -> io::Result<()> {
+    // A longer one must not leave its trailer behind the new one.
+    segment.file.set_len(end)?;
+    seal(segment, end, items, sequence)
 }
 
 /// Reads up to `len` bytes at `offset`; fewer at the end of the file.

@@ -4,21 +4,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nexusgrid_env::{BootInstant, DiskLock, Env, Kv, KvError, OpenMode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::error::DriveError;
+use crate::failure;
 use crate::index::{self, Meta, SegmentRow, ShardRow};
 use crate::limits::OPEN_SEGMENTS_MAX;
 use crate::log::LogItem;
 use crate::metrics::{DriveMetrics, add};
+use crate::options::DriveOptions;
 use crate::queue::Queue;
 use crate::segment::{self, SegmentFile};
 use crate::space::Budget;
-use crate::types::{DriveOptions, DriveState, OpenReport, ShardKey, SuperblockInfo};
+use crate::types::{DriveState, OpenReport, ShardKey, SuperblockInfo};
 
 /// The end of the log: what only the writer changes.
 pub struct LogEnd {
@@ -32,6 +33,9 @@ pub struct LogEnd {
     pub sequence: u64,
     /// What the index has folded.
     pub meta: Meta,
+    /// A refused batch may stand behind `end`, because the disk was too full even to cut it off:
+    /// nothing is written before that is done.
+    pub uncut: bool,
 }
 
 #[derive(Default)]
@@ -66,8 +70,11 @@ pub struct Shared {
     pub state: watch::Sender<DriveState>,
     /// Set once the writer has ended.
     pub ended: watch::Sender<bool>,
-    /// Segments that cannot be compacted now: damaged, or their facts may be lost.
-    pub stuck: Mutex<BTreeSet<u64>>,
+    /// Segments whose facts may be lost: never compacted before scrub has written them again.
+    pub facts_lost: Mutex<BTreeSet<u64>>,
+    /// Segments that a damaged record keeps from compaction, and their live bytes then: once these
+    /// change it is tried again.
+    pub kept: Mutex<BTreeMap<u64, u64>>,
     /// One maintenance step at a time.
     pub maintaining: tokio::sync::Mutex<()>,
     /// Age of the drive when it was opened, in ms, and when that was.
@@ -75,7 +82,7 @@ pub struct Shared {
     /// See `age_base_ms`.
     pub opened_at: BootInstant,
     files: Mutex<OpenFiles>,
-    read_errors_in_row: AtomicU32,
+    read_errors: Mutex<BTreeMap<ShardKey, BootInstant>>,
     _lock: Box<dyn DiskLock>,
 }
 
@@ -95,8 +102,8 @@ pub struct Parts {
     pub kv: Arc<dyn Kv>,
     /// See [`Shared`].
     pub log: LogEnd,
-    /// Segments known to be damaged.
-    pub stuck: BTreeSet<u64>,
+    /// Segments whose facts may be lost.
+    pub facts_lost: BTreeSet<u64>,
     /// The lock on the directory.
     pub lock: Box<dyn DiskLock>,
 }
@@ -119,12 +126,13 @@ impl Shared {
             meta: Mutex::new(meta),
             state: watch::Sender::new(DriveState::Healthy),
             ended: watch::Sender::new(false),
-            stuck: Mutex::new(parts.stuck),
+            facts_lost: Mutex::new(parts.facts_lost),
+            kept: Mutex::default(),
             maintaining: tokio::sync::Mutex::new(()),
             age_base_ms: meta.age_ms,
             opened_at,
             files: Mutex::default(),
-            read_errors_in_row: AtomicU32::new(0),
+            read_errors: Mutex::default(),
             _lock: parts.lock,
         };
         let active = shared.log.lock().active.clone();
@@ -144,22 +152,26 @@ impl Shared {
         match &*self.state.borrow() {
             DriveState::Healthy => Ok(()),
             DriveState::Failed(reason) => Err(DriveError::Failed(reason.clone())),
-            DriveState::Closed => Err(DriveError::Closed),
+            DriveState::Stopped(_) | DriveState::Closed => Err(DriveError::Closed),
         }
     }
 
-    /// The drive has failed: at once, for good, the first reason stands.
-    pub fn fail(&self, reason: impl Into<String>) -> DriveError {
-        let reason = reason.into();
-        let changed = self.state.send_if_modified(|state| {
+    fn leave(&self, ending: DriveState) -> bool {
+        self.state.send_if_modified(|state| {
             let healthy = *state == DriveState::Healthy;
             if healthy {
-                *state = DriveState::Failed(reason.clone());
+                *state = ending;
             }
             healthy
-        });
-        if changed {
+        })
+    }
+
+    /// The disk has failed: at once, for good and over restarts, the first reason stands. Blocks.
+    pub fn fail(&self, reason: impl Into<String>) -> DriveError {
+        let reason = reason.into();
+        if self.leave(DriveState::Failed(reason.clone())) {
             tracing::error!(drive = self.info.identity.drive.0, reason, "drive failed");
+            failure::leave(self.env.disk.as_ref(), &self.marks(), &reason);
         }
         match self.check() {
             Err(error) => error,
@@ -167,12 +179,23 @@ impl Shared {
         }
     }
 
-    /// An index error fails the drive: what is durable can no longer be found.
+    /// Where a failure is remembered.
+    pub fn marks(&self) -> Vec<PathBuf> {
+        let elsewhere = self.options.failure_marks.as_deref();
+        failure::marks(&self.dir, self.info.identity.drive, elsewhere)
+    }
+
+    /// Without its index the drive cannot go on, but the segments hold everything: opening it again
+    /// cures that.
     pub fn index_failed(&self, error: &KvError) -> DriveError {
         if matches!(error, KvError::Corrupt(_)) {
             self.ask_for_rebuild();
         }
-        self.fail(format!("index: {error}"))
+        let reason = format!("index: {error}");
+        if self.leave(DriveState::Stopped(reason.clone())) {
+            tracing::error!(drive = self.info.identity.drive.0, reason, "drive stopped");
+        }
+        self.check().err().unwrap_or(DriveError::Closed)
     }
 
     /// A row of the live index.
@@ -193,8 +216,8 @@ impl Shared {
         bytes.map(|bytes| self.decode(index::SEGMENTS, &bytes)).transpose()
     }
 
-    /// Decodes a row; failing means the index is damaged, which fails the drive (a restart
-    /// rebuilds it).
+    /// Decodes a row; failing means the index is damaged, which stops the drive (opening it again
+    /// rebuilds the index).
     pub fn decode<T: serde::de::DeserializeOwned>(
         &self,
         family: &'static str,
@@ -263,17 +286,19 @@ impl Shared {
         self.files.lock().files.remove(&id);
     }
 
-    /// A read went well.
-    pub fn read_went_well(&self) {
-        self.read_errors_in_row.store(0, Ordering::Relaxed);
-    }
-
-    /// The disk could not read. One bad place is that shard's matter; many in a row are the drive's.
-    pub fn read_failed(&self, error: &io::Error) {
+    /// The disk could not read a shard. One bad place is that shard's matter, however often it is
+    /// asked for; many places within a short time are the drive's.
+    pub fn read_failed(&self, key: ShardKey, error: &io::Error) {
         add(&self.metrics.read_errors, 1);
-        let in_row = self.read_errors_in_row.fetch_add(1, Ordering::Relaxed) + 1;
-        if in_row >= self.options.read_errors_max {
-            self.fail(format!("{in_row} read errors in a row, the last: {error}"));
+        let now = self.env.clock.now();
+        let bad = {
+            let mut recent = self.read_errors.lock();
+            recent.retain(|_, at| now.since(*at) < self.options.read_errors_window);
+            recent.insert(key, now);
+            recent.len()
+        };
+        if bad >= self.options.read_errors_max as usize {
+            self.fail(format!("{bad} shards cannot be read, the last: {error}"));
         }
     }
 

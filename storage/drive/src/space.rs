@@ -5,7 +5,8 @@
 
 use nexusgrid_env::Space;
 
-use crate::types::{DriveOptions, SpaceLevel, SpaceMarks, WriteClass};
+use crate::options::{DriveOptions, SpaceMarks};
+use crate::types::{SpaceLevel, WriteClass};
 
 /// What a batch may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,28 +3,36 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use nexusgrid_codec::{BlockId, Epoch, GroupId, PgId, SessionId};
-use nexusgrid_env::{Env, ScanRange};
+use futures_util::future::join_all;
+use nexusgrid_codec::{BlockId, Epoch, GroupId, PgId, SessionId, ShardHeader};
+use nexusgrid_env::Env;
 use tokio::sync::{oneshot, watch};
 
-use crate::admit::{Op, PutOp, Reply};
 use crate::error::{DriveError, OpenError};
-use crate::index::{self, SegmentRow, Sessions};
+use crate::index::{self, Sessions};
 use crate::limits::{
-    BLOCKS_PER_OP_MAX, LIST_ROWS_MAX, SHARD_BODY_BYTES_MAX, SHARD_HEADER_BYTES_MAX,
+    BLOCKS_PER_OP_MAX, HEADERS_PER_CALL_MAX, LIST_ROWS_MAX, REOPEN_TRIES_MAX, SHARD_BODY_BYTES_MAX,
+    SHARD_HEADER_BYTES_MAX,
 };
 use crate::metrics::MetricsSnapshot;
+use crate::op::{Op, PutOp, Reply};
+use crate::options::DriveOptions;
 use crate::queue::Lane;
 use crate::reclaim;
+use crate::scrub::{self, ScrubCursor, ScrubOptions, ScrubStep};
 use crate::shared::Shared;
 use crate::types::{
-    DriveIdentity, DriveOptions, DriveState, FillSessionId, Incarnation, ListPage, Maintained,
+    DriveIdentity, DriveState, Dropped, FillSessionId, Incarnation, ListPage, Maintained,
     OpenReport, PutAck, ReadOptions, Reconciled, SessionFloor, ShardKey, ShardRead, ShardStat,
-    ShardWrite, SuperblockInfo, Usage, Verdict, WriteClass,
+    ShardWrite, SuperblockInfo, TombstonePage, TrashCursor, TrashPage, Usage, Verdict, WriteClass,
 };
-use crate::{commit, open, read};
+use crate::{commit, list, open, read};
+
+/// Between two tries of `reopen`.
+const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// One open drive. Clones are the same store; the last one that goes closes it.
 ///
@@ -129,6 +137,27 @@ impl DriveStore {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
+    /// Closes this store and opens the drive again, which rebuilds a lost index. Other clones must
+    /// be dropped meanwhile: `Locked` if they are not within some seconds.
+    pub async fn reopen(self) -> Result<DriveStore, OpenError> {
+        self.close().await;
+        let env = self.shared().env.clone();
+        let (dir, options) = (self.shared().dir.clone(), self.shared().options.clone());
+        let SuperblockInfo { identity, incarnation, .. } = self.shared().info;
+        drop(self);
+        let mut tries = 0;
+        loop {
+            match DriveStore::open(&env, &dir, identity, Some(incarnation), &options).await {
+                // The last part of the old store ends a moment after its close.
+                Err(OpenError::Locked(_)) if tries < REOPEN_TRIES_MAX => {
+                    tries += 1;
+                    env.clock.sleep(REOPEN_PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
+    }
+
     fn shared(&self) -> &Arc<Shared> {
         &self.handle.shared
     }
@@ -176,35 +205,39 @@ impl DriveStore {
         self.shared().age_ms()
     }
 
-    /// Stores a shard durably, or acknowledges (and re-stamps, R3) the same one that is there.
+    /// Stores a shard durably, or acknowledges (and re-stamps, R3) the same one that is there, once
+    /// that was checked; one that does not verify is written anew.
     pub async fn put(&self, write: ShardWrite) -> Result<PutAck, DriveError> {
         self.shared().check()?;
         let key = ShardKey { block: write.header.block, index: write.header.index };
-        let bad = |reason: &str| DriveError::BadShard { key, reason: reason.into() };
+        let bad = move |reason: &str| DriveError::BadShard { key, reason: reason.into() };
         if write.body.len() as u64 > SHARD_BODY_BYTES_MAX {
             return Err(bad("body is too long"));
         }
         let verify = self.shared().options.verify_on_put;
         let op = self
-            .blocking(move |_| {
+            .blocking(move |shared| {
+                let bad = move |reason: &str| Err(bad(reason));
                 let header = Bytes::from(write.header.encode());
                 if header.len() > SHARD_HEADER_BYTES_MAX {
-                    return Err("header is too long");
+                    return bad("header is too long");
                 }
                 if u64::from(write.header.body_len()) != write.body.len() as u64 {
-                    return Err("body is not as long as its header says");
+                    return bad("body is not as long as its header says");
                 }
                 if verify && write.header.verify(&write.body).is_err() {
-                    return Err("body does not match its header");
+                    return bad("body does not match its header");
                 }
                 let Some(digest) = write.header.digest() else {
-                    return Err("header has no digest of this shard");
+                    return bad("header has no digest of this shard");
                 };
                 let body_crc = crc32c::crc32c(&write.body);
-                Ok(PutOp { write, header, body_crc, digest: digest.0 })
+                let there = shared.shard_row(key)?.is_some_and(|row| row.digest == digest.0);
+                let stored = if there { read::examine(shared, key)? } else { None };
+                let bad_born = stored.filter(|found| found.fault.is_some()).map(|bad| bad.row.born);
+                Ok(PutOp { write, header, body_crc, digest: digest.0, bad_born })
             })
-            .await
-            .map_err(bad)?;
+            .await?;
         let backfill = op.write.class == WriteClass::Backfill;
         let lane = Lane::of_shard(backfill, op.write.body.len() as u64);
         match submit(self.shared(), lane, Op::Put(Box::new(op))).await? {
@@ -223,19 +256,20 @@ impl DriveStore {
     pub async fn stat(&self, key: ShardKey) -> Result<Option<ShardStat>, DriveError> {
         self.blocking(move |shared| {
             shared.check()?;
-            Ok(shared.shard_row(key)?.map(|row| stat_of(key, &row)))
+            Ok(shared.shard_row(key)?.map(|row| list::stat_of(key, &row)))
         })
         .await
     }
 
-    /// Shards of a placement group after a key, in key order, the trash left out.
+    /// Shards of a placement group after a key, in key order, the trash left out, with the epochs
+    /// they are stamped with. R2: counts for repair only if the page's epoch is the one it fenced.
     pub async fn list(
         &self,
         pg: PgId,
         after: Option<ShardKey>,
         limit: usize,
     ) -> Result<ListPage, DriveError> {
-        self.blocking(move |shared| list_pg(shared, pg, after, limit, false)).await
+        self.blocking(move |shared| list::of_pg(shared, pg, after, limit)).await
     }
 
     /// All shards after a key, in key order, the trash left out: for the orphan scan and scrub.
@@ -244,16 +278,33 @@ impl DriveStore {
         after: Option<ShardKey>,
         limit: usize,
     ) -> Result<Vec<ShardStat>, DriveError> {
-        self.blocking(move |shared| list_all(shared, after, limit, false)).await
+        self.blocking(move |shared| list::all(shared, after, limit)).await
     }
 
-    /// All shards in the trash after a key, in key order.
+    /// The codec's headers of shards, for the digests of their siblings; `None` for what is not
+    /// here, or whose record cannot be read. At most [`HEADERS_PER_CALL_MAX`] keys.
+    pub async fn headers(&self, keys: &[ShardKey]) -> Result<Vec<Option<ShardHeader>>, DriveError> {
+        if keys.len() > HEADERS_PER_CALL_MAX {
+            return Err(DriveError::Invalid("too many keys".into()));
+        }
+        let keys = keys.to_vec();
+        self.blocking(move |shared| {
+            let header = |key| match read::header(shared, key) {
+                Err(DriveError::Damaged { .. }) => Ok(None),
+                other => other,
+            };
+            keys.into_iter().map(header).collect()
+        })
+        .await
+    }
+
+    /// The trash, the longest trashed first.
     pub async fn list_trash(
         &self,
-        after: Option<ShardKey>,
+        after: Option<TrashCursor>,
         limit: usize,
-    ) -> Result<Vec<ShardStat>, DriveError> {
-        self.blocking(move |shared| list_all(shared, after, limit, true)).await
+    ) -> Result<TrashPage, DriveError> {
+        self.blocking(move |shared| list::trash(shared, after, limit)).await
     }
 
     /// R1, R2: durably knows `epoch` for `pg`, and from then on refuses writes of older ones.
@@ -267,32 +318,71 @@ impl DriveStore {
 
     /// The epoch known for a placement group; zero if none.
     pub async fn epoch(&self, pg: PgId) -> Result<Epoch, DriveError> {
-        self.blocking(move |shared| epoch_of(shared, pg)).await
+        self.blocking(move |shared| list::epoch_of(shared, pg)).await
     }
 
-    /// R5: deletes every slot of these blocks, trash included, and refuses them from now on.
-    /// Returns how many shards died.
-    pub async fn tombstone(&self, blocks: &[BlockId]) -> Result<u64, DriveError> {
-        let mut killed = 0;
-        for chunk in blocks.chunks(BLOCKS_PER_OP_MAX) {
-            killed += self.count(Lane::Control, Op::Tombstone(chunk.to_vec())).await?;
+    /// R5: deletes every slot of these blocks of a PG, trash included, and refuses them from now
+    /// on; all in one group commit, if they are not very many. Returns how many shards died. On an
+    /// error some may be done: idempotent, ask again.
+    pub async fn tombstone(&self, pg: PgId, blocks: &[BlockId]) -> Result<u64, DriveError> {
+        self.count_all(blocks, |blocks| Op::Tombstone { pg, blocks }).await
+    }
+
+    /// The tombstones of a PG after a block.
+    pub async fn list_tombstones(
+        &self,
+        pg: PgId,
+        after: Option<BlockId>,
+        limit: usize,
+    ) -> Result<TombstonePage, DriveError> {
+        self.blocking(move |shared| list::tombstones(shared, pg, after, limit)).await
+    }
+
+    /// R5, R6: raises the writers' floors, then erases every tombstone of the PG whose session is
+    /// closed here. Only for when all mapped drives hold them and no repair session or remap of the
+    /// PG is open.
+    pub async fn drop_closed_tombstones(
+        &self,
+        pg: PgId,
+        floors: &[SessionFloor],
+    ) -> Result<Dropped, DriveError> {
+        for floor in floors {
+            self.raise_session_floor(*floor).await?;
         }
-        Ok(killed)
+        let mut done = Dropped::default();
+        let mut after = None;
+        loop {
+            let page = self.list_tombstones(pg, after, LIST_ROWS_MAX).await?;
+            after = page.blocks.last().copied().or(after);
+            let (closed, open) = self
+                .blocking(move |shared| {
+                    let (mut closed, mut open) = (Vec::new(), 0);
+                    for block in page.blocks {
+                        match list::is_session_closed(shared, block.group, block.session)? {
+                            true => closed.push(block),
+                            false => open += 1,
+                        }
+                    }
+                    Ok::<_, DriveError>((closed, open))
+                })
+                .await?;
+            done.kept += open;
+            done.dropped += self.drop_tombstones(&closed, &[]).await?;
+            if !page.more {
+                return Ok(done);
+            }
+        }
     }
 
     /// R6: raises the writers' floors, then erases the tombstones of blocks whose session is
-    /// closed; `SessionOpen` if one is not (earlier chunks are done then).
+    /// closed; `SessionOpen` if one is not (others may be done then).
     pub async fn drop_tombstones(
         &self,
         blocks: &[BlockId],
         floors: &[SessionFloor],
     ) -> Result<u64, DriveError> {
-        let mut dropped = 0;
-        for chunk in blocks.chunks(BLOCKS_PER_OP_MAX) {
-            let op = Op::DropTombstones { blocks: chunk.to_vec(), floors: floors.to_vec() };
-            dropped += self.count(Lane::Control, op).await?;
-        }
-        Ok(dropped)
+        let floors = floors.to_vec();
+        self.count_all(blocks, |blocks| Op::DropTombstones { blocks, floors: floors.clone() }).await
     }
 
     /// Whether a block has a tombstone here.
@@ -351,7 +441,7 @@ impl DriveStore {
         let mut after = None;
         loop {
             let page = self
-                .blocking(move |shared| list_pg(shared, pg, after, BLOCKS_PER_OP_MAX, false))
+                .blocking(move |shared| list::of_pg(shared, pg, after, BLOCKS_PER_OP_MAX))
                 .await?;
             let keys: Vec<ShardKey> = page
                 .shards
@@ -377,9 +467,20 @@ impl DriveStore {
 
     /// Moves shards to the trash (orphans): kept for `trash_age`, served to nobody.
     pub async fn trash(&self, keys: &[ShardKey]) -> Result<u64, DriveError> {
+        self.count_all(keys, |keys| Op::Trash { keys, stamped_before: None }).await
+    }
+
+    /// R7: moves those shards to the trash that are still stamped by `pg` and before `epoch`; each
+    /// is checked at its place in the log, for a write may stamp it anew meanwhile.
+    pub async fn trash_stale(
+        &self,
+        pg: PgId,
+        epoch: Epoch,
+        keys: &[ShardKey],
+    ) -> Result<u64, DriveError> {
         let mut trashed = 0;
         for chunk in keys.chunks(BLOCKS_PER_OP_MAX) {
-            let op = Op::Trash { keys: chunk.to_vec(), stamped_before: None };
+            let op = Op::Trash { keys: chunk.to_vec(), stamped_before: Some((pg, epoch)) };
             trashed += self.count(Lane::Control, op).await?;
         }
         Ok(trashed)
@@ -387,11 +488,25 @@ impl DriveStore {
 
     /// Brings shards back from the trash.
     pub async fn restore(&self, keys: &[ShardKey]) -> Result<u64, DriveError> {
-        let mut restored = 0;
-        for chunk in keys.chunks(BLOCKS_PER_OP_MAX) {
-            restored += self.count(Lane::Control, Op::Restore(chunk.to_vec())).await?;
-        }
-        Ok(restored)
+        self.count_all(keys, Op::Restore).await
+    }
+
+    /// Purges shards from the trash at once, whatever their age; what is not there stays.
+    pub async fn purge(&self, keys: &[ShardKey]) -> Result<u64, DriveError> {
+        let timeless = |keys: Vec<_>| Op::Purge(keys.into_iter().map(|key| (None, key)).collect());
+        self.count_all(keys, timeless).await
+    }
+
+    /// Scrubs a stretch of the drive of about `budget_bytes`, from `cursor` on (the default one is
+    /// the beginning): superblock, segments' labels, footers, facts and live shards, and the index
+    /// against them both ways. The caller persists the findings, then the next cursor.
+    pub async fn scrub(
+        &self,
+        cursor: ScrubCursor,
+        budget_bytes: u64,
+        options: ScrubOptions,
+    ) -> Result<ScrubStep, DriveError> {
+        scrub::step(self.shared(), cursor, budget_bytes, options).await
     }
 
     /// Scrubs one shard: head, frame crcs, digest.
@@ -401,12 +516,23 @@ impl DriveStore {
 
     /// Space and contents.
     pub async fn usage(&self) -> Result<Usage, DriveError> {
-        self.blocking(usage).await
+        self.blocking(list::usage).await
     }
 
     /// One maintenance step: purges the trash, punches holes, compacts segments.
     pub async fn maintain(&self) -> Result<Maintained, DriveError> {
         reclaim::maintain(self.shared()).await
+    }
+
+    /// Queues all chunks of a long call before it waits, so that they share a commit.
+    async fn count_all<T: Clone>(
+        &self,
+        items: &[T],
+        op: impl Fn(Vec<T>) -> Op,
+    ) -> Result<u64, DriveError> {
+        let ops = items.chunks(BLOCKS_PER_OP_MAX).map(|chunk| op(chunk.to_vec()));
+        let counts = join_all(ops.map(|op| self.count(Lane::Control, op))).await;
+        counts.into_iter().sum()
     }
 
     async fn count(&self, lane: Lane, op: Op) -> Result<u64, DriveError> {
@@ -415,127 +541,4 @@ impl DriveStore {
             _ => Err(DriveError::Invalid("writer answered another operation".into())),
         }
     }
-}
-
-fn stat_of(key: ShardKey, row: &index::ShardRow) -> ShardStat {
-    ShardStat {
-        key,
-        pg: row.pg,
-        epoch: row.epoch,
-        body_bytes: row.body_bytes,
-        digest: row.digest,
-        trashed: row.trashed_ms.is_some(),
-    }
-}
-
-fn epoch_of(shared: &Shared, pg: PgId) -> Result<Epoch, DriveError> {
-    shared.check()?;
-    let row = shared
-        .kv
-        .get(index::EPOCHS, &index::epoch_key(pg))
-        .map_err(|error| shared.index_failed(&error))?;
-    Ok(row.map(|bytes| shared.decode(index::EPOCHS, &bytes)).transpose()?.unwrap_or_default())
-}
-
-fn next_key(mut key: Vec<u8>) -> Vec<u8> {
-    key.push(0);
-    key
-}
-
-fn list_pg(
-    shared: &Shared,
-    pg: PgId,
-    after: Option<ShardKey>,
-    limit: usize,
-    trashed: bool,
-) -> Result<ListPage, DriveError> {
-    let epoch = epoch_of(shared, pg)?;
-    let limit = limit.clamp(1, LIST_ROWS_MAX);
-    let mut range = ScanRange::prefix(&pg.0.to_be_bytes(), limit + 1);
-    if let Some(after) = after {
-        range.start = next_key(index::pg_key(pg, after));
-    }
-    let mut page = ListPage { epoch, shards: Vec::new(), more: false };
-    loop {
-        let rows =
-            shared.kv.scan(index::BY_PG, &range).map_err(|error| shared.index_failed(&error))?;
-        let last = rows.len() <= limit;
-        for (bytes, _) in &rows {
-            let Some(key) = index::parse_pg_key(bytes) else { continue };
-            let row = shared.shard_row(key)?.filter(|row| row.pg == pg);
-            let Some(row) = row.filter(|row| row.trashed_ms.is_some() == trashed) else { continue };
-            if page.shards.len() == limit {
-                page.more = true;
-                return Ok(page);
-            }
-            page.shards.push(stat_of(key, &row));
-        }
-        match rows.last() {
-            Some((key, _)) if !last => range.start = next_key(key.to_vec()),
-            _ => return Ok(page),
-        }
-    }
-}
-
-fn list_all(
-    shared: &Shared,
-    after: Option<ShardKey>,
-    limit: usize,
-    trashed: bool,
-) -> Result<Vec<ShardStat>, DriveError> {
-    shared.check()?;
-    let limit = limit.clamp(1, LIST_ROWS_MAX);
-    let mut range = ScanRange::prefix(&[], limit);
-    if let Some(after) = after {
-        range.start = next_key(index::shard_key(after));
-    }
-    let mut found = Vec::new();
-    loop {
-        let rows =
-            shared.kv.scan(index::SHARDS, &range).map_err(|error| shared.index_failed(&error))?;
-        for (bytes, value) in &rows {
-            let Some(key) = index::parse_shard_key(bytes) else { continue };
-            let row: index::ShardRow = shared.decode(index::SHARDS, value)?;
-            if row.trashed_ms.is_some() == trashed && found.len() < limit {
-                found.push(stat_of(key, &row));
-            }
-        }
-        match rows.last() {
-            Some((key, _)) if rows.len() == limit && found.len() < limit => {
-                range.start = next_key(key.to_vec());
-            }
-            _ => return Ok(found),
-        }
-    }
-}
-
-fn usage(shared: &Shared) -> Result<Usage, DriveError> {
-    shared.check()?;
-    let space = shared.env.disk.space(&shared.dir).map_err(|error| {
-        DriveError::Invalid(format!("file system does not tell its space: {error}"))
-    })?;
-    let budget = crate::space::Budget::of(space, &shared.options.marks);
-    let totals = shared.meta.lock().totals;
-    let rows = shared
-        .kv
-        .scan(index::SEGMENTS, &ScanRange::prefix(&[], 1 << 24))
-        .map_err(|error| shared.index_failed(&error))?;
-    let mut reclaimable_bytes = 0;
-    for (_, value) in &rows {
-        let row: SegmentRow = shared.decode(index::SEGMENTS, value)?;
-        reclaimable_bytes += reclaim::dead_bytes(&row);
-    }
-    Ok(Usage {
-        total_bytes: space.total_bytes,
-        capacity_bytes: budget.capacity_bytes,
-        available_bytes: budget.available_bytes,
-        level: budget.level(0, &shared.options.marks),
-        shards: totals.shards,
-        shard_bytes: totals.shard_bytes,
-        trash_shards: totals.trash_shards,
-        trash_bytes: totals.trash_bytes,
-        tombstones: totals.tombstones,
-        segments: rows.len() as u64,
-        reclaimable_bytes,
-    })
 }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! 0   8  magic "NXGDSUPR"
-//! 8   2  format version (1)
+//! 8   2  format version (2)
 //! 10  6  zero
 //! 16  16 cluster
 //! 32  8  drive
@@ -28,7 +28,7 @@ use crate::types::{DriveIdentity, Incarnation, SuperblockInfo};
 /// Begins each copy.
 pub const MAGIC: [u8; 8] = *b"NXGDSUPR";
 /// Format version of superblock, records, facts and footers together.
-pub const FORMAT_VERSION: u16 = 1;
+pub const FORMAT_VERSION: u16 = 2;
 /// Length of one copy.
 pub const COPY_BYTES: usize = 4096;
 const COVERED_BYTES: usize = 64;
@@ -39,9 +39,9 @@ pub enum CopyError {
     /// Too short, no magic, or a failed crc.
     #[error("magic or crc is wrong")]
     Corrupt,
-    /// The crc holds, but a newer version wrote it.
+    /// The crc holds, but another version wrote it.
     #[error("format version {0} is unknown")]
-    TooNew(u16),
+    Version(u16),
 }
 
 /// Encodes one copy.
@@ -72,7 +72,7 @@ pub fn decode(bytes: &[u8]) -> Result<SuperblockInfo, CopyError> {
     let (version, fields) = fields.split_first_chunk::<2>().ok_or(CopyError::Corrupt)?;
     let version = u16::from_le_bytes(*version);
     if version != FORMAT_VERSION {
-        return Err(CopyError::TooNew(version));
+        return Err(CopyError::Version(version));
     }
     let (_zero, fields) = fields.split_first_chunk::<6>().ok_or(CopyError::Corrupt)?;
     let (cluster, fields) = fields.split_first_chunk::<16>().ok_or(CopyError::Corrupt)?;
@@ -116,8 +116,21 @@ pub fn read(disk: &dyn Disk, dir: &Path) -> Result<SuperblockInfo, OpenError> {
     }
     best.map_err(|error| match error {
         CopyError::Corrupt => OpenError::SuperblockCorrupt(error.to_string()),
-        CopyError::TooNew(found) => OpenError::FormatTooNew { found, known: FORMAT_VERSION },
+        CopyError::Version(found) => OpenError::OtherFormat { found, known: FORMAT_VERSION },
     })
+}
+
+/// Whether each of the two copies is whole; unreadable is not.
+pub fn whole_copies(disk: &dyn Disk, dir: &Path) -> Result<[bool; 2], OpenError> {
+    let file =
+        disk.open(&path(dir), OpenMode::Read).map_err(OpenError::io("open the superblock"))?;
+    Ok([0, COPY_BYTES as u64].map(|copy| {
+        let mut bytes = vec![0; COPY_BYTES];
+        file.read_at(&mut bytes, copy).is_ok_and(|read| {
+            bytes.truncate(read);
+            decode(&bytes).is_ok()
+        })
+    }))
 }
 
 /// Rewrites both copies in place, one after the other, so that one is whole at any time.
@@ -127,8 +140,8 @@ pub fn rewrite(disk: &dyn Disk, dir: &Path, info: &SuperblockInfo) -> Result<(),
         .map_err(OpenError::io("open the superblock for writing"))?;
     let bytes = encode(info);
     for copy in [0, COPY_BYTES as u64] {
-        file.write_at(&bytes, copy).map_err(OpenError::io("write the superblock"))?;
-        file.sync().map_err(OpenError::io("sync the superblock"))?;
+        file.write_at(&bytes, copy).map_err(OpenError::write("write the superblock"))?;
+        file.sync().map_err(OpenError::write("sync the superblock"))?;
     }
     Ok(())
 }

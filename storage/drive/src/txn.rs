@@ -7,7 +7,7 @@ use nexusgrid_codec::{BlockId, Epoch, PgId};
 use nexusgrid_env::{Batch, Durability, Kv, KvError, ScanRange};
 use serde::de::DeserializeOwned;
 
-use crate::index::{self, Meta, SegmentRow, Sessions, ShardRow};
+use crate::index::{self, Meta, SegmentRow, Sessions, ShardRow, TombRow};
 use crate::types::ShardKey;
 
 /// Slots of one block, or closed sessions above a floor: far fewer exist.
@@ -102,8 +102,8 @@ impl<'a> Txn<'a> {
         self.put(index::SEGMENTS, index::segment_key(segment), index::encode(row));
     }
 
-    /// The segment that holds a block's tombstone, if it has one.
-    pub fn tombstone(&self, block: BlockId) -> Result<Option<u64>, KvError> {
+    /// A block's tombstone, if it has one.
+    pub fn tombstone(&self, block: BlockId) -> Result<Option<TombRow>, KvError> {
         self.row(index::TOMBSTONES, &block.to_bytes())
     }
 

@@ -89,7 +89,7 @@ fn facts() -> Vec<Fact> {
         Fact::SessionClosed { group, session: SessionId(9) },
         Fact::FillFloor { pg, floor: FillSessionId(2) },
         Fact::FillClosed { pg, session: FillSessionId(4) },
-        Fact::Tombstone { block: block(1, 2) },
+        Fact::Tombstone { block: block(1, 2), pg },
         Fact::TombstoneDropped { block: block(1, 2), segment: 8 },
         Fact::Dead { key: key(block(1, 2), 3), born: 77, segments: vec![1, 200] },
         Fact::Stamp {
@@ -145,14 +145,14 @@ fn golden_footer() {
 fn golden_label() {
     let label = SegmentLabel { id: 300, incarnation: [0x11; 16], previous_end: 8192 };
     let bytes = log::encode_label(&label);
-    assert_eq!(hex(&bytes), format!("01ac02{}8040", "11".repeat(16)));
+    assert_eq!(hex(&bytes), format!("02ac02{}8040", "11".repeat(16)));
     assert_eq!(log::decode_label(&bytes), Ok(label));
 }
 
 #[test]
 fn unknown_versions_and_trailing_bytes_are_refused() {
     let mut newer = log::encode_facts(&facts());
-    newer[0] = 2;
+    newer[0] = 3;
     assert_eq!(log::decode_facts(&newer), Err(log::DecodeError::Version));
     let mut longer = log::encode_footer(&footer());
     longer.push(0);
@@ -202,7 +202,7 @@ const GOLDEN_HEAD: &str = concat!(
 );
 const GOLDEN_SUPERBLOCK: &str = concat!(
     "4e58474453555052",                 // magic
-    "0100000000000000",                 // version
+    "0200000000000000",                 // version
     "c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1c1", // cluster
     "d200000000000000",                 // drive
     "e3e3e3e3e3e3e3e3e3e3e3e3e3e3e3e3", // incarnation
@@ -210,16 +210,16 @@ const GOLDEN_SUPERBLOCK: &str = concat!(
     "dfe04277",                         // crc
 );
 const GOLDEN_FACTS: &str = concat!(
-    "0109",
+    "0209",
     "00ac0205",
     "010306",
     "020309",
     "03ac0202",
     "04ac0204",
-    "05030102",
+    "05030102ac02",
     "0603010208",
     "07030102034d0201c801",
     "08030102034eac020601e807",
 );
 const GOLDEN_FOOTER: (&str, &str) =
-    ("0102000301020380208402f0a2040c0bac020500", "0180e00480200d63");
+    ("0202000301020380208402f0a2040c0bac020500", "0180e00480200d63");

@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use super::support::*;
 use crate::index::Sessions;
 use crate::types::{FillSessionId, SessionFloor, ShardKey, WriteClass};
-use crate::{DriveError, DriveStore};
+use crate::{DriveError, DriveStore, OpenError};
 
 const TRASH_AGE: Duration = Duration::from_secs(1000);
 
@@ -357,7 +357,7 @@ async fn run(bench: &Bench, store: &DriveStore, op: &Op) -> Result<(), DriveErro
         }
         Op::Fence { pg, epoch } => store.fence(PgId(pg), Epoch(epoch)).await.map(drop),
         Op::Tombstone { session, counter } => {
-            store.tombstone(&[block(session, counter)]).await.map(drop)
+            store.tombstone(PgId(1), &[block(session, counter)]).await.map(drop)
         }
         Op::DropTombstone { session, counter, floor } => {
             let floor = SessionFloor { group: GroupId(3), floor: SessionId(floor) };
@@ -490,7 +490,12 @@ async fn play(mut bench: Bench, steps: Vec<Step>) {
                         assert!(matches!(again, Err(DriveError::Failed(_))), "never retried");
                         let read = body_of(&store, key(block(1, 1), 0)).await;
                         assert!(matches!(read, Err(DriveError::Failed(_))));
-                        store = bench.crash(store).await;
+                        bench.world.crash(NODE);
+                        drop(store);
+                        let refused = bench.try_open().await;
+                        assert!(matches!(refused, Err(OpenError::Failed { .. })), "{refused:?}");
+                        bench.pardon();
+                        store = bench.open().await;
                         model = settle(&bench, &store, &states, op).await;
                     }
                 }

@@ -26,7 +26,7 @@ fn real_disk_and_rocksdb_keep_shards_over_a_restart_and_a_lost_index() {
         }
         store.fence(PgId(1), Epoch(3)).await.unwrap();
         let gone: Vec<_> = (0..20).map(|counter| block(1, counter)).collect();
-        assert_eq!(store.tombstone(&gone).await, Ok(20));
+        assert_eq!(store.tombstone(PgId(1), &gone).await, Ok(20));
         let done = store.maintain().await.unwrap();
         assert!(done.segments_removed > 0, "{done:?}");
         let before = dump(&store);

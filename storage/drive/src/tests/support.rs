@@ -13,9 +13,8 @@ use nexusgrid_env::sim::{SimDisk, World};
 use nexusgrid_env::{Env, NodeId, ScanRange};
 
 use crate::index;
-use crate::types::{
-    DriveIdentity, DriveOptions, FillSessionId, ReadOptions, ShardKey, ShardWrite, WriteClass,
-};
+use crate::options::DriveOptions;
+use crate::types::{DriveIdentity, FillSessionId, ReadOptions, ShardKey, ShardWrite, WriteClass};
 use crate::{DriveError, DriveStore, OpenError, Verdict};
 
 pub const NODE: NodeId = NodeId(1);
@@ -69,9 +68,17 @@ pub fn fill(write: ShardWrite, session: u64) -> ShardWrite {
     ShardWrite { fill: Some(FillSessionId(session)), ..write }
 }
 
+pub fn node_dir() -> PathBuf {
+    PathBuf::from("/node")
+}
+
 /// Small segments without space limits: a world's disk is large.
 pub fn options() -> DriveOptions {
-    DriveOptions { segment_bytes: 256 * 1024, ..DriveOptions::small() }
+    DriveOptions {
+        segment_bytes: 256 * 1024,
+        failure_marks: Some(node_dir()),
+        ..DriveOptions::small()
+    }
 }
 
 pub struct Bench {
@@ -93,6 +100,7 @@ impl Bench {
     }
 
     pub async fn format(&self) -> DriveStore {
+        self.env().disk.create_dir_all(&node_dir()).unwrap();
         DriveStore::format(&self.env(), &dir(), IDENTITY, &self.options).await.unwrap();
         self.open().await
     }
@@ -110,6 +118,20 @@ impl Bench {
         self.world.crash(NODE);
         drop(store);
         self.open().await
+    }
+
+    /// The marks of failure that are left.
+    pub fn marks(&self) -> Vec<PathBuf> {
+        let mut marks = crate::failure::marks(&dir(), IDENTITY.drive, Some(&node_dir()));
+        marks.retain(|mark| self.disk().content(mark).is_some());
+        marks
+    }
+
+    /// An administrator vouches for the disk.
+    pub fn pardon(&self) {
+        for mark in self.marks() {
+            self.env().disk.remove_file(&mark).unwrap();
+        }
     }
 
     pub fn lose_index(&self) {
@@ -165,6 +187,13 @@ pub fn check_consistent(store: &DriveStore) {
     let mut trash = Vec::new();
     let mut live: BTreeMap<u64, u64> = BTreeMap::new();
     let mut totals = index::Totals::default();
+    let mut tombs = Vec::new();
+    for (key, value) in all(index::TOMBSTONES) {
+        let row: index::TombRow = index::decode(&value).unwrap();
+        let block = BlockId::from_bytes(key[..].try_into().unwrap());
+        tombs.push(index::tomb_key(row.pg, block));
+    }
+    tombs.sort();
     for (bytes, value) in all(index::SHARDS) {
         let row: index::ShardRow = index::decode(&value).unwrap();
         let key = index::parse_shard_key(&bytes).unwrap();
@@ -187,6 +216,7 @@ pub fn check_consistent(store: &DriveStore) {
     let keys = |family| all(family).into_iter().map(|(key, _)| key.to_vec()).collect::<Vec<_>>();
     assert_eq!(keys(index::BY_PG), by_pg, "by_pg follows from shards");
     assert_eq!(keys(index::TRASH), trash, "trash follows from shards");
+    assert_eq!(keys(index::TOMBS_BY_PG), tombs, "tombstones by PG follow from tombstones");
     totals.tombstones = all(index::TOMBSTONES).len() as u64;
     let meta: index::Meta =
         index::decode(&kv.get(index::META, index::META_KEY).unwrap().unwrap()).unwrap();

@@ -174,8 +174,8 @@ impl ShardService {
             (MethodId(0x0305), ShardRequest::Fence { drive, pg, epoch }) => {
                 self.drive(drive)?.fence(pg, epoch).await.map(drop).map_or_else(into, done)
             }
-            (MethodId(0x0306), ShardRequest::Tombstone { drive, pg: _, blocks }) => {
-                self.drive(drive)?.tombstone(&blocks).await.map(drop).map_or_else(into, done)
+            (MethodId(0x0306), ShardRequest::Tombstone { drive, pg, blocks }) => {
+                self.drive(drive)?.tombstone(pg, &blocks).await.map(drop).map_or_else(into, done)
             }
             (MethodId(0x0307), ShardRequest::SessionFloor { drive, group, floor }) => {
                 let floor = SessionFloor { group, floor };
