@@ -89,9 +89,10 @@ soak)
 bench)
     install_build
     source deploy/build/env.sh
-    # Codec limits of this machine; the whole grid's benchmark comes with tests/bench.
+    # Limits of this machine: codec and transport; the whole grid's benchmark comes with tests/bench.
     cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-codec --example aead_bench
     cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-codec --example coding_bench
+    cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-cluster --example transport_bench
     ;;
 fix)
     install_build

@@ -15,8 +15,6 @@ mod calls;
 mod gossip;
 #[path = "all/maps.rs"]
 mod maps;
-#[path = "all/measure.rs"]
-mod measure;
 #[path = "all/nodes.rs"]
 mod nodes;
 #[path = "all/shards.rs"]

@@ -1,4 +1,19 @@
-//! Measurements, run on demand: `cargo nextest run -p nexusgrid-cluster --run-ignored only measure`.
+//! What a shard call between two nodes costs on this machine, and what authenticating its body
+//! would: `make bench`.
+
+#![allow(
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    clippy::panic,
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a program to run by hand: it measures real time and may fail at once"
+)]
+
+#[allow(dead_code, reason = "shared with the tests, which use more of it")]
+#[path = "../tests/all/support.rs"]
+mod support;
 
 use std::time::Instant;
 
@@ -6,7 +21,7 @@ use nexusgrid_cluster::{ShardTransport, TransportOptions};
 use nexusgrid_env::Roles;
 use ring::{aead, hmac};
 
-use crate::support::*;
+use support::*;
 
 const MIB: usize = 1 << 20;
 const ROUNDS: usize = 300;
@@ -23,8 +38,7 @@ fn nonce() -> aead::Nonce {
     aead::Nonce::assume_unique_for_key([0; 12])
 }
 
-#[test]
-#[ignore = "a measurement"]
+/// MACs and ciphers over a body of 1 MiB.
 fn measure_macs() {
     let body = vec![7; MIB];
     for (name, algorithm) in [
@@ -68,8 +82,7 @@ fn measure_macs() {
     });
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "a measurement"]
+/// Calls from one node to another over loopback, by either shard transport.
 async fn measure_transport() {
     for shard_transport in [ShardTransport::Plain, ShardTransport::Tls] {
         let cluster = TestCluster::new(1);
@@ -95,6 +108,12 @@ async fn measure_transport() {
             );
         }
     }
+}
+
+#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
+async fn main() {
+    measure_macs();
+    measure_transport().await;
 }
 
 /// User and system time of this process.
