@@ -11,5 +11,6 @@ mod clients;
 mod faults;
 mod layering;
 mod limits;
+mod power;
 mod secrecy;
 mod simulation;

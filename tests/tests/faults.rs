@@ -1,12 +1,20 @@
 //! Nodes that die, alone and all together.
 
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use nexusgrid_tests::{Client, LocalGrid, run};
 
 /// Starts the load generator against some nodes.
-fn start_load(grid: &LocalGrid, bucket: &str, journal: &str, seed: u32, nodes: &[usize]) -> Child {
+pub(crate) fn start_load(
+    grid: &LocalGrid,
+    bucket: &str,
+    journal: &str,
+    seed: u32,
+    nodes: &[usize],
+) -> Child {
     let client = Client::new(grid, 1);
     let endpoints: Vec<String> = nodes.iter().map(|node| grid.s3(*node)).collect();
     let mut command: Command = client.command("python3");
@@ -18,7 +26,8 @@ fn start_load(grid: &LocalGrid, bucket: &str, journal: &str, seed: u32, nodes: &
     command.spawn().unwrap()
 }
 
-fn verify(grid: &LocalGrid, bucket: &str, node: usize, journals: &[String]) -> String {
+/// Checks every key against the journals, through one node.
+pub(crate) fn verify(grid: &LocalGrid, bucket: &str, node: usize, journals: &[String]) -> String {
     let client = Client::new(grid, node);
     let mut command = client.command("python3");
     command
@@ -29,7 +38,7 @@ fn verify(grid: &LocalGrid, bucket: &str, node: usize, journals: &[String]) -> S
 }
 
 /// Waits until the journal counts at least so many acknowledgements.
-fn wait_for_acknowledgements(journal: &str, count: usize) {
+pub(crate) fn wait_for_acknowledgements(journal: &str, count: usize) {
     let deadline = Instant::now() + Duration::from_secs(60);
     loop {
         let text = std::fs::read_to_string(journal).unwrap_or_default();
@@ -78,83 +87,138 @@ fn soak_grid_all_processes_killed_under_load() {
     kill_everything(rounds);
 }
 
+/// One bucket of a grid, asked without retries.
+struct Bucket<'a> {
+    client: &'a Client,
+    dir: &'a Path,
+}
+
+impl Bucket<'_> {
+    const NAME: &'static str = "two-of-seven";
+
+    fn body(&self, size: usize) -> PathBuf {
+        self.dir.join(format!("body-{size}"))
+    }
+
+    fn ask(&self, operation: &str, key: &str, rest: &[&str]) -> Result<(), String> {
+        let mut command = self.client.command("aws");
+        command
+            .env("AWS_MAX_ATTEMPTS", "1")
+            .args(["s3api", operation, "--bucket", Bucket::NAME, "--key", key])
+            .args(rest);
+        let output = command.output().unwrap();
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).into_owned()),
+        }
+    }
+
+    fn put(&self, name: &str, size: usize) -> Result<(), String> {
+        let body = self.body(size);
+        self.ask("put-object", &format!("{name}-{size}"), &["--body", body.to_str().unwrap()])
+    }
+
+    /// Reads an object; what is not refused is what was written.
+    fn get(&self, name: &str, size: usize) -> Result<(), String> {
+        let back = self.dir.join("back");
+        self.ask("get-object", &format!("{name}-{size}"), &[back.to_str().unwrap()])?;
+        let (back, body) = (std::fs::read(&back).unwrap(), std::fs::read(self.body(size)).unwrap());
+        assert!(back == body, "{name}-{size} changed");
+        Ok(())
+    }
+}
+
+/// A refusal that a client understands: no broken connection, no half body.
+fn is_clear(message: &str) -> bool {
+    message.contains("ServiceUnavailable") || message.contains("SlowDown")
+}
+
+/// A number of a node's metrics page: the sum of a metric's rows.
+fn metric(grid: &LocalGrid, node: usize, name: &str) -> Option<f64> {
+    let mut stream = std::net::TcpStream::connect(grid.admin(node)).unwrap();
+    let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    assert!(page.starts_with("HTTP/1.1 200"), "{page}");
+    let values = page.lines().filter_map(|line| {
+        let (row, value) = line.rsplit_once(' ')?;
+        (row.split('{').next() == Some(name)).then(|| value.parse::<f64>().unwrap())
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
 #[test]
 fn grid_writes_with_two_dead_refuses_with_three_and_recovers() {
+    // Inline, packed, and two coded blocks.
+    const SIZES: [usize; 3] = [700, 100_000, 9 << 20];
     let mut grid = LocalGrid::start();
     let client = Client::new(&grid, 1);
     let dir = tempfile::tempdir().unwrap();
-    let file = dir.path().join("body");
-    std::fs::write(&file, vec![0x5a; 2 << 20]).unwrap();
-    let body = file.to_str().unwrap();
-    let back = dir.path().join("back");
-    let put = |key: &str| {
-        let mut command = client.command("aws");
-        command.env("AWS_MAX_ATTEMPTS", "1").args([
-            "s3api",
-            "put-object",
-            "--bucket",
-            "two-of-seven",
-            "--key",
-            key,
-            "--body",
-            body,
-        ]);
-        command.output().unwrap()
-    };
-    let get_equal = |key: &str| {
-        client.run(
-            "aws",
-            &[
-                "s3api",
-                "get-object",
-                "--bucket",
-                "two-of-seven",
-                "--key",
-                key,
-                back.to_str().unwrap(),
-            ],
-        );
-        std::fs::read(&back).unwrap() == std::fs::read(&file).unwrap()
-    };
+    let bucket = Bucket { client: &client, dir: dir.path() };
+    for size in SIZES {
+        std::fs::write(bucket.body(size), vec![size as u8; size]).unwrap();
+    }
     client.run("aws", &["s3", "mb", "s3://two-of-seven"]);
-    assert!(put("healthy").status.success());
+    for size in SIZES {
+        bucket.put("healthy", size).unwrap();
+    }
 
     grid.kill(6);
     grid.kill(7);
-    let output = put("two-dead");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    assert!(get_equal("healthy") && get_equal("two-dead"));
+    for size in SIZES {
+        bucket.put("two-dead", size).unwrap();
+        bucket.get("healthy", size).unwrap();
+        bucket.get("two-dead", size).unwrap();
+    }
+    // Every group of the code has one of the dead in it.
+    for (name, least) in [
+        ("nexusgrid_grid_blocks_written_total", 5.0),
+        ("nexusgrid_grid_shards_missed_total", 2.0),
+        ("nexusgrid_grid_budget_bytes", 1e6),
+        ("nexusgrid_raft_applied_index", 1.0),
+        ("nexusgrid_raft_term", 1.0),
+        ("nexusgrid_raft_log_bytes", 1.0),
+        ("nexusgrid_drive_healthy", 1.0),
+        ("nexusgrid_drive_puts_total", 1.0),
+        ("nexusgrid_drive_syncs_total", 1.0),
+        ("nexusgrid_s3_requests_total", 9.0),
+    ] {
+        let value = metric(&grid, 1, name);
+        assert!(value >= Some(least), "{name} is {value:?}");
+    }
+    let leaders: f64 =
+        (1..=5).filter_map(|node| metric(&grid, node, "nexusgrid_raft_leader")).sum();
+    assert!(leaders >= 5.0, "the root group and four others have leaders: {leaders}");
 
     grid.kill(5);
-    let output = put("three-dead");
-    let message = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success(), "a write with three of seven hosts dead must be refused");
-    assert!(message.contains("ServiceUnavailable") || message.contains("SlowDown"), "{message}");
-    // Metadata has lost at most three of five voters; if it has two left, reads fail, cleanly too.
-    let mut read = client.command("aws");
-    read.env("AWS_MAX_ATTEMPTS", "1")
-        .args(["s3api", "get-object", "--bucket", "two-of-seven", "--key", "healthy"])
-        .arg(&back);
-    let output = read.output().unwrap();
-    if output.status.success() {
-        assert_eq!(std::fs::read(&back).unwrap(), std::fs::read(&file).unwrap());
-    } else {
-        let message = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(
-            // Refused, or broken off where the shards end: never other bytes.
-            message.contains("ServiceUnavailable")
-                || message.contains("SlowDown")
-                || message.contains("IncompleteRead"),
-            "{message}"
-        );
+    // A large write has no quorum at once; small ones are refused as soon as membership notices.
+    let refused = bucket.put("three-dead", 9 << 20).unwrap_err();
+    assert!(is_clear(&refused), "{refused}");
+    let deadline = Instant::now() + Duration::from_secs(40);
+    while bucket.put("noticed", 700).is_ok() {
+        assert!(Instant::now() < deadline, "small writes go on with three of seven hosts dead");
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    for size in SIZES {
+        let refused = bucket.put("three-dead", size).unwrap_err();
+        assert!(is_clear(&refused), "{size}: {refused}");
+        // Whole and right, or refused: with fewer than k shards, or a metadata group without its
+        // majority. Never a 200 that breaks off.
+        for name in ["healthy", "two-dead"] {
+            if let Err(refused) = bucket.get(name, size) {
+                assert!(is_clear(&refused), "{name}-{size}: {refused}");
+            }
+        }
     }
 
     grid.serve_all(&[5, 6, 7]).unwrap();
     grid.wait_ready(7);
-    let output = put("all-back");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    for key in ["healthy", "two-dead", "all-back"] {
-        assert!(get_equal(key), "{key} changed");
+    for size in SIZES {
+        bucket.put("all-back", size).unwrap();
+        for name in ["healthy", "two-dead", "all-back"] {
+            bucket.get(name, size).unwrap();
+        }
     }
 }
 

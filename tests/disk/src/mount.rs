@@ -69,6 +69,7 @@ fn kind_of(kind: &Kind) -> FileType {
         Kind::Dir { .. } => FileType::Directory,
         Kind::File(_) => FileType::RegularFile,
         Kind::Symlink(_) => FileType::Symlink,
+        Kind::Socket => FileType::Socket,
     }
 }
 
@@ -78,6 +79,7 @@ fn attributes(volume: &mut Volume, number: u64) -> Result<FileAttr, Errno> {
         Kind::Dir { .. } => (PAGE, PAGE / STAT_BLOCK, 2),
         Kind::File(file) => (file.size(), file.allocated_bytes() / STAT_BLOCK, node.links),
         Kind::Symlink(target) => (target.len() as u64, 0, node.links),
+        Kind::Socket => (0, 0, node.links),
     };
     Ok(FileAttr {
         ino: INodeNo(number),
@@ -204,6 +206,26 @@ impl Filesystem for Mounted {
             Ok(_) => reply.error(Errno::EINVAL),
             Err(error) => reply.error(error),
         }
+    }
+
+    fn mknod(
+        &self,
+        _: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        umask: u32,
+        _rdev: u32,
+        reply: ReplyEntry,
+    ) {
+        self.entry(reply, |volume| {
+            let target = match mode & libc::S_IFMT {
+                libc::S_IFREG => Target::File,
+                libc::S_IFSOCK => Target::Socket,
+                _ => return Err(Errno::EPERM),
+            };
+            volume.create(parent.0, utf8(name)?, mode & !umask, target)
+        });
     }
 
     fn mkdir(

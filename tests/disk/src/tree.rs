@@ -34,6 +34,8 @@ pub enum Kind {
     File(Contents),
     /// Where it points to.
     Symlink(String),
+    /// A name that somebody listens at.
+    Socket,
 }
 
 /// A file or directory.
@@ -67,6 +69,7 @@ enum SavedKind {
     Dir(BTreeMap<String, u64>),
     File,
     Symlink(String),
+    Socket,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -124,6 +127,7 @@ impl Tree {
                 SavedKind::Dir(names) => Kind::Dir { durable: names.clone(), names },
                 SavedKind::File => Kind::File(Contents::load(self.object(number))?),
                 SavedKind::Symlink(target) => Kind::Symlink(target),
+                SavedKind::Socket => Kind::Socket,
             };
             self.nodes.insert(number, Node::new(kind, node.mode));
         }
@@ -165,6 +169,7 @@ impl Tree {
                 }
                 Kind::File(_) => SavedKind::File,
                 Kind::Symlink(target) => SavedKind::Symlink(target.clone()),
+                Kind::Socket => SavedKind::Socket,
             };
             nodes.insert(number, SavedNode { kind, mode: node.mode });
         }
@@ -189,7 +194,7 @@ impl Tree {
         match &self.node(number)?.kind {
             Kind::File(contents) => Ok(contents),
             Kind::Dir { .. } => Err(Errno::EISDIR),
-            Kind::Symlink(_) => Err(Errno::EINVAL),
+            Kind::Symlink(_) | Kind::Socket => Err(Errno::EINVAL),
         }
     }
 
@@ -200,7 +205,7 @@ impl Tree {
         match &mut node.kind {
             Kind::File(contents) => Ok(contents),
             Kind::Dir { .. } => Err(Errno::EISDIR),
-            Kind::Symlink(_) => Err(Errno::EINVAL),
+            Kind::Symlink(_) | Kind::Socket => Err(Errno::EINVAL),
         }
     }
 
@@ -259,6 +264,7 @@ impl Tree {
             Target::Dir => Kind::Dir { names: BTreeMap::new(), durable: BTreeMap::new() },
             Target::File => Kind::File(Contents::load(self.object(number))?),
             Target::Symlink(target) => Kind::Symlink(target.to_owned()),
+            Target::Socket => Kind::Socket,
         };
         self.nodes.insert(number, Node::new(kind, mode & 0o7777));
         self.change(vec![(dir, name.to_owned(), Some(number))])?;
@@ -381,4 +387,6 @@ pub enum Target<'a> {
     File,
     /// A link that points there.
     Symlink(&'a str),
+    /// A socket.
+    Socket,
 }
