@@ -99,7 +99,7 @@ fn decide(shared: &Shared, batch: &[Pending]) -> Vec<Answer> {
         },
         Err(trouble) => Err(trouble),
     };
-    let answers = match tried {
+    let mut answers = match tried {
         Ok(answers) => answers,
         Err(Trouble::Failed(error)) => return vec![Err(error); batch.len()],
         Err(Trouble::Full) => {
@@ -107,10 +107,15 @@ fn decide(shared: &Shared, batch: &[Pending]) -> Vec<Answer> {
         }
     };
     let active = log.active.id;
-    let seal = batch.iter().any(|one| matches!(one.op, Op::Seal { segment } if segment == active));
-    if seal && log.end > DATA_START {
-        // What failed here fails the next operation too.
-        let _ = roll(shared, &mut log);
+    let asks = |one: &Pending| matches!(one.op, Op::Seal { segment } if segment == active);
+    if log.end > DATA_START
+        && batch.iter().any(asks)
+        && let Err(error) = roll(shared, &mut log)
+    {
+        // The others are durable all the same.
+        for (_, answer) in batch.iter().zip(&mut answers).filter(|(one, _)| asks(one)) {
+            *answer = Err(error.clone());
+        }
     }
     answers
 }

@@ -207,7 +207,7 @@ const GOLDEN_SUPERBLOCK: &str = concat!(
     "d200000000000000",                 // drive
     "e3e3e3e3e3e3e3e3e3e3e3e3e3e3e3e3", // incarnation
     "0400000000000000",                 // opens
-    "dfe04277",                         // crc
+    "26f071d0",                         // crc
 );
 const GOLDEN_FACTS: &str = concat!(
     "0209",

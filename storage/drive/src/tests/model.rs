@@ -492,7 +492,7 @@ async fn play(mut bench: Bench, steps: Vec<Step>) {
                         assert!(matches!(read, Err(DriveError::Failed(_))));
                         bench.world.crash(NODE);
                         drop(store);
-                        let refused = bench.try_open().await;
+                        let refused = bench.try_open().await.map(drop);
                         assert!(matches!(refused, Err(OpenError::Failed { .. })), "{refused:?}");
                         bench.pardon();
                         store = bench.open().await;

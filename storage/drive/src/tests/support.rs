@@ -123,14 +123,16 @@ impl Bench {
     /// The marks of failure that are left.
     pub fn marks(&self) -> Vec<PathBuf> {
         let mut marks = crate::failure::marks(&dir(), IDENTITY.drive, Some(&node_dir()));
-        marks.retain(|mark| self.disk().content(mark).is_some());
+        marks.retain(|mark| self.disk().content(mark).is_ok());
         marks
     }
 
     /// An administrator vouches for the disk.
     pub fn pardon(&self) {
         for mark in self.marks() {
-            self.env().disk.remove_file(&mark).unwrap();
+            let disk = self.env().disk;
+            disk.remove_file(&mark).unwrap();
+            disk.sync_dir(mark.parent().unwrap()).unwrap();
         }
     }
 
