@@ -4,5 +4,6 @@ mod faults;
 mod format;
 mod model;
 mod real;
+mod rot;
 mod rules;
 mod support;
