@@ -8,10 +8,11 @@ use nexusgrid_codec::{BlockId, Epoch, GroupId, PgId, SessionId};
 use nexusgrid_env::sim::{DiskFault, DiskOp, Effect};
 use proptest::prelude::*;
 
+use super::rot::{rot_body, scrub_all};
 use super::support::*;
 use crate::index::Sessions;
 use crate::types::{FillSessionId, SessionFloor, ShardKey, WriteClass};
-use crate::{DriveError, DriveStore, OpenError};
+use crate::{DriveError, DriveStore, OpenError, Rot, ScrubCursor, ScrubOptions};
 
 const TRASH_AGE: Duration = Duration::from_secs(1000);
 
@@ -33,6 +34,21 @@ enum Op {
     Tombstone {
         session: u64,
         counter: u32,
+    },
+    /// All counters of a session in one call.
+    TombstoneMany {
+        session: u64,
+    },
+    DropClosed {
+        floor: u64,
+    },
+    Purge {
+        session: u64,
+        counter: u32,
+        index: u8,
+    },
+    Scrub {
+        budget: u64,
     },
     DropTombstone {
         session: u64,
@@ -85,6 +101,8 @@ enum Step {
     Crash,
     LoseIndex,
     ReadError,
+    /// The n-th shard rots, and a scrub finds it.
+    Rot(u8),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -100,6 +118,12 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (id.clone(), 0..5u64).prop_map(|((session, counter), floor)| {
             Op::DropTombstone { session, counter, floor }
         }),
+        1 => (1..5u64).prop_map(|session| Op::TombstoneMany { session }),
+        1 => (0..5u64).prop_map(|floor| Op::DropClosed { floor }),
+        1 => (id.clone(), 0..3u8).prop_map(|((session, counter), index)| {
+            Op::Purge { session, counter, index }
+        }),
+        1 => (1..200_000u64).prop_map(|budget| Op::Scrub { budget }),
         1 => (1..5u64).prop_map(|session| Op::CloseSession { session }),
         1 => (0..3u64).prop_map(|floor| Op::RaiseFloor { floor }),
         1 => (1..3u32, 1..4u64).prop_map(|(pg, session)| Op::CloseFill { pg, session }),
@@ -130,6 +154,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => Just(Step::Crash),
         1 => Just(Step::LoseIndex),
         1 => Just(Step::ReadError),
+        2 => any::<u8>().prop_map(Step::Rot),
     ]
 }
 
@@ -145,6 +170,7 @@ struct Held {
     pg: u32,
     epoch: u64,
     trashed: bool,
+    rotten: bool,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -178,6 +204,8 @@ struct Model {
     tombstones: BTreeSet<BlockId>,
     writers: Closed,
     fills: BTreeMap<u32, Closed>,
+    /// Some record rotted: a recovery may meet it, though nobody needs it.
+    rotted: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -238,8 +266,13 @@ impl Model {
                 let held = next.shards.entry(key).or_default();
                 let newer = held.epoch == 0 || held.pg != pg || epoch > held.epoch;
                 let stamp = if newer { epoch } else { held.epoch };
-                *held = Held { variant, pg, epoch: stamp, trashed: false };
-                (Outcome::Ok, vec![self.clone(), fenced, next])
+                // Rotten bytes give way; the new ones may be the part that power loss tears.
+                let mut without = fenced.clone();
+                if held.rotten {
+                    without.shards.remove(&key);
+                }
+                *held = Held { variant, pg, epoch: stamp, trashed: false, rotten: false };
+                (Outcome::Ok, vec![self.clone(), fenced, without, next])
             }
             Op::Fence { pg, epoch } => {
                 if epoch < self.epoch(pg) {
@@ -252,6 +285,35 @@ impl Model {
                 let block = block(session, counter);
                 next.tombstones.insert(block);
                 next.shards.retain(|key, _| key.block != block);
+                (Outcome::Ok, vec![self.clone(), next])
+            }
+            Op::TombstoneMany { session } => {
+                for counter in 0..4 {
+                    let block = block(session, counter);
+                    next.tombstones.insert(block);
+                    next.shards.retain(|key, _| key.block != block);
+                }
+                (Outcome::Ok, vec![self.clone(), next])
+            }
+            Op::DropClosed { floor } => {
+                next.writers.raise(floor);
+                let raised = next.clone();
+                next.tombstones.retain(|block| !raised.writers.is_closed(block.session.0));
+                (Outcome::Ok, vec![self.clone(), raised, next])
+            }
+            Op::Purge { session, counter, index } => {
+                let key = key(block(session, counter), index);
+                if next.shards.get(&key).is_some_and(|held| held.trashed) {
+                    next.shards.remove(&key);
+                }
+                (Outcome::Ok, vec![self.clone(), next])
+            }
+            Op::Scrub { .. } => {
+                // What rots in the trash is dropped, what was restored from there goes back.
+                next.shards.retain(|_, held| !(held.trashed && held.rotten));
+                for held in next.shards.values_mut().filter(|held| held.rotten) {
+                    held.trashed = true;
+                }
                 (Outcome::Ok, vec![self.clone(), next])
             }
             Op::DropTombstone { session, counter, floor } => {
@@ -359,6 +421,31 @@ async fn run(bench: &Bench, store: &DriveStore, op: &Op) -> Result<(), DriveErro
         Op::Tombstone { session, counter } => {
             store.tombstone(PgId(1), &[block(session, counter)]).await.map(drop)
         }
+        Op::TombstoneMany { session } => {
+            let blocks: Vec<_> = (0..4).map(|counter| block(session, counter)).collect();
+            store.tombstone(PgId(1), &blocks).await.map(drop)
+        }
+        Op::DropClosed { floor } => {
+            let floor = SessionFloor { group: GroupId(3), floor: SessionId(floor) };
+            store.drop_closed_tombstones(PgId(1), &[floor]).await.map(drop)
+        }
+        Op::Purge { session, counter, index } => {
+            store.purge(&[key(block(session, counter), index)]).await.map(drop)
+        }
+        Op::Scrub { budget } => {
+            let mut cursor = Some(ScrubCursor::default());
+            while let Some(from) = cursor {
+                let step = store.scrub(from, budget, ScrubOptions::default()).await?;
+                for finding in &step.findings {
+                    assert!(matches!(finding.rot, Rot::Shard { .. }), "{finding:?}");
+                }
+                if step.findings.iter().any(|finding| !finding.healed) {
+                    return Err(DriveError::NoSpace { available_bytes: 0 });
+                }
+                cursor = step.next;
+            }
+            Ok(())
+        }
         Op::DropTombstone { session, counter, floor } => {
             let floor = SessionFloor { group: GroupId(3), floor: SessionId(floor) };
             store.drop_tombstones(&[block(session, counter)], &[floor]).await.map(drop)
@@ -407,7 +494,9 @@ fn outcome(result: &Result<(), DriveError>) -> Option<Outcome> {
 
 /// The store after a restart must be one of the states that the operation may have left.
 async fn settle(bench: &Bench, store: &DriveStore, candidates: &[Model], op: &Op) -> Model {
-    assert_eq!(store.open_report().damage, vec![], "a crash damages nothing");
+    let rotten = candidates.iter().any(|model| model.rotted);
+    let damage = &store.open_report().damage;
+    assert!(rotten || damage.is_empty(), "a crash damages nothing: {damage:?}");
     let found = dump(store);
     let model = candidates.iter().rev().find(|model| model.dump() == found);
     let model = model.unwrap_or_else(|| {
@@ -425,11 +514,11 @@ async fn check_all(store: &DriveStore, model: &Model) {
     assert_eq!(dump(store), model.dump());
     check_consistent(store);
     for (key, held) in &model.shards {
-        assert!(is_good(store, *key).await, "{key} verifies");
+        assert_eq!(is_good(store, *key).await, !held.rotten, "{key} verifies");
         let read = body_of(store, *key).await;
         if held.trashed {
             assert_eq!(read, Err(DriveError::NotFound(*key)));
-        } else {
+        } else if !held.rotten {
             let write = shard(key.block, key.index, held.variant, body_bytes(key.block));
             assert_eq!(read.unwrap(), write.body);
         }
@@ -540,6 +629,30 @@ async fn play(mut bench: Bench, steps: Vec<Step>) {
                 drop(store);
                 bench.lose_index();
                 store = bench.open().await;
+            }
+            Step::Rot(n) => {
+                let sound: Vec<ShardKey> = model
+                    .shards
+                    .iter()
+                    .filter(|(_, held)| !held.trashed && !held.rotten)
+                    .map(|(key, _)| *key)
+                    .collect();
+                let found = scrub_all(&store, 70_000).await;
+                let mut expected = model.apply(&Op::Scrub { budget: 1 }).1.pop().unwrap();
+                let told = expected.shards.values().filter(|held| held.rotten).count();
+                assert_eq!(found.len() - told, 0, "{found:?}");
+                if let Some(key) = sound.get(usize::from(n) % sound.len().max(1)) {
+                    rot_body(&bench, &store, *key);
+                    let found = scrub_all(&store, 70_000).await;
+                    assert!(found.iter().any(|one| {
+                        matches!(one.rot, Rot::Shard { key: bad, .. } if bad == *key) && one.healed
+                    }));
+                    expected = expected.apply(&Op::Scrub { budget: 1 }).1.pop().unwrap();
+                    let held = expected.shards.get_mut(key).unwrap();
+                    (held.trashed, held.rotten) = (true, true);
+                    expected.rotted = true;
+                }
+                model = expected;
             }
             Step::ReadError => {
                 let some = model.shards.iter().find(|(_, held)| !held.trashed);

@@ -135,7 +135,11 @@ fn a_put_of_a_damaged_shard_writes_it_anew_and_the_old_record_stays_dead() {
             let store = bench.format().await;
             put_many(&store, 1, 0..30, 9000).await;
             let bad = key(block(1, 2), 0);
-            if head { rot_head(&bench, &store, bad) } else { rot_body(&bench, &store, bad) }
+            if head {
+                rot_head(&bench, &store, bad)
+            } else {
+                rot_body(&bench, &store, bad)
+            }
             let seed = bench.world.seed();
             let again = shard(bad.block, 0, 0, 9000);
             let again = if seed % 2 == 0 { again } else { fill(again, 1) };
