@@ -579,8 +579,11 @@ def fold(keys, prefix="", delimiter=None, after=None):
         name = key
         if delimiter and delimiter in rest:
             name = prefix + rest[: rest.index(delimiter) + len(delimiter)]
-        # The start counts for keys: a prefix is folded from those after it.
-        if (after is None or key.encode() > after.encode()) and name not in names:
+        # S3's reference, ListObjectsV2, parameter delimiter: "CommonPrefixes is filtered out from
+        # results if it is not lexicographically greater than the StartAfter value" (of uploads: than
+        # the key-marker). So a prefix that holds the start is left out, whatever follows in it; Ceph's
+        # gateway, too, moves a marker inside a prefix to that prefix's end.
+        if (after is None or name.encode() > after.encode()) and name not in names:
             names.append(name)
     return names
 
@@ -619,14 +622,11 @@ def test_listings(s3, tree, prefix, delimiter, size):
         assert seen == expected, paginator
 
 
-@pytest.mark.parametrize("after", ["", "a", "a/1", "a/", "az", "b", "zz", "ü"])
+@pytest.mark.parametrize("after", ["", "a", "a/1", "a/", "a/3/", "az", "b", "b/0", "zz", "z/", "ü"])
 @pytest.mark.parametrize("delimiter", [None, "/"])
 def test_listing_from_a_key_on(s3, tree, after, delimiter):
     extra = {"Delimiter": delimiter} if delimiter else {}
     expected = fold(TREE, "", delimiter, after or None)
-    if delimiter and after.endswith(delimiter):
-        # A folded prefix that one starts after is not given again.
-        expected = [name for name in expected if name != after]
     assert names(s3.list_objects_v2(Bucket=tree, StartAfter=after, **extra)) == expected
     assert names(s3.list_objects(Bucket=tree, Marker=after, **extra)) == expected
 
@@ -682,6 +682,31 @@ def complete(s3, bucket, key, upload_id, chosen, **options):
 def multipart_etag(parts):
     digest = hashlib.md5(b"".join(hashlib.md5(body).digest() for body in parts)).hexdigest()
     return f'"{digest}-{len(parts)}"'
+
+
+def test_parts_of_many_sizes(s3, bucket):
+    parts = {number: pattern(PART + (number * 7919) % 4096, number) for number in range(1, 21)}
+    upload_id, chosen = upload(s3, bucket, "k", parts)
+    complete(s3, bucket, "k", upload_id, chosen)
+    sizes = [len(body) for body in parts.values()]
+    assert len(set(sizes)) == 20
+    start = 0
+    for number, body in parts.items():
+        head = s3.head_object(Bucket=bucket, Key="k", PartNumber=number)
+        assert (head["ContentLength"], head["PartsCount"]) == (len(body), 20)
+        if number in (1, 2, 11, 20):
+            part = s3.get_object(Bucket=bucket, Key="k", PartNumber=number)
+            assert part["Body"].read() == body
+            assert part["ContentRange"] == f"bytes {start}-{start + len(body) - 1}/{sum(sizes)}"
+        start += len(body)
+    refused(lambda: s3.head_object(Bucket=bucket, Key="k", PartNumber=21), ("416", "InvalidPartNumber"), 416)
+    attributes = s3.get_object_attributes(Bucket=bucket, Key="k", ObjectAttributes=["ObjectParts"])
+    assert [part["Size"] for part in attributes["ObjectParts"]["Parts"]] == sizes
+    attributes = s3.get_object_attributes(
+        Bucket=bucket, Key="k", ObjectAttributes=["ObjectParts"], PartNumberMarker=17, MaxParts=2
+    )["ObjectParts"]
+    assert [part["PartNumber"] for part in attributes["Parts"]] == [18, 19]
+    assert attributes["IsTruncated"] and attributes["NextPartNumberMarker"] == 19
 
 
 def test_upload_in_parts(s3, bucket):

@@ -243,7 +243,7 @@ async fn start(
         keys: keys.clone(),
     };
     let (s3, admin, serving) =
-        start_listeners(env, config, stop, &node, &directory, node_id, keys).await?;
+        start_listeners(env, config, stop, &node, &host, &directory, node_id, keys).await?;
     admin::server::serve(env, dir, Arc::new(administration)).await?;
     Ok(Running { node_id, s3, admin, node, swim, meta: host, serving })
 }
@@ -406,11 +406,13 @@ async fn start_admission(
 }
 
 /// Opens the S3 endpoint (or the relay to one) and the metrics.
+#[allow(clippy::too_many_arguments, reason = "wiring: each is used once")]
 async fn start_listeners(
     env: &Env,
     config: &Config,
     stop: &CancellationToken,
     node: &Arc<GridNode>,
+    host: &MetaHost,
     directory: &Arc<Directory>,
     own: NodeId,
     keys: Option<Arc<RootKeys>>,
@@ -422,6 +424,7 @@ async fn start_listeners(
     };
     let registry = SharedRegistry::default();
     let metrics = Metrics::register(&registry);
+    super::metrics::register(env, &registry, host, node);
     let s3_listener = listen(config.s3_listen).await?;
     let s3 = s3_listener.local_addr()?;
     let serving = match keys {

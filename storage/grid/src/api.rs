@@ -291,7 +291,7 @@ pub struct ListRequest {
     pub prefix: String,
     /// Keys that agree up to the first of these after the prefix are folded into one prefix.
     pub delimiter: Option<String>,
-    /// Only keys and folded prefixes after this one.
+    /// Only keys and folded prefixes greater than this (a prefix that it lies in is not).
     pub after: Option<String>,
     /// At most so many keys and prefixes together.
     pub max: u32,

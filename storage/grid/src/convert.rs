@@ -209,14 +209,16 @@ pub(crate) fn text(key: &[u8]) -> String {
     String::from_utf8_lossy(key).into_owned()
 }
 
-/// Whether `after` is a folded prefix of a listing: it ends with the first delimiter behind the
-/// listing's prefix. Keys that a listing with this delimiter returns never do.
-pub(crate) fn is_folded(after: &str, prefix: &str, delimiter: Option<&str>) -> bool {
-    let Some(delimiter) = delimiter.filter(|delimiter| !delimiter.is_empty()) else {
-        return false;
-    };
-    let Some(rest) = after.strip_prefix(prefix) else { return false };
-    rest.find(delimiter).is_some_and(|at| at + delimiter.len() == rest.len())
+/// The folded prefix of a listing that `after` is, or lies in. None of its keys is left to list, even
+/// those behind `after`: S3 leaves out a prefix that is not greater than where the listing starts.
+pub(crate) fn folded_at<'after>(
+    after: &'after str,
+    prefix: &str,
+    delimiter: Option<&str>,
+) -> Option<&'after str> {
+    let delimiter = delimiter.filter(|delimiter| !delimiter.is_empty())?;
+    let at = after.strip_prefix(prefix)?.find(delimiter)?;
+    after.get(..prefix.len() + at + delimiter.len())
 }
 
 /// Whether an object satisfies conditions.
@@ -255,14 +257,15 @@ mod tests {
 
     #[test]
     fn folded_prefixes_are_told_from_keys() {
-        assert!(is_folded("a/", "", Some("/")));
-        assert!(is_folded("p/a/", "p/", Some("/")));
-        assert!(!is_folded("p/a", "p/", Some("/")));
-        assert!(!is_folded("p/", "p/", Some("/")));
-        assert!(!is_folded("a/b/", "", Some("/")));
-        assert!(!is_folded("a/", "", None));
-        assert!(is_folded("xab", "x", Some("ab")));
-        assert!(!is_folded("zab", "x", Some("ab")));
+        assert_eq!(folded_at("a/", "", Some("/")), Some("a/"));
+        assert_eq!(folded_at("p/a/", "p/", Some("/")), Some("p/a/"));
+        assert_eq!(folded_at("p/a", "p/", Some("/")), None);
+        assert_eq!(folded_at("p/", "p/", Some("/")), None);
+        assert_eq!(folded_at("a/b/", "", Some("/")), Some("a/"));
+        assert_eq!(folded_at("a/b", "", Some("/")), Some("a/"));
+        assert_eq!(folded_at("a/", "", None), None);
+        assert_eq!(folded_at("xabc", "x", Some("ab")), Some("xab"));
+        assert_eq!(folded_at("zab", "x", Some("ab")), None);
     }
 
     #[test]

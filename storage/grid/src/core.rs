@@ -17,6 +17,7 @@ use crate::limits;
 use crate::liveness::NodeHint;
 use crate::map::MapView;
 use crate::meta_port::{MetaClient, MetaOptions};
+use crate::metrics::Counters;
 use crate::placement::PlacementOptions;
 use crate::read::hedge::Hedging;
 use crate::session::{SessionOptions, Sessions};
@@ -99,6 +100,7 @@ pub(crate) struct Core {
     pub(crate) budget: Budget,
     pub(crate) shards: ShardClient,
     pub(crate) hedging: Hedging,
+    pub(crate) counters: Counters,
     /// Blocks sealed and coded at once: each takes a second buffer while it is.
     pub(crate) coding: Semaphore,
     /// To the refill worker.
@@ -133,6 +135,7 @@ impl Core {
             budget,
             shards,
             hedging: Hedging::new(),
+            counters: Counters::default(),
             coding: Semaphore::new(limits::BLOCKS_CODED_AT_ONCE),
             bad_shards,
             part_sizes: Mutex::default(),

@@ -3,9 +3,7 @@
 
 use std::sync::Arc;
 
-use futures_util::future::try_join_all;
-use futures_util::stream;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::{TryStreamExt, stream};
 use nexusgrid_codec::GroupId;
 use nexusgrid_meta::namespace::types::{
     ContentId, ContentMap, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceQuery,
@@ -19,6 +17,7 @@ use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::MetaError;
+use crate::metrics::GridMetrics;
 use crate::pack::Packer;
 use crate::read::ContentRange;
 use crate::session::Pin;
@@ -56,7 +55,8 @@ impl ObjectReader {
     }
 
     /// A range of the bytes (all if `None`). Nothing is fetched, and no memory reserved, before the
-    /// stream is polled; `SlowDown` can only be its first item.
+    /// stream is polled; `SlowDown` can only be its first item, and so is `Unreadable` for shards
+    /// that were out of reach when the read began.
     pub fn read(self, range: Option<ByteRange>) -> Result<(ResolvedRange, ReadStream), GridError> {
         let size = self.info.size;
         let range = match range {
@@ -83,6 +83,12 @@ impl Grid {
     /// Bytes of the body budget that nobody holds, and all of it. For metrics.
     pub fn budget_bytes(&self) -> (u64, u64) {
         (self.core.budget.free_bytes(), self.core.budget.capacity_bytes())
+    }
+
+    /// What this process counts.
+    pub fn metrics(&self) -> GridMetrics {
+        let (free, all) = self.budget_bytes();
+        self.core.counters.read(free, all)
     }
 
     /// Seals a small secret under the master key, bound to `name` (an access key's id).
@@ -179,7 +185,7 @@ impl Grid {
             Ok(_) => return Err(internal("answer to a get query")),
             Err(error) => return Err(self.explain(&place, error).await),
         };
-        let part_sizes = self.part_sizes(&place, key, &got.object).await?;
+        let part_sizes = self.part_sizes(&place, &got.object).await?;
         Ok(ObjectReader {
             core: Arc::clone(&self.core),
             info: convert::object_info(key, &got.object, part_sizes),
@@ -192,12 +198,9 @@ impl Grid {
     }
 
     /// Sizes of the parts of an object that an upload made; remembered, for a content never changes.
-    ///
-    /// Uploads have parts of one size but for the last, as a rule: then a few questions suffice.
     pub(crate) async fn part_sizes(
         &self,
         bucket: &Bucket,
-        key: &str,
         object: &Object,
     ) -> Result<Vec<u64>, GridError> {
         match object.parts {
@@ -209,7 +212,7 @@ impl Grid {
         if let Some(sizes) = self.core.part_sizes.lock().get(&name) {
             return Ok(sizes.clone());
         }
-        let sizes = self.ask_part_sizes(bucket, key, object).await?;
+        let sizes = self.ask_part_sizes(bucket, object).await?;
         let mut known = self.core.part_sizes.lock();
         if known.len() >= limits::PART_SIZES_CACHED_MAX {
             known.pop_first();
@@ -221,52 +224,20 @@ impl Grid {
     async fn ask_part_sizes(
         &self,
         bucket: &Bucket,
-        key: &str,
         object: &Object,
     ) -> Result<Vec<u64>, GridError> {
-        let count = object.parts;
-        if count > limits::PARTS_ASKED_ONE_BY_ONE {
-            let numbers = [1, 2, count / 3, count / 2, 2 * (count / 3), count - 1, count];
-            let ask = |number| self.part_range(bucket, key, object, number);
-            let ranges = try_join_all(numbers.map(ask)).await?;
-            let first = ranges.first().map_or(0, |(_, len)| *len);
-            let is_uniform = numbers
-                .iter()
-                .zip(&ranges)
-                .all(|(number, (start, _))| *start == u64::from(number - 1) * first);
-            if is_uniform {
-                let last = object.size.saturating_sub(u64::from(count - 1) * first);
-                let mut sizes = vec![first; usize::from(count)];
-                if let Some(size) = sizes.last_mut() {
-                    *size = last;
-                }
-                return Ok(sizes);
+        let query = NamespaceQuery::PartSizes { content: object.content };
+        let mut sizes = match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::PartSizes(sizes)) => sizes,
+            Ok(_) => return Err(internal("answer to a query for part sizes")),
+            // Replaced, and freed already, since it was looked up.
+            Err(MetaError::Namespace(NamespaceError::NoSuchContent)) => {
+                return Err(GridError::Conflict);
             }
-        }
-        let ask = |number| async move {
-            Ok::<_, GridError>(self.part_range(bucket, key, object, number).await?.1)
+            Err(error) => return Err(self.explain(bucket, error).await),
         };
-        stream::iter(1..=count).map(ask).buffered(limits::PART_QUERIES_AT_ONCE).try_collect().await
-    }
-
-    async fn part_range(
-        &self,
-        bucket: &Bucket,
-        key: &str,
-        object: &Object,
-        number: u16,
-    ) -> Result<(u64, u64), GridError> {
-        let query = NamespaceQuery::Get {
-            bucket: bucket.id,
-            key: key.as_bytes().to_vec(),
-            range: RangeSpec::Part(number),
-        };
-        match self.core.meta.ask(bucket.group, &query).await {
-            Ok(NamespaceAnswer::Get(got)) if got.object.content == object.content => {
-                Ok((got.offset, got.len))
-            }
-            Ok(_) => Err(GridError::Conflict),
-            Err(error) => Err(self.explain(bucket, error).await),
-        }
+        // The last part may be empty.
+        sizes.resize(usize::from(object.parts), 0);
+        Ok(sizes)
     }
 }

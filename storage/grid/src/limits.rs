@@ -85,9 +85,5 @@ pub const BUCKET_KEYS_CACHED_MAX: usize = 1024;
 pub const STAT_SHARDS_MAX: usize = 256;
 /// Shards in one page of a drive's list.
 pub const LIST_SHARDS_MAX: usize = 2048;
-/// Objects of up to so many parts: the size of each part is asked for.
-pub const PARTS_ASKED_ONE_BY_ONE: u16 = 16;
-/// Questions for part sizes at once.
-pub const PART_QUERIES_AT_ONCE: usize = 16;
 /// Objects whose part sizes a process remembers.
 pub const PART_SIZES_CACHED_MAX: usize = 64;

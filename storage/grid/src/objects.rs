@@ -35,6 +35,7 @@ impl Grid {
         finish: Finish,
     ) -> Result<PutOutcome, GridError> {
         let bucket = self.place(&request.bucket, &request.key).await?;
+        self.core.check_writable()?;
         // Refused before the body is read, should it be too much.
         convert::meta_row(&request.meta, &ObjectSeal::default())?;
         let limit = limits::PART_BYTES_MAX;
@@ -71,7 +72,7 @@ impl Grid {
                 }
             }
             Received::Large(large) => {
-                large.check_missing()?;
+                let large = large.staged(core).await?;
                 let put = PutObject {
                     bucket: bucket.id,
                     key: request.key.into_bytes(),
@@ -115,7 +116,7 @@ impl Grid {
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> {
         let place = self.place(bucket, key).await?;
         let object = self.find(&place, key).await?.ok_or(GridError::NoSuchKey)?;
-        let part_sizes = self.part_sizes(&place, key, &object).await?;
+        let part_sizes = self.part_sizes(&place, &object).await?;
         Ok(convert::object_info(key, &object, part_sizes))
     }
 
@@ -212,6 +213,7 @@ impl Grid {
     pub async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
         let source = self.place(&request.source_bucket, &request.source_key).await?;
         let target = self.place(&request.bucket, &request.key).await?;
+        self.core.check_writable()?;
         let object = self.find(&source, &request.source_key).await?.ok_or(GridError::NoSuchKey)?;
         if request.source_version.is_some_and(|version| version.0 != object.sequence) {
             return Err(GridError::PreconditionFailed);
@@ -317,8 +319,10 @@ impl Grid {
             return Ok(ListPage::default());
         }
         let after = request.after.filter(|after| !after.is_empty()).map(|after| {
-            let folded = convert::is_folded(&after, &request.prefix, delimiter.as_deref());
-            if folded { ListAfter::Prefix(after.into()) } else { ListAfter::Key(after.into()) }
+            match convert::folded_at(&after, &request.prefix, delimiter.as_deref()) {
+                Some(folded) => ListAfter::Prefix(folded.into()),
+                None => ListAfter::Key(after.into()),
+            }
         });
         let query = NamespaceQuery::List {
             bucket: bucket.id,

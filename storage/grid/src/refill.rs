@@ -13,6 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use nexusgrid_codec::{BlockId, PgId, ShardHeader, erasure};
@@ -27,6 +28,7 @@ use crate::core::{BadShard, Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::liveness::NodeHint;
+use crate::metrics::Counters;
 use crate::shard::client::{ShardError, ShardToPut};
 use crate::shard::wire::ShardFault;
 
@@ -52,7 +54,7 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) 
     loop {
         let mut open = Sessions::new();
         let mut waiting = BTreeSet::new();
-        let mut done = 0;
+        let (mut done, mut holes) = (0, 0);
         for bad in std::mem::take(&mut reported) {
             match repair_reported(&core, &mut open, bad).await {
                 Ok(Outcome::Waits) => drop(waiting.insert(bad)),
@@ -66,11 +68,15 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) 
                 continue;
             }
             match drain(&core, &mut open, group).await {
-                Ok(filled) => done += filled,
+                Ok((filled, left)) => {
+                    done += filled;
+                    holes += left;
+                }
                 Err(error) => tracing::debug!(group = group.0, %error, "repair queue"),
             }
         }
         close(&core, open).await;
+        core.counters.holes_waiting.store(holes as u64, Ordering::Relaxed);
         reported = waiting;
         idle_rounds =
             if done > 0 { 0 } else { (idle_rounds + 1).min(limits::REFILL_IDLE_DOUBLINGS) };
@@ -93,14 +99,15 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) 
     }
 }
 
-/// One pass over a group's repair queue; gives the number of holes that are no more.
+/// One pass over a group's repair queue; gives the number of holes that are no more, and of those
+/// that wait.
 async fn drain(
     core: &Arc<Core>,
     open: &mut Sessions,
     group: nexusgrid_codec::GroupId,
 ) -> Result<usize, GridError> {
     let mut after = None;
-    let mut filled = 0;
+    let (mut filled, mut seen) = (0, 0);
     loop {
         let query = NamespaceQuery::RepairQueue { pg: None, after, limit: limits::REFILL_BATCH };
         let NamespaceAnswer::Repairs { repairs, more } = core.meta.ask(group, &query).await? else {
@@ -119,13 +126,14 @@ async fn drain(
                 }
             }
         }
+        seen += repairs.len();
         filled += done.len();
         if !done.is_empty() {
             core.meta.command(group, &NamespaceCommand::RepairDone { shards: done }).await?;
         }
         after = repairs.last().map(|repair| (repair.pg, repair.block, repair.slot));
         if !more || after.is_none() {
-            return Ok(filled);
+            return Ok((filled, seen - filled));
         }
     }
 }
@@ -192,7 +200,10 @@ async fn fill(
     let shard =
         ShardToPut { node, drive, pg: pg.id, epoch: pg.epoch, fill: Some(session), header, body };
     match core.shards.put(shard).await {
-        Ok(_) => Ok(Outcome::Filled),
+        Ok(_) => {
+            Counters::add(&core.counters.shards_refilled, 1);
+            Ok(Outcome::Filled)
+        }
         Err(ShardError::Fault(ShardFault::Tombstoned)) => Ok(Outcome::Obsolete),
         Err(ShardError::Fault(ShardFault::FillClosed)) => {
             open.remove(&pg.id);

@@ -33,6 +33,7 @@ use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::liveness::NodeHint;
+use crate::metrics::Counters;
 use crate::placement;
 use crate::session::Session;
 use crate::shard::client::{ShardError, ShardToPut};
@@ -157,23 +158,36 @@ impl Core {
             let class_rank = match kind {
                 BlockKind::Pack if !pg.class.is_replicated() => continue,
                 BlockKind::Pack => u8::from(pg.class != wanted.small),
-                BlockKind::Large if pg.class == wanted.large => 0,
-                // Copies would take thrice the space where the code cannot be written: better a no.
-                BlockKind::Large if pg.class.is_replicated() => continue,
-                BlockKind::Large => 1,
+                BlockKind::Large if !placement::for_large(pg.class, wanted) => continue,
+                BlockKind::Large => u8::from(pg.class != wanted.large),
             };
-            let hints: Vec<NodeHint> = self.slot_nodes(map, pg).map(|(_, _, hint)| hint).collect();
-            let reachable = hints.iter().filter(|hint| **hint != NodeHint::Dead).count();
-            if reachable < pg.class.quorum() {
+            if self.reachable(map, pg) < pg.class.quorum() {
                 continue;
             }
-            let awake = hints.iter().filter(|hint| **hint == NodeHint::Alive).count();
+            let hints = self.slot_nodes(map, pg).map(|(_, _, hint)| hint);
+            let awake = hints.filter(|hint| *hint == NodeHint::Alive).count();
             let rank = (class_rank, pg.class.width() - awake, self.env.rng.u64());
             if best.as_ref().is_none_or(|(best_rank, _)| rank < *best_rank) {
                 best = Some((rank, pg));
             }
         }
         best.map(|(_, pg)| pg)
+    }
+
+    /// Slots of a placement group whose nodes are not held dead.
+    fn reachable(&self, map: &Topology, pg: &Pg) -> usize {
+        self.slot_nodes(map, pg).filter(|(_, _, hint)| *hint != NodeHint::Dead).count()
+    }
+
+    /// Refuses writes of every size while more hosts are away than the grid's code is made for (see
+    /// [`placement::takes_writes`]). Asked before a body is read; from memory.
+    pub(crate) fn check_writable(&self) -> Result<(), GridError> {
+        let map = self.map.current();
+        if placement::takes_writes(&map, |pg| self.reachable(&map, pg)) {
+            return Ok(());
+        }
+        Counters::add(&self.counters.writes_refused, 1);
+        Err(GridError::Unavailable("more hosts are away than the grid's code is made for".into()))
     }
 
     /// Slot, node and hint of every slot of a placement group.
@@ -229,6 +243,8 @@ impl Core {
                 m: pg.class.m(),
                 missing_mask: all & !round.acked,
             };
+            Counters::add(&self.counters.blocks_written, 1);
+            Counters::add(&self.counters.shards_missed, row.missing_mask.count_ones() as usize);
             let missing = round.live_missing.iter();
             let refill = missing
                 .filter_map(|slot| Some((*slot, self.shard_to_put(&map, &pg, encoded, *slot)?)))
@@ -359,6 +375,7 @@ impl Core {
                             let block = shard.header.block;
                             let shards = vec![(shard.pg, block, slot)];
                             let done = NamespaceCommand::RepairDone { shards };
+                            Counters::add(&core.counters.shards_refilled, 1);
                             let _ = core.meta.command(block.group, &done).await;
                             return;
                         }

@@ -45,6 +45,7 @@ impl Grid {
         request: CreateUploadRequest,
     ) -> Result<UploadInfo, GridError> {
         let bucket = self.place(&request.bucket, &request.key).await?;
+        self.core.check_writable()?;
         let meta = convert::meta_row(&request.meta, &ObjectSeal::default())?;
         let session = self.core.sessions.get(bucket.group).await?;
         let now_ms = self.core.meta.now_ms();
@@ -97,6 +98,7 @@ impl Grid {
         finish: Finish,
     ) -> Result<PartInfo, GridError> {
         let bucket = self.place(&request.bucket, &request.key).await?;
+        self.core.check_writable()?;
         let number = part_number(request.number)?;
         let limit = limits::PART_BYTES_MAX;
         if request.length.is_some_and(|length| length > limit) {
@@ -113,8 +115,7 @@ impl Grid {
         let mut reader = BodyReader::new(body, request.length, limit);
         let received = core.receive(&request.tenant, &mut reader, bucket.group, &key).await?;
         let seal = finish()?;
-        let large = self.part_content(&bucket, &key, received).await?;
-        large.check_missing()?;
+        let large = self.part_content(&bucket, &key, received).await?.staged(core).await?;
         let command = NamespaceCommand::PutPart {
             session: large.session.id,
             upload,
@@ -200,6 +201,7 @@ impl Grid {
         seal: FinishParts,
     ) -> Result<PutOutcome, GridError> {
         let bucket = self.place(&request.bucket, &request.key).await?;
+        self.core.check_writable()?;
         let upload = upload_ref(&bucket, &request.key, &request.upload)?;
         if request.parts.is_empty() {
             return Err(GridError::InvalidArgument("no parts".to_owned()));
@@ -314,16 +316,21 @@ impl Grid {
         if request.max == 0 {
             return Ok(UploadsPage::default());
         }
-        let folded = |after: &str| convert::is_folded(after, &request.prefix, delimiter.as_deref());
+        let folded = |after: &str| {
+            let folded = convert::folded_at(after, &request.prefix, delimiter.as_deref());
+            folded.map(|folded| UploadsAfter::Prefix(folded.into()))
+        };
         let after = match request.after {
             None => None,
-            Some((key, _)) if folded(&key) => Some(UploadsAfter::Prefix(key.into_bytes())),
-            Some((key, Some(upload))) if !upload.0.is_empty() => {
-                let id = row::UploadId::parse(&upload.0);
-                let id = id.ok_or_else(|| GridError::InvalidArgument("upload id".to_owned()))?;
-                Some(UploadsAfter::Upload(key.into_bytes(), id))
-            }
-            Some((key, _)) => Some(UploadsAfter::Key(key.into_bytes())),
+            Some((key, upload)) => Some(match (folded(&key), upload) {
+                (Some(after), _) => after,
+                (None, Some(upload)) if !upload.0.is_empty() => {
+                    let id = row::UploadId::parse(&upload.0);
+                    let id = id.ok_or_else(|| GridError::InvalidArgument("upload id".into()))?;
+                    UploadsAfter::Upload(key.into_bytes(), id)
+                }
+                (None, _) => UploadsAfter::Key(key.into_bytes()),
+            }),
         };
         let query = NamespaceQuery::ListUploads {
             bucket: bucket.id,

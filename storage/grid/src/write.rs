@@ -15,13 +15,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use nexusgrid_codec::ContentKey;
 use nexusgrid_meta::namespace::limits as meta_limits;
-use nexusgrid_meta::namespace::types::{ContentBody, Extent, NewBlock, NewContent};
+use nexusgrid_meta::namespace::types::{
+    ContentBody, Extent, NamespaceCommand, NamespaceOk, NewBlock, NewContent,
+};
 use tokio::task::JoinHandle;
 
 use crate::api::Tenant;
 use crate::body::{BodyReader, total};
 use crate::budget::Reservation;
-use crate::core::Core;
+use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::keys::FreshKey;
 use crate::limits;
@@ -47,15 +49,56 @@ pub(crate) struct LargeContent {
 }
 
 impl LargeContent {
-    /// Each missing shard is a row of the commit: a degraded grid takes gigabytes in parts only.
-    pub(crate) fn check_missing(&self) -> Result<(), GridError> {
-        let missing: u32 = self.blocks.iter().map(|block| block.missing_mask.count_ones()).sum();
-        if missing as usize > meta_limits::MISSING_MAX {
-            return Err(GridError::Unavailable(
-                "too many drives are away for one upload of this size: send it in parts".to_owned(),
-            ));
+    /// The content as one command can commit it. Each missing shard is a row there, and rows of a
+    /// command are bounded: what a degraded grid took gigabytes of is staged in pieces first.
+    pub(crate) async fn staged(mut self, core: &Core) -> Result<LargeContent, GridError> {
+        let missing = |block: &NewBlock| block.missing_mask.count_ones() as usize;
+        let fits = self.blocks.len() <= meta_limits::BLOCKS_MAX
+            && self.blocks.iter().map(missing).sum::<usize>() <= meta_limits::MISSING_MAX;
+        if fits {
+            return Ok(self);
         }
-        Ok(())
+        let ContentBody::Extents(extents) =
+            std::mem::replace(&mut self.content.body, ContentBody::Staged(Vec::new()))
+        else {
+            return Err(internal("missing shards of a content without extents"));
+        };
+        // Nothing that is staged from now on is freed before it is linked.
+        let _pin = core.sessions.pin(self.session.group);
+        let mut extents = extents.into_iter().peekable();
+        let mut blocks = std::mem::take(&mut self.blocks).into_iter().peekable();
+        let mut staged = Vec::new();
+        while blocks.peek().is_some() {
+            let mut rest = meta_limits::MISSING_MAX;
+            let mut of_piece: Vec<NewBlock> = Vec::new();
+            let room = |taken: usize| taken < meta_limits::BLOCKS_MAX;
+            while room(of_piece.len())
+                && let Some(block) = blocks.next_if(|block| missing(block) <= rest)
+            {
+                rest -= missing(&block);
+                of_piece.push(block);
+            }
+            let mut piece: Vec<Extent> = Vec::new();
+            let mut size = 0;
+            let holds = |extent: &Extent| of_piece.iter().any(|block| block.block == extent.block);
+            while let Some(extent) = extents.next_if(holds) {
+                piece.push(Extent { offset: size, ..extent });
+                size += extent.len;
+            }
+            let body = ContentBody::Extents(piece);
+            let command = NamespaceCommand::Stage {
+                session: self.session.id,
+                blocks: of_piece,
+                content: NewContent { size, key: self.content.key.clone(), body },
+                now_ms: core.meta.now_ms(),
+            };
+            match core.meta.command(self.session.group, &command).await? {
+                NamespaceOk::Staged(piece) => staged.push(piece),
+                _ => return Err(internal("reply to staging")),
+            }
+        }
+        self.content.body = ContentBody::Staged(staged);
+        Ok(self)
     }
 }
 

@@ -88,6 +88,32 @@ pub fn classes_of(topology: &Topology) -> Option<Classes> {
     classes(topology.storage_hosts().len(), drives)
 }
 
+/// Whether the grid takes writes: some open PG for large contents can still have its quorum, given
+/// how many slots of a PG can be `reachable`.
+///
+/// One rule for contents of every size: what three copies would still hold durably is refused as
+/// well once more hosts are away than the grid's code is made for, so that a client meets one
+/// behaviour, and nobody fills a grid whose next loss may be one too many. While no PG for large
+/// contents is open (a grid that grows draws them in a moment) those for small ones count.
+pub fn takes_writes(topology: &Topology, reachable: impl Fn(&Pg) -> usize) -> bool {
+    let Some(wanted) = classes_of(topology) else { return false };
+    let mut is_drawn = false;
+    for pg in topology.active_pgs(None).filter(|pg| for_large(pg.class, wanted)) {
+        if reachable(pg) >= pg.class.quorum() {
+            return true;
+        }
+        is_drawn = true;
+    }
+    let mut small = topology.active_pgs(None).filter(|pg| pg.class.is_replicated());
+    !is_drawn && small.any(|pg| reachable(pg) >= pg.class.quorum())
+}
+
+/// Whether blocks of large contents may go to a PG of `class`: of the class wanted today, or of
+/// another code. Copies would take thrice the space where the code cannot be written: better a no.
+pub(crate) fn for_large(class: PgClass, wanted: Classes) -> bool {
+    class == wanted.large || !class.is_replicated()
+}
+
 /// What to propose now; empty when the rules hold.
 pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementStep> {
     let hosts = topology.storage_hosts().len();

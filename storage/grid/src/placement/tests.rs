@@ -238,3 +238,28 @@ proptest! {
         }
     }
 }
+
+/// One rule for every size: by the code's PGs alone, and with copies only where no code is drawn.
+#[test]
+fn writes_go_on_while_a_placement_group_of_the_code_can_have_its_quorum() {
+    let stable = |count| vec![(NodeClass::Stable, vec![100]); count];
+    for (hosts, tolerated) in [(1, 0), (2, 0), (3, 1), (4, 1), (5, 2), (7, 2), (9, 2), (12, 2)] {
+        let mut grid = topology(&stable(hosts));
+        settle(&mut grid);
+        let takes_writes = |dead: usize| {
+            let alive = |drive: &DriveId| grid.drives[drive].node.0 > dead as u64;
+            takes_writes(&grid, |pg| pg.slots.iter().filter(|drive| alive(drive)).count())
+        };
+        assert!(takes_writes(tolerated), "{tolerated} of {hosts} dead");
+        assert!(!takes_writes(hosts), "all of {hosts} dead");
+        if hosts <= 7 {
+            assert!(!takes_writes(tolerated + 1), "{} of {hosts} dead", tolerated + 1);
+        }
+    }
+    // A grid that grows: its code is not drawn yet, its copies serve.
+    let mut grid = topology(&stable(3));
+    settle(&mut grid);
+    let grown = Topology { pgs: grid.pgs.clone(), ..topology(&stable(4)) };
+    assert!(takes_writes(&grown, |pg| pg.slots.len()));
+    assert!(!takes_writes(&grown, |_| 1));
+}

@@ -30,6 +30,7 @@ use crate::core::{BadShard, Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::liveness::NodeHint;
+use crate::metrics::Counters;
 use crate::shard::client::ShardError;
 use crate::shard::wire::ShardFault;
 
@@ -270,6 +271,7 @@ impl RegionRead<'_> {
             waited = self.core.hedging.delay();
             self.core.env.clock.sleep(waited).await;
             if self.core.hedging.take(reads) {
+                Counters::add(&self.core.counters.reads_hedged, 1);
                 return;
             }
         }
@@ -297,6 +299,7 @@ impl RegionRead<'_> {
         for verify in [false, true] {
             let bytes = self.rebuild_once(map, pg, span, with_own, verify).await?;
             if let Some(frames) = self.open(span, bytes) {
+                Counters::add(&self.core.counters.reads_degraded, 1);
                 return Ok(frames);
             }
             // Some shard is bad and only its drive can tell which: have them checked.
@@ -357,6 +360,7 @@ impl RegionRead<'_> {
 
     /// Fewer than `need` shards: lost if so many are gone that those away do not suffice.
     fn unreadable(&self, gone: usize, need: usize) -> GridError {
+        Counters::add(&self.core.counters.reads_unreadable, 1);
         let block = self.extent.block;
         let shards = usize::from(self.code.shards());
         if shards.saturating_sub(gone) < need {

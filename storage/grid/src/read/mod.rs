@@ -2,10 +2,12 @@
 //!
 //! One version is read from first byte to last: a content's extent map never changes, and a pin
 //! keeps what it names. All memory that a stream will use is reserved before it is returned, so
-//! that a client hears SlowDown instead of half a body.
+//! that a client hears SlowDown instead of half a body; and what looks unreadable is tried before it
+//! is returned ([`prove`]), so that a client hears that instead of half a body, too.
 
 mod fetch;
 pub(crate) mod hedge;
+mod prove;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,7 +71,8 @@ impl ByteRange {
 }
 
 impl Core {
-    /// A stream of the bytes of a range. Reserves its memory first.
+    /// A stream of the bytes of a range. Reserves its memory first, and looks whether all of it can
+    /// be read.
     pub(crate) async fn stream(
         self: &Arc<Core>,
         tenant: &Tenant,
@@ -83,7 +86,8 @@ impl Core {
         let window = (limits::READ_PIECES_AHEAD as u64 + 1) * limits::READ_PIECE_BYTES;
         let reservation = self.budget.reserve(tenant, len.min(window)).await?;
         let at = range.range.start;
-        let walk = Walk { core: Arc::clone(self), range, at, keys: BTreeMap::new(), _pin: pin };
+        let mut walk = Walk { core: Arc::clone(self), range, at, keys: BTreeMap::new(), _pin: pin };
+        walk.prove().await?;
         let works = stream::try_unfold(walk, |mut walk| async move {
             Ok::<_, GridError>(walk.next().await?.map(|work| (work, walk)))
         });
@@ -141,6 +145,14 @@ impl Core {
     }
 }
 
+/// Where a fetch from `at` on, which lies in the piece, ends: at multiples of the piece size within
+/// the piece, so that full blocks are read shard by shard.
+fn cut(piece: &Piece, at: u64) -> u64 {
+    let into = at.saturating_sub(piece.offset);
+    let cut = (into / limits::READ_PIECE_BYTES + 1) * limits::READ_PIECE_BYTES;
+    piece.offset + piece.len.min(cut)
+}
+
 impl Walk {
     /// The next fetch; `None` at the end.
     async fn next(&mut self) -> Result<Option<Work>, GridError> {
@@ -157,11 +169,7 @@ impl Walk {
         };
         let key = self.key(piece.key).await?;
         let into = self.at - piece.offset;
-        let piece_end = (piece.offset + piece.len).min(self.range.range.end);
-        // Cut at multiples of the piece size within the piece, so that full blocks are read shard
-        // by shard.
-        let cut = (into / limits::READ_PIECE_BYTES + 1) * limits::READ_PIECE_BYTES;
-        let end = piece_end.min(piece.offset + cut);
+        let end = cut(&piece, self.at).min(self.range.range.end);
         let corrupt = |_| GridError::DataLost("an extent row is corrupt".to_owned());
         let skip = match &piece.data {
             PieceData::Inline { skip, .. } => *skip,

@@ -11,6 +11,7 @@ use nexusgrid_env::sim::World;
 use nexusgrid_env::{Durability, Kv, KvOptions, NodeId};
 use nexusgrid_grid::{CommandId, MetaPort, PortError};
 use nexusgrid_meta::namespace::Namespace;
+use nexusgrid_meta::namespace::audit::{Violation, audit};
 use nexusgrid_meta::root::Root;
 use nexusgrid_meta::{ApplyContext, StateMachine};
 use parking_lot::Mutex;
@@ -81,6 +82,12 @@ impl OneCopy {
     pub fn ask(&self, id: GroupId, query: &[u8]) -> Result<Vec<u8>, PortError> {
         let group = self.group(id)?.lock();
         Ok(group.machine.query(group.kv.as_read(), query).unwrap())
+    }
+
+    /// What contradicts what in the metadata groups.
+    pub fn violations(&self) -> Vec<Violation> {
+        let namespaces = self.groups.iter().filter(|(id, _)| id.0 != 0);
+        namespaces.flat_map(|(_, group)| audit(group.lock().kv.as_read()).unwrap()).collect()
     }
 }
 

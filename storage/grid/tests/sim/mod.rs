@@ -1,4 +1,5 @@
 mod cluster;
+mod degraded;
 mod faults;
 mod meta;
 mod objects;

@@ -62,6 +62,8 @@ pub struct GroupStatus {
     pub applied_index: u64,
     /// Entries up to here are gone from the log.
     pub purged_index: u64,
+    /// The newest term this replica knows of.
+    pub term: u64,
 }
 
 pub(crate) type MetaRaft = Raft<MetaTypes, Machine>;
@@ -172,6 +174,7 @@ impl Group {
             last_index: metrics.last_log_index.unwrap_or(0),
             applied_index: *self.store.watch_applied().borrow(),
             purged_index: metrics.purged.as_ref().map_or(0, |id| id.index),
+            term: metrics.current_term,
         }
     }
 

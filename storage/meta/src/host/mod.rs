@@ -215,6 +215,11 @@ impl MetaHost {
         Ok(self.running(group)?.status())
     }
 
+    /// Bytes of the entries in the log of the replica here. Looks at each entry's place.
+    pub fn log_bytes(&self, group: GroupId) -> Result<u64, MetaError> {
+        Ok(self.running(group)?.log.bytes_of(group.0))
+    }
+
     /// Nodes that vote in `group`, as the replica here knows.
     pub fn voters(&self, group: GroupId) -> Result<Vec<NodeId>, MetaError> {
         let status = self.status(group)?;

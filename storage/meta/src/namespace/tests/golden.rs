@@ -100,7 +100,7 @@ fn values() {
         bucket: BucketId(7),
         key: b"k".to_vec(),
         precondition: Precondition::Absent,
-        content,
+        content: content.clone(),
         meta: object().meta,
     };
     let golden = [
@@ -160,7 +160,7 @@ fn values() {
             NamespaceCommand::Commit {
                 session: SessionId(2),
                 blocks: vec![new],
-                puts: vec![put],
+                puts: vec![put.clone()],
                 now_ms: 1,
             }
             .encode(),
@@ -178,6 +178,35 @@ fn values() {
             .encode(),
             "0103070170000100016b09",
         ),
+        (
+            "stage",
+            NamespaceCommand::Stage {
+                session: SessionId(2),
+                blocks: vec![new],
+                content: content.clone(),
+                now_ms: 1,
+            }
+            .encode(),
+            "0114 0201 01020303010a040202 0a07010177 0201000a01020303000a008004010402 01",
+        ),
+        (
+            "commit of staged pieces",
+            NamespaceCommand::Commit {
+                session: SessionId(2),
+                blocks: Vec::new(),
+                puts: vec![PutObject {
+                    content: NewContent {
+                        body: ContentBody::Staged(vec![ContentId(5), ContentId(300)]),
+                        ..content
+                    },
+                    ..put.clone()
+                }],
+                now_ms: 1,
+            }
+            .encode(),
+            GOLDEN_STAGED,
+        ),
+        ("part sizes", NamespaceQuery::PartSizes { content: ContentId(5) }.encode(), "010c05"),
     ];
     let mut wrong = String::new();
     for (name, bytes, text) in golden {

@@ -6,4 +6,5 @@ mod listing;
 mod model;
 mod sequences;
 mod sessions;
+mod staged;
 mod support;
