@@ -7,6 +7,7 @@
 //!   leaves out each host, and at least F PGs are open: with two of seven hosts dead some PG still
 //!   has five drives awake;
 //! - at most m − 1 slots are on sleepy drives where there are stable hosts enough;
+//! - a host that does not answer is not drawn while others suffice;
 //! - the share of each host and drive follows its weight as far as the rules above allow.
 //!
 //! Same input, same plan: the root leader draws, the root group checks and decides.
@@ -17,7 +18,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use nexusgrid_codec::{DriveId, PgId};
-use nexusgrid_meta::root::topology::{Pg, PgClass, PgState, Topology};
+use nexusgrid_meta::root::topology::{Liveness, Pg, PgClass, PgState, Topology};
 use nexusgrid_meta::root::types::{DriveState, NewPg, NodeClass, NodeState};
 
 pub(crate) use draw::{Domain, Drawing};
@@ -121,7 +122,10 @@ pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementSte
         return Vec::new();
     }
     let Some(wanted) = classes_of(topology) else { return Vec::new() };
-    let domains = domains(topology);
+    let domains = domains(topology, |_| true);
+    // Who does not answer is not drawn: its slots would only have to move again. When it is back, it
+    // is like one who joins.
+    let awake = domains_awake(topology);
     let mut kinds = vec![wanted.large];
     if wanted.small != wanted.large {
         kinds.push(wanted.small);
@@ -129,14 +133,23 @@ pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementSte
     let mut steps = Vec::new();
     let mut kept = BTreeSet::new();
     for class in kinds {
+        // One whose slot moves is open again in a moment.
+        let is_open = |pg: &&Pg| match &pg.state {
+            PgState::Active => pg.class == class,
+            PgState::Preparing(remap) => pg.class == class && remap.reopen,
+            PgState::Closed => false,
+        };
         let open: Vec<&Pg> = topology
-            .active_pgs(Some(class))
+            .pgs
+            .values()
+            .filter(is_open)
             .filter(|pg| pg.slots.iter().all(|drive| domain_of(&domains, *drive).is_some()))
             .collect();
-        let mut drawing = Drawing::new(class, &domains);
+        let drawn_from = if awake.len() >= class.width() { &awake } else { &domains };
+        let mut drawing = Drawing::new(class, drawn_from);
         // A host that no open PG uses has just come: what is open was drawn without it, so it is
         // drawn anew. What is written stays where it is.
-        let all_used = domains
+        let all_used = drawn_from
             .iter()
             .all(|domain| open.iter().any(|pg| pg.slots.iter().any(|drive| domain.has(*drive))));
         if all_used {
@@ -168,11 +181,18 @@ fn usable_drives(topology: &Topology) -> impl Iterator<Item = (DriveId, &str, bo
     })
 }
 
+/// The failure domains that answer, with the drives that do.
+fn domains_awake(topology: &Topology) -> Vec<Domain> {
+    domains(topology, |drive| {
+        topology.node_of_drive(drive).is_none_or(|node| node.liveness != Liveness::Down)
+    })
+}
+
 /// Failure domains with their drives: hosts, or the drives of the only host.
-fn domains(topology: &Topology) -> Vec<Domain> {
+fn domains(topology: &Topology, counts: impl Fn(DriveId) -> bool) -> Vec<Domain> {
     let mut by_host: BTreeMap<String, Domain> = BTreeMap::new();
     let one_host = topology.storage_hosts().len() <= 1;
-    for (drive, host, sleepy, weight) in usable_drives(topology) {
+    for (drive, host, sleepy, weight) in usable_drives(topology).filter(|drive| counts(drive.0)) {
         let name = if one_host { format!("{host}/{}", drive.0) } else { host.to_owned() };
         let domain = by_host.entry(name).or_default();
         domain.sleepy |= sleepy;

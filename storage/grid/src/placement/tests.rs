@@ -116,6 +116,40 @@ fn assert_rules(topology: &Topology) {
 }
 
 #[test]
+fn a_host_that_is_down_keeps_its_groups_is_not_drawn_and_joins_again() {
+    let mut topology = topology(&vec![(NodeClass::Stable, vec![100]); 8]);
+    settle(&mut topology);
+    let on = |topology: &Topology, node: NodeId| -> Vec<PgId> {
+        let has = |pg: &&Pg| pg.slots.iter().any(|drive| host_of(topology, *drive) == node);
+        topology.active_pgs(None).filter(has).map(|pg| pg.id).collect()
+    };
+    let gone = NodeId(3);
+    let before = on(&topology, gone);
+    assert!(!before.is_empty());
+    topology.nodes.get_mut(&gone).unwrap().liveness = Liveness::Down;
+    settle(&mut topology);
+    assert_eq!(on(&topology, gone), before, "open groups stay, none is drawn there");
+    // Its slots have moved: that is no reason to draw it again, until it is back.
+    for id in &before {
+        let hosts: BTreeSet<NodeId> =
+            topology.pgs[id].slots.iter().map(|drive| host_of(&topology, *drive)).collect();
+        let spare = topology.drives.values().find(|drive| !hosts.contains(&drive.node)).unwrap().id;
+        for slot in &mut topology.pgs.get_mut(id).unwrap().slots {
+            if topology.drives[slot].node == gone {
+                *slot = spare;
+            }
+        }
+    }
+    settle(&mut topology);
+    assert_eq!(on(&topology, gone), []);
+    let count = topology.pgs.len();
+    assert_eq!(plan(&topology, &PlacementOptions::default()), []);
+    topology.nodes.get_mut(&gone).unwrap().liveness = Liveness::Up;
+    settle(&mut topology);
+    assert!(topology.pgs.len() > count && !on(&topology, gone).is_empty());
+}
+
+#[test]
 fn codes_follow_the_failure_domains() {
     let coded = |k, m| PgClass::Coded { k, m };
     let copies = |copies| PgClass::Replicated { copies };

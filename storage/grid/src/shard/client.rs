@@ -142,6 +142,44 @@ impl ShardClient {
         }
     }
 
+    /// A page of a placement group's shards, and whether more follow; refused unless the drive
+    /// knows exactly `epoch` (R2: a list counts only once the drive is fenced).
+    pub async fn list(
+        &self,
+        node: NodeId,
+        drive: DriveId,
+        (pg, epoch): (PgId, Epoch),
+        after: Option<(BlockId, u8)>,
+        limit: usize,
+    ) -> Result<(Vec<ShardFacts>, bool), ShardError> {
+        let limit = u32::try_from(limit).unwrap_or(u32::MAX);
+        let request = ShardRequest::List { drive, pg, after, limit };
+        match self.call(node, wire::LIST, &request, Bytes::new()).await? {
+            (ShardOk::Page { epoch: known, shards, more }, _) if known == epoch => {
+                Ok((shards, more))
+            }
+            (ShardOk::Page { epoch: known, .. }, _) => Err(ShardFault::StaleEpoch { known }.into()),
+            _ => Err(ShardError::Reply),
+        }
+    }
+
+    /// A page of what a drive holds of a placement group, whatever epoch it knows: no repair may rest
+    /// on it (R2).
+    pub async fn list_held(
+        &self,
+        node: NodeId,
+        drive: DriveId,
+        pg: PgId,
+        after: Option<(BlockId, u8)>,
+        limit: u32,
+    ) -> Result<(Vec<ShardFacts>, bool), ShardError> {
+        let request = ShardRequest::List { drive, pg, after, limit };
+        match self.call(node, wire::LIST, &request, Bytes::new()).await? {
+            (ShardOk::Page { shards, more, .. }, _) => Ok((shards, more)),
+            _ => Err(ShardError::Reply),
+        }
+    }
+
     /// Has a drive adopt an epoch (R1).
     pub async fn fence(
         &self,

@@ -9,7 +9,8 @@
 //! ```
 //!
 //! An epoch only grows (I5 on drives rests on it). A remap or another repair session closes the
-//! repair session before it (R4).
+//! repair session before it (R4). A remap whose new drive is lost is begun again with another: the
+//! slot in preparation may move once more, the others wait until the group is clean.
 #![deny(clippy::indexing_slicing)]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -137,12 +138,13 @@ impl Change<'_> {
         now_ms: u64,
     ) -> Step<RootOk> {
         let mut pg = self.pg(id)?;
-        if let PgState::Preparing(_) = pg.state {
-            return Err(RootError::PgBusy(id).into());
-        }
         if pg.epoch != from {
             return Err(RootError::EpochChanged(id, pg.epoch).into());
         }
+        let under_way = match &pg.state {
+            PgState::Preparing(remap) => Some(remap.clone()),
+            PgState::Active | PgState::Closed => None,
+        };
         // Never more slots at once than the quorum's slack; two copies have none, and one must be
         // replaceable all the same.
         let slack = pg.class.width().saturating_sub(pg.class.quorum()).max(1);
@@ -150,20 +152,33 @@ impl Change<'_> {
         if moves.is_empty() || moves.len() > slack || distinct.len() != moves.len() {
             return Err(invalid(InvalidField::PgClass));
         }
+        // What is in preparation may be given to other drives; nothing else may move meanwhile.
+        if let Some(remap) = &under_way {
+            let same: BTreeSet<u8> = remap.moves.iter().map(|made| made.slot).collect();
+            if same != distinct {
+                return Err(RootError::PgBusy(id).into());
+            }
+        }
         let mut made = Vec::with_capacity(moves.len());
         for (slot, to) in moves {
             let drive = pg
                 .slots
                 .get_mut(usize::from(*slot))
                 .ok_or_else(|| invalid(InvalidField::PgClass))?;
-            made.push(SlotMove { slot: *slot, from: *drive, to: *to });
+            // Where it came from first: the drive in between never was complete.
+            let before = under_way.iter().flat_map(|remap| &remap.moves);
+            let from = before.filter(|made| made.slot == *slot).map(|made| made.from).next();
+            made.push(SlotMove { slot: *slot, from: from.unwrap_or(*drive), to: *to });
             *drive = *to;
         }
         let moved: BTreeSet<DriveId> = moves.iter().map(|(_, to)| *to).collect();
         let kept: Vec<DriveId> =
             pg.slots.iter().filter(|drive| !moved.contains(drive)).copied().collect();
         self.check_placement(pg.class, &pg.slots, &kept)?;
-        let reopen = pg.state == PgState::Active;
+        let reopen = match &under_way {
+            Some(remap) => remap.reopen,
+            None => pg.state == PgState::Active,
+        };
         pg.epoch = Epoch(pg.epoch.0 + 1);
         pg.state = PgState::Preparing(Remap { moves: made, since_ms: now_ms, reopen });
         pg.fill_session += 1;
@@ -178,6 +193,10 @@ impl Change<'_> {
             return Err(RootError::EpochChanged(id, pg.epoch).into());
         }
         let PgState::Preparing(remap) = &pg.state else { return Ok(RootOk::Done) };
+        // Another worker has begun anew meanwhile: its writes may be on their way (R4).
+        if pg.fill_worker.is_some() {
+            return Err(RootError::PgBusy(id).into());
+        }
         pg.state = match remap.reopen && pg.used_bytes < pg.cap_bytes {
             true => PgState::Active,
             false => PgState::Closed,

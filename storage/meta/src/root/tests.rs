@@ -264,7 +264,7 @@ fn i5_a_remap_raises_the_epoch_and_closes_the_repair_session() {
     let onto = prepare(1, &[(0, drives[1])]);
     assert_eq!(cluster.apply(&onto), Err(RootError::BadPlacement(PlacementFault::DriveTwice)));
     assert_eq!(cluster.apply(&prepare(1, &[(0, drives[6])])), Ok(RootOk::Epoch(Epoch(2))));
-    assert_eq!(cluster.apply(&prepare(2, &[(0, drives[7])])), Err(RootError::PgBusy(pg)));
+    assert_eq!(cluster.apply(&prepare(2, &[(1, drives[7])])), Err(RootError::PgBusy(pg)));
     let row = &cluster.map().pgs[&pg];
     assert_eq!((row.fill_session, row.fill_worker, row.slots[0]), (2, None, drives[6]));
     assert_eq!(cluster.map().active_pgs(None).count(), 0);
@@ -279,6 +279,40 @@ fn i5_a_remap_raises_the_epoch_and_closes_the_repair_session() {
     let full = RootCommand::SetPgUse { pg, used_bytes: u64::MAX };
     cluster.apply(&full).unwrap();
     assert_eq!(cluster.map().pgs[&pg].state, PgState::Closed);
+}
+
+#[test]
+fn r4_a_remap_that_lost_its_target_begins_again_and_an_open_session_is_not_clean() {
+    let mut cluster = Cluster::new();
+    let drives = cluster.hosts(8, 0);
+    cluster.pg(CODED, &drives[..6]).unwrap();
+    let pg = PgId(1);
+    let prepare = |from, slot, to| RootCommand::PreparePg {
+        pg,
+        from: Epoch(from),
+        moves: vec![(slot, to)],
+        now_ms: 5,
+    };
+    let clean = |epoch| RootCommand::CleanPg { pg, epoch: Epoch(epoch) };
+    cluster.apply(&prepare(1, 0, drives[6])).unwrap();
+    cluster.apply(&RootCommand::OpenFillSession { pg, worker: NodeId(7) }).unwrap();
+    assert_eq!(cluster.apply(&prepare(2, 0, drives[7])), Ok(RootOk::Epoch(Epoch(3))));
+    let row = cluster.map().pgs[&pg].clone();
+    let PgState::Preparing(remap) = &row.state else { panic!("{row:?}") };
+    let made = SlotMove { slot: 0, from: drives[0], to: drives[7] };
+    assert_eq!((remap.moves.as_slice(), remap.reopen), ([made].as_slice(), true));
+    assert_eq!((row.slots[0], row.fill_worker), (drives[7], None));
+    // The first worker's end is not this remap's.
+    assert_eq!(cluster.apply(&clean(2)), Err(RootError::EpochChanged(pg, Epoch(3))));
+    let Ok(RootOk::FillSession(session)) =
+        cluster.apply(&RootCommand::OpenFillSession { pg, worker: NodeId(8) })
+    else {
+        panic!("a session")
+    };
+    assert_eq!(cluster.apply(&clean(3)), Err(RootError::PgBusy(pg)));
+    cluster.apply(&RootCommand::CloseFillSession { pg, session }).unwrap();
+    assert_eq!(cluster.apply(&clean(3)), Ok(RootOk::Done));
+    assert_eq!(cluster.map().pgs[&pg].state, PgState::Active);
 }
 
 #[test]

@@ -1,0 +1,65 @@
+//! The root group's leader plans remaps and proposes them.
+//!
+//! State: what it has seen of absences; forgotten with leadership, and after a suspend, for a clock
+//! that jumped has measured nobody's absence.
+
+use std::sync::Arc;
+
+use nexusgrid_meta::root::topology::PgState;
+use nexusgrid_meta::root::types::RootCommand;
+
+use super::plan::{Plan, Watch, plan};
+use crate::care::workers::Worker;
+use crate::core::Core;
+use crate::error::GridError;
+use crate::meta_port::ROOT;
+
+/// Runs until the agent stops.
+pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
+    let mut watch = Watch::default();
+    let mut jumps = core.env.clock.suspend_jumps();
+    loop {
+        worker.turn(core.options.care.remap.every).await;
+        if !core.meta.leads(ROOT) || jumps.has_changed().unwrap_or(false) {
+            jumps.borrow_and_update();
+            watch = Watch::default();
+            continue;
+        }
+        match round(&core, &mut watch, &worker).await {
+            Ok(plan) => worker.end(plan.alarm()),
+            Err(error) => {
+                tracing::debug!(%error, "planning remaps");
+                worker.end(Some(error.to_string()));
+            }
+        }
+    }
+}
+
+async fn round(core: &Arc<Core>, watch: &mut Watch, worker: &Worker) -> Result<Plan, GridError> {
+    let map = core.map.refresh().await?;
+    let now = core.env.clock.now();
+    watch.observe(&map, now);
+    let plan = plan(&map, watch, now, &core.options.care.remap);
+    let moving = map.pgs.values().filter(|pg| matches!(pg.state, PgState::Preparing(_))).count();
+    worker.begin(Some((plan.waiting + moving) as u64));
+    for step in &plan.steps {
+        let command = RootCommand::PreparePg {
+            pg: step.pg,
+            from: step.from,
+            moves: vec![(step.slot, step.to)],
+            now_ms: core.meta.now_ms(),
+        };
+        // The first refusal ends the round: the map has moved, the next round plans anew.
+        core.meta.root_command(&command).await?;
+        tracing::info!(
+            pg = step.pg.0,
+            slot = step.slot,
+            to = step.to.0,
+            urgent = step.urgent,
+            "a slot moves"
+        );
+        watch.planned(step, now);
+        worker.did(1, 0);
+    }
+    Ok(plan)
+}
