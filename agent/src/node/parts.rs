@@ -82,10 +82,11 @@ pub fn meta_specs(methods: &[MetaMethod]) -> Vec<MethodSpec> {
                 Callers::Nodes
             };
             // Install of a snapshot is the longest.
-            MethodSpec::new(method.id.0, method.name, callers)
+            let spec = MethodSpec::new(method.id.0, method.name, callers)
                 .request_max(method.head_bytes_max, method.body_bytes_max)
                 .reply_max(method.reply_bytes_max, method.reply_bytes_max)
-                .deadline_max(std::time::Duration::from_secs(600))
+                .deadline_max(std::time::Duration::from_secs(600));
+            if method.held_open { spec.long_poll() } else { spec }
         })
         .collect()
 }

@@ -5,7 +5,6 @@
 //! - [`rpc`]: calls over mutual TLS, with roles, bounds and deadlines per method ([`method`]), and
 //!   the shard channel beside it.
 //! - [`swim`]: gossip about who seems alive. It only hints; the root group decides.
-//! - [`map`]: hands the root group's versioned map to everyone.
 //!
 //! The crate knows nothing of Raft: what it must ask of the root group it asks through the traits
 //! of [`directory`].
@@ -16,7 +15,6 @@ pub mod error;
 pub mod identity;
 pub mod join;
 pub mod limits;
-pub mod map;
 mod message;
 pub mod method;
 pub mod renew;
@@ -32,7 +30,6 @@ pub use directory::{
 pub use error::ClusterError;
 pub use identity::NodeIdentity;
 pub use join::{AdmissionService, JoinOptions, Joined, join};
-pub use map::{MapCache, MapOptions, MapSource, VersionedMap};
 pub use method::{Callers, Channel, MethodSpec};
 pub use renew::{RenewOptions, Renewal};
 pub use rpc::{RpcRouter, ShardTransport, Transport, TransportOptions};

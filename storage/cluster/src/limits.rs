@@ -62,8 +62,3 @@ pub const GOSSIP_TIMERS_MAX: usize = 64 * 1024;
 pub const GOSSIP_PACKETS_PER_TURN: usize = 64;
 /// Commands waiting for the gossip task.
 pub const GOSSIP_COMMANDS_MAX: usize = 64;
-
-/// Longest map that is distributed, in bytes.
-pub const MAP_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Longest time a map request is held open.
-pub const MAP_POLL_TIMEOUT_MAX: Duration = Duration::from_secs(30);

@@ -165,11 +165,6 @@ pub const SHARD_HELLO: MethodSpec = MethodSpec::new(0x0103, "shard_hello", Calle
     .request_max(64, 0)
     .reply_max(64, 0)
     .deadline_max(Duration::from_secs(10));
-/// The newest map after a version; held open until there is one.
-pub const MAP_GET: MethodSpec = MethodSpec::new(0x0104, "map_get", Callers::Nodes)
-    .request_max(64, 0)
-    .reply_max(64, limits::MAP_BYTES_MAX)
-    .long_poll();
 /// Answers with what it was sent: reachability and round trip.
 pub const PING: MethodSpec = MethodSpec::new(0x0105, "ping", Callers::Nodes)
     .request_max(64, 64 * 1024)
@@ -177,4 +172,4 @@ pub const PING: MethodSpec = MethodSpec::new(0x0105, "ping", Callers::Nodes)
     .deadline_max(Duration::from_secs(10));
 
 /// All methods of this crate.
-pub const METHODS: &[MethodSpec] = &[JOIN, RENEW, SHARD_HELLO, MAP_GET, PING];
+pub const METHODS: &[MethodSpec] = &[JOIN, RENEW, SHARD_HELLO, PING];

@@ -1,5 +1,5 @@
 //! Tests of the crate as a whole: real sockets on this machine for admission and calls, the
-//! simulated world for gossip and map.
+//! simulated world for gossip.
 
 #![allow(
     clippy::disallowed_methods,
@@ -13,8 +13,6 @@
 mod calls;
 #[path = "all/gossip.rs"]
 mod gossip;
-#[path = "all/maps.rs"]
-mod maps;
 #[path = "all/nodes.rs"]
 mod nodes;
 #[path = "all/shards.rs"]

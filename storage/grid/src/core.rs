@@ -44,7 +44,7 @@ pub struct GridOptions {
     pub shard_deadline: Duration,
     /// A node whose call failed counts as suspect for so long; default 5 s.
     pub distrust: Duration,
-    /// How often a node looks for a newer map; default 500 ms.
+    /// Shortest time between two looks for a newer map; default 100 ms.
     pub map_every: Duration,
     /// Pause between rounds of the refill worker; default 1 s.
     pub refill_every: Duration,
@@ -70,7 +70,7 @@ impl Default for GridOptions {
             wait_suspect: limits::WAIT_SUSPECT,
             shard_deadline: limits::SHARD_RPC_DEADLINE,
             distrust: Duration::from_secs(5),
-            map_every: Duration::from_millis(500),
+            map_every: Duration::from_millis(100),
             refill_every: Duration::from_secs(1),
             keeper_every: Duration::from_secs(1),
             placement: PlacementOptions::default(),

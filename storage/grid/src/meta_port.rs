@@ -51,6 +51,9 @@ pub trait MetaPort: Send + Sync + 'static {
     ) -> Result<Vec<u8>, PortError>;
     /// Asks `group`; linearizable (I12). Gives its encoded reply.
     async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, PortError>;
+    /// Waits until `group` has decided something beyond `after`; gives how far it came, or `after`
+    /// if there is nothing new for some seconds. A hint: whoever needs to know queries.
+    async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError>;
     /// Whether this node leads `group` as far as it knows. A hint: it decides who works, not who
     /// is right.
     fn leads(&self, group: GroupId) -> bool;
@@ -164,6 +167,11 @@ impl MetaClient {
     /// Wall-clock time, for what users see.
     pub(crate) fn now_ms(&self) -> u64 {
         self.env.clock.wall().0
+    }
+
+    /// Waits until `group` has decided something beyond `after`, or some seconds.
+    pub(crate) async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError> {
+        self.port.news(group, after).await
     }
 
     pub(crate) fn leads(&self, group: GroupId) -> bool {

@@ -19,7 +19,7 @@ use crate::keys::KeyRing;
 use crate::limits;
 use crate::liveness::Liveness;
 use crate::map::MapView;
-use crate::meta_port::{CommandId, MetaClient, MetaPort, PortError};
+use crate::meta_port::{CommandId, MetaClient, MetaPort, PortError, ROOT};
 use crate::shard::{ShardClient, ShardService};
 use crate::{keeper, refill};
 
@@ -107,9 +107,11 @@ impl GridNode {
     }
 }
 
-/// Keeps the map fresh, and the drives told.
+/// Keeps the map fresh, and the drives told: reads it whenever the root group has decided something,
+/// and every few seconds for safety's sake.
 async fn follow_map(core: Arc<Core>, shards: Arc<ShardService>) {
     let mut jumps = core.env.clock.suspend_jumps();
+    let mut known = 0;
     loop {
         jumps.borrow_and_update();
         let jumps_before = shards.jumps();
@@ -122,6 +124,14 @@ async fn follow_map(core: Arc<Core>, shards: Arc<ShardService>) {
             biased;
             changed = jumps.changed() => if changed.is_err() { return },
             () = core.env.clock.sleep(core.options.map_every) => {}
+        }
+        tokio::select! {
+            biased;
+            changed = jumps.changed() => if changed.is_err() { return },
+            news = core.meta.news(ROOT, known) => match news {
+                Ok(index) => known = index,
+                Err(error) => tracing::debug!(%error, "waiting for news of the map"),
+            },
         }
     }
 }
@@ -164,6 +174,10 @@ impl MetaPort for HostPort {
         let query = Bytes::from(query);
         let answer = self.host.query(group, query, Consistency::Linearizable, self.deadline).await;
         answer.map(Into::into).map_err(port_error)
+    }
+
+    async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError> {
+        self.host.news(group, after).await.map_err(port_error)
     }
 
     fn leads(&self, group: GroupId) -> bool {

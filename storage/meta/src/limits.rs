@@ -32,6 +32,8 @@ pub const CAUGHT_UP_ENTRIES: u64 = 64;
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Longest time a member works on a forwarded query.
 pub const SERVED_QUERY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest time a member waits for news before it says that there are none.
+pub const NEWS_HOLD: Duration = Duration::from_secs(5);
 /// Deadline of one change of membership.
 pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that could not join is passed over for so long.

@@ -10,6 +10,11 @@
 
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{Batch, KvError, KvRead};
+use serde::Serialize;
+
+use crate::limits::COMMAND_ROWS_MAX;
+use crate::rows::codec;
+use crate::rows::tx::Tx;
 
 /// What surrounds a command when it is applied; the same on every replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +59,48 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// Answers a question about `state`. A malformed query gives a reply that says so.
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError>;
+}
+
+/// Why a command or query of a machine ends early.
+#[derive(Debug)]
+pub(crate) enum Stop<E> {
+    /// The caller gets this; nothing changes.
+    Refuse(E),
+    /// The state cannot be read: the replica stops.
+    Store(KvError),
+}
+
+impl<E> From<KvError> for Stop<E> {
+    fn from(error: KvError) -> Stop<E> {
+        Stop::Store(error)
+    }
+}
+
+/// What a command came to, as the host takes it: all its rows, or none and a refusal. One that would
+/// change more rows than a command may is refused with `too_large`.
+pub(crate) fn applied<T: Serialize, E: Serialize>(
+    outcome: Result<(T, Tx<'_>), Stop<E>>,
+    too_large: E,
+) -> Result<Applied, KvError> {
+    let (reply, batch) = match outcome {
+        Ok((_, tx)) if tx.rows() > COMMAND_ROWS_MAX => (Err(too_large), Batch::default()),
+        Ok((done, tx)) => (Ok(done), tx.into_batch()),
+        Err(Stop::Refuse(error)) => (Err(error), Batch::default()),
+        Err(Stop::Store(error)) => return Err(error),
+    };
+    Ok(Applied { batch, reply: codec::encode(&reply) })
+}
+
+/// What a query came to, encoded.
+pub(crate) fn answered<T: Serialize, E: Serialize>(
+    outcome: Result<T, Stop<E>>,
+) -> Result<Vec<u8>, KvError> {
+    let reply = match outcome {
+        Ok(answer) => Ok(answer),
+        Err(Stop::Refuse(error)) => Err(error),
+        Err(Stop::Store(error)) => return Err(error),
+    };
+    Ok(codec::encode(&reply))
 }
 
 /// Families of the host in every group's store: applied index and membership; replies by request.

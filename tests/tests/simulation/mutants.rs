@@ -82,6 +82,10 @@ impl MetaPort for Port {
         answer.map(Into::into).map_err(|error| PortError::Unavailable(error.to_string()))
     }
 
+    async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError> {
+        self.inner.news(group, after).await
+    }
+
     fn leads(&self, group: GroupId) -> bool {
         self.inner.leads(group)
     }

@@ -130,6 +130,11 @@ impl MetaPort for OneCopyPort {
         self.meta.ask(group, &query)
     }
 
+    async fn news(&self, _group: GroupId, after: u64) -> Result<u64, PortError> {
+        tokio::time::sleep(std::time::Duration::from_millis(400)).await;
+        Ok(after)
+    }
+
     fn leads(&self, _group: GroupId) -> bool {
         (self.leads)()
     }

@@ -22,7 +22,7 @@ use crate::raft::wire::{GroupHead, MetaMethod, Outcome, PROPOSE, ProposeHead, QU
 const HOPS_MAX: u32 = 3;
 
 /// Where the next try goes.
-struct Trail {
+pub(crate) struct Trail {
     hint: Option<NodeId>,
     attempt: usize,
     hops: u32,
@@ -95,7 +95,9 @@ impl MetaHost {
         let mut asked_any = false;
         while let Some(left) = self.left(until) {
             let patience = left.min(self.inner.options.attempt_timeout);
-            if let Ok(replica) = self.running(group) {
+            if let Ok(replica) = self.running(group)
+                && (consistency == Consistency::Stale || self.hears_leader(&replica))
+            {
                 asked_any = true;
                 let try_until = self.inner.env.clock.now().plus(patience);
                 if let Some(answer) =
@@ -139,23 +141,39 @@ impl MetaHost {
     ) -> Result<Option<Bytes>, MetaError> {
         let failed = |error| MetaError::Stopped(replica.id, error);
         if consistency == Consistency::Stale {
-            return replica.query_at(0, query).await.map(Some).map_err(failed);
+            return replica.answer(query).await.map(Some).map_err(failed);
         }
-        while let Some(left) = self.left(until) {
-            let Ok(index) = tokio::time::timeout(left, replica.read_index()).await else {
-                return Ok(None);
-            };
-            let Some(index) = index else {
-                self.pause(left).await;
+        let mut index = None;
+        // Who hears no leader learns no index, or of no entries: it may have been replaced. Others
+        // are asked at once.
+        while let Some(left) = self.left(until).filter(|_| self.hears_leader(replica)) {
+            let patience = left.min(self.inner.options.election_min);
+            let Some(at) = index else {
+                let asked = tokio::time::timeout(patience, replica.read_index()).await;
+                index = asked.ok().flatten();
+                if index.is_none() {
+                    self.pause(left).await;
+                }
                 continue;
             };
-            let Some(left) = self.left(until) else { return Ok(None) };
-            return match tokio::time::timeout(left, replica.query_at(index, query)).await {
-                Ok(answer) => answer.map(Some).map_err(failed),
-                Err(_) => Ok(None),
-            };
+            if let Ok(applied) = tokio::time::timeout(patience, replica.applied(at)).await {
+                applied.map_err(failed)?;
+                let answered = tokio::time::timeout(left, replica.answer(query)).await;
+                return answered.ok().transpose().map_err(failed);
+            }
         }
         Ok(None)
+    }
+
+    /// Whether the replica leads, or heard of a leader as recently as a voter expects to.
+    pub(crate) fn hears_leader(&self, replica: &Group) -> bool {
+        replica.hears_leader(self.inner.options.election_min)
+    }
+
+    /// Who leads as the replica sees it, if it still hears of a leader.
+    pub(crate) fn believed_leader(&self, replica: &Group) -> Option<NodeId> {
+        let leader = replica.leader.borrow().leader;
+        leader.filter(|_| self.hears_leader(replica))
     }
 
     pub(crate) fn left(&self, until: BootInstant) -> Option<Duration> {
@@ -163,22 +181,22 @@ impl MetaHost {
         (left > Duration::ZERO).then_some(left)
     }
 
-    async fn pause(&self, left: Duration) {
+    pub(crate) async fn pause(&self, left: Duration) {
         self.inner.env.clock.sleep(left.min(LEADER_RETRY_PAUSE)).await;
     }
 
-    fn trail(&self, group: GroupId) -> Trail {
-        let own = self.running(group).ok().and_then(|replica| replica.leader.borrow().leader);
+    pub(crate) fn trail(&self, group: GroupId) -> Trail {
+        let own = self.running(group).ok().and_then(|replica| self.believed_leader(&replica));
         let hint = own.or_else(|| self.inner.hints.lock().get(&group).copied());
         Trail { hint, attempt: 0, hops: 0 }
     }
 
-    fn next_target(&self, group: GroupId, trail: &mut Trail) -> Option<NodeId> {
+    pub(crate) fn next_target(&self, group: GroupId, trail: &mut Trail) -> Option<NodeId> {
         if let Some(hint) = trail.hint.take() {
             return Some(hint);
         }
         let replica = self.running(group).ok();
-        if let Some(leader) = replica.as_ref().and_then(|replica| replica.leader.borrow().leader) {
+        if let Some(leader) = replica.as_ref().and_then(|replica| self.believed_leader(replica)) {
             // What the own replica believes may be old: every second try goes round the voters.
             trail.attempt += 1;
             if trail.attempt % 2 == 1 {
@@ -204,7 +222,13 @@ impl MetaHost {
     }
 
     /// Goes where a refusal points; pauses where it points nowhere, or too often elsewhere.
-    async fn follow(&self, trail: &mut Trail, from: NodeId, to: Option<NodeId>, left: Duration) {
+    pub(crate) async fn follow(
+        &self,
+        trail: &mut Trail,
+        from: NodeId,
+        to: Option<NodeId>,
+        left: Duration,
+    ) {
         trail.hint = to.filter(|to| *to != from);
         trail.hops += 1;
         if trail.hint.is_none() || trail.hops >= HOPS_MAX {
@@ -213,7 +237,7 @@ impl MetaHost {
         }
     }
 
-    async fn ask(
+    pub(crate) async fn ask(
         &self,
         target: NodeId,
         method: MetaMethod,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{Env, NodeId, Rpc, RpcRequest};
+use nexusgrid_env::{BootInstant, Env, NodeId, Rpc, RpcRequest};
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{ClientWriteError, LinearizableReadError, RaftError};
 use openraft::{Raft, RaftMetrics, ReadPolicy, ServerState};
@@ -92,6 +92,9 @@ pub(crate) struct Group {
     pub log: SegmentLog,
     pub leader: watch::Sender<LeaderView>,
     pub incoming: tokio::sync::Mutex<Option<Incoming>>,
+    started: BootInstant,
+    /// When a leader was last heard.
+    heard: Mutex<Option<BootInstant>>,
     reads: Mutex<ReadRounds>,
 }
 
@@ -106,6 +109,7 @@ impl Group {
         log: SegmentLog,
     ) -> Arc<Group> {
         let (leader, _) = watch::channel(LeaderView::default());
+        let now = env.clock.now();
         Arc::new(Group {
             id,
             raft_id,
@@ -116,6 +120,8 @@ impl Group {
             log,
             leader,
             incoming: tokio::sync::Mutex::new(None),
+            started: now,
+            heard: Mutex::new(None),
             reads: Mutex::new(ReadRounds::default()),
         })
     }
@@ -147,6 +153,22 @@ impl Group {
                 return;
             }
         }
+    }
+
+    /// Notes a message of a leader.
+    pub(crate) fn hear(&self) {
+        *self.heard.lock() = Some(self.env.clock.now());
+    }
+
+    /// Whether this replica leads, or heard a leader within the last `period`.
+    pub(crate) fn hears_leader(&self, period: Duration) -> bool {
+        let recent = |heard: BootInstant| self.env.clock.now().since(heard) < period;
+        self.leader.borrow().is_me || self.heard.lock().is_some_and(recent)
+    }
+
+    /// Whether it neither led nor heard a leader for at least `period`.
+    pub(crate) fn is_deserted(&self, period: Duration) -> bool {
+        !self.hears_leader(period) && self.env.clock.now().since(self.started) >= period
     }
 
     pub(crate) fn status(&self) -> GroupStatus {
@@ -259,10 +281,15 @@ impl Group {
         }
     }
 
-    /// Answers a query from this replica, behind `index`.
-    pub(crate) async fn query_at(&self, index: u64, query: Bytes) -> Result<Bytes, String> {
+    /// Waits until this replica has applied `index`.
+    pub(crate) async fn applied(&self, index: u64) -> Result<(), String> {
         let mut applied = self.store.watch_applied();
         applied.wait_for(|applied| *applied >= index).await.map_err(|error| error.to_string())?;
+        Ok(())
+    }
+
+    /// Answers a query from this replica as it is.
+    pub(crate) async fn answer(&self, query: Bytes) -> Result<Bytes, String> {
         let store = self.store.clone();
         self.env
             .exec

@@ -119,7 +119,7 @@ impl MetaHost {
         }
     }
 
-    async fn ask_member<T: DeserializeOwned>(
+    pub(crate) async fn ask_member<T: DeserializeOwned>(
         &self,
         node: NodeId,
         method: MetaMethod,

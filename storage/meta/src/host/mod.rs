@@ -14,9 +14,11 @@ mod error;
 mod group;
 mod incoming;
 mod members;
+mod news;
 mod options;
 pub mod plan;
 mod service;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -131,6 +133,7 @@ impl MetaHost {
         };
         drop(env.exec.spawn(host.clone().step_down_on_suspend()));
         drop(env.exec.spawn(host.clone().watch_log_bytes()));
+        drop(env.exec.spawn(host.clone().watch_standing()));
         Ok(host)
     }
 

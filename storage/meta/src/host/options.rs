@@ -34,6 +34,9 @@ pub struct HostOptions {
     pub log: LogOptions,
     /// How often voters are looked at by a group's leader. Default 1 s.
     pub keeper_interval: Duration,
+    /// A replica that heard no leader for so long asks others whether it is still a member, and asks
+    /// again as often. Default 5 s.
+    pub standing_after: Duration,
     /// A voter dead for so long is replaced. Default 30 min.
     pub replace_after: Duration,
 }
@@ -53,6 +56,7 @@ impl Default for HostOptions {
             log_check_interval: Duration::from_secs(10),
             log: LogOptions::default(),
             keeper_interval: Duration::from_secs(1),
+            standing_after: Duration::from_secs(5),
             replace_after: Duration::from_secs(30 * 60),
         }
     }

@@ -10,20 +10,25 @@ use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{Peer, RpcError, RpcRequest, RpcResponse, RpcService};
 use openraft::Snapshot;
-use openraft::raft::{AppendEntriesRequest, TransferLeaderRequest, VoteRequest};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, TransferLeaderRequest, VoteRequest,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::group::{Group, Tried};
 use super::incoming::Incoming;
 use super::{Consistency, MetaHost, group_dir};
-use crate::limits::{COMMAND_BYTES_MAX, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SERVED_QUERY_TIMEOUT};
+use crate::limits::{
+    COMMAND_BYTES_MAX, NEWS_HOLD, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SERVED_QUERY_TIMEOUT,
+};
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::types::{Envelope, MetaTypes, Vote, generation_of, node_of};
 use crate::raft::wire::{
     APPEND, Answer, BeginBody, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN, JoinHead,
-    METHODS, MetaMethod, Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY, READ_INDEX, Route,
-    SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, TRANSFER_LEADER, VOTE,
+    METHODS, MetaMethod, NEWS, NewsHead, Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY,
+    READ_INDEX, Route, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, STANDING, Standing,
+    StandingHead, TRANSFER_LEADER, VOTE,
 };
 
 /// The one service for all groups of a node.
@@ -133,6 +138,7 @@ impl MetaService {
             .await;
         *slot = Some(incoming);
         taken.map_err(failed)?;
+        group.hear();
         Ok(head_only(&Answer::Done(())))
     }
 
@@ -169,6 +175,15 @@ impl MetaService {
         Ok(head_only(&Answer::Done(Invited { nonce, have, running })))
     }
 
+    async fn standing(&self, head: StandingHead) -> Result<RpcResponse, RpcError> {
+        let Ok(group) = self.host.running(head.group) else {
+            return Ok(head_only(&Answer::<Standing>::Stopped));
+        };
+        let store = group.store.clone();
+        let standing = group.env.exec.blocking(move || store.standing(head.raft_id)).await;
+        Ok(head_only(&Answer::Done(standing.map_err(failed)?)))
+    }
+
     async fn join(&self, head: JoinHead) -> Result<RpcResponse, RpcError> {
         let _one = self.host.change_lock().await;
         if self.host.inner.nonces.lock().get(&head.group) != Some(&head.nonce) {
@@ -198,13 +213,23 @@ impl MetaService {
         let Ok(group) = self.host.running(head.group) else {
             return outcome(Outcome::NoReplica, Bytes::new());
         };
-        let view = *group.leader.borrow();
-        if !view.is_me {
-            return outcome(Outcome::NotLeader(view.leader), Bytes::new());
+        if !group.leader.borrow().is_me {
+            return outcome(Outcome::NotLeader(self.host.believed_leader(&group)), Bytes::new());
         }
         match group.read_index().await {
             Some(index) => outcome(Outcome::Done, Bytes::copy_from_slice(&index.to_le_bytes())),
             None => outcome(Outcome::NotLeader(None), Bytes::new()),
+        }
+    }
+
+    async fn news(&self, head: NewsHead) -> RpcResponse {
+        let Ok(group) = self.host.running(head.group) else {
+            return outcome(Outcome::NoReplica, Bytes::new());
+        };
+        let until = self.host.inner.env.clock.now().plus(NEWS_HOLD);
+        match self.host.news_here(&group, head.after, until).await {
+            Some(index) => outcome(Outcome::Done, Bytes::copy_from_slice(&index.to_le_bytes())),
+            None => outcome(Outcome::NoReplica, Bytes::new()),
         }
     }
 
@@ -241,7 +266,9 @@ impl MetaService {
                 Err(failed("the answer is too large"))
             }
             Ok(Some(answer)) => Ok(outcome(Outcome::Done, answer)),
-            Ok(None) => Ok(outcome(Outcome::NotLeader(group.leader.borrow().leader), Bytes::new())),
+            Ok(None) => {
+                Ok(outcome(Outcome::NotLeader(self.host.believed_leader(&group)), Bytes::new()))
+            }
             Err(error) => Err(failed(error)),
         }
     }
@@ -278,7 +305,11 @@ impl RpcService for MetaService {
                     request,
                     |group, message: AppendEntriesRequest<MetaTypes>| async move {
                         own_vote(from, &message.vote)?;
-                        group.raft.append_entries(message).await.map_err(failed)
+                        let answer = group.raft.append_entries(message).await.map_err(failed)?;
+                        if !matches!(answer, AppendEntriesResponse::HigherVote(_)) {
+                            group.hear();
+                        }
+                        Ok(answer)
                     },
                 )
                 .await
@@ -342,6 +373,14 @@ impl RpcService for MetaService {
             READ_INDEX => {
                 let head: GroupHead = decode(&request.head, method.name).map_err(refused)?;
                 Ok(self.read_index(head).await)
+            }
+            STANDING => {
+                let head: StandingHead = decode(&request.head, method.name).map_err(refused)?;
+                self.standing(head).await
+            }
+            NEWS => {
+                let head: NewsHead = decode(&request.head, method.name).map_err(refused)?;
+                Ok(self.news(head).await)
             }
             PROPOSE => {
                 let head: ProposeHead = decode(&request.head, method.name).map_err(refused)?;

@@ -9,13 +9,10 @@ use nexusgrid_codec::id::{GroupId, SessionId};
 use nexusgrid_env::{KvError, KvRead};
 
 use super::types::{
-    BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery,
-    NamespaceReply, Session,
+    BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery, Session,
 };
 use super::{limits, query, rows};
-use crate::limits::COMMAND_ROWS_MAX;
-use crate::machine::{Applied, ApplyContext, StateMachine};
-use crate::rows::codec;
+use crate::machine::{self, Applied, ApplyContext, StateMachine};
 use crate::rows::tx::Tx;
 
 /// A metadata group's state machine.
@@ -37,55 +34,29 @@ impl StateMachine for Namespace {
         context: &ApplyContext,
         command: &[u8],
     ) -> Result<Applied, KvError> {
-        let refused = |error: NamespaceError| Applied {
-            reply: codec::encode(&NamespaceReply::Err(error)),
-            ..Applied::default()
+        let outcome = match NamespaceCommand::decode(command) {
+            Err(_) => Err(Malformed::Encoding.into()),
+            Ok(command) => {
+                let mut change = Change::new(state, context);
+                change.run(command).map(|done| (done, change.tx))
+            }
         };
-        let Ok(command) = NamespaceCommand::decode(command) else {
-            return Ok(refused(Malformed::Encoding.into()));
-        };
-        let mut change = Change::new(state, context);
-        match change.run(command) {
-            Ok(_) if change.tx.rows() > COMMAND_ROWS_MAX => Ok(refused(NamespaceError::TooLarge)),
-            Ok(done) => Ok(Applied {
-                batch: change.tx.into_batch(),
-                reply: codec::encode(&NamespaceReply::Ok(done)),
-            }),
-            Err(Stop::Refuse(error)) => Ok(refused(error)),
-            Err(Stop::Store(error)) => Err(error),
-        }
+        machine::applied(outcome, NamespaceError::TooLarge)
     }
 
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
-        let reply = match NamespaceQuery::decode(query) {
-            Ok(query) => match query::answer(state, query) {
-                Ok(answer) => Ok(answer),
-                Err(Stop::Refuse(error)) => Err(error),
-                Err(Stop::Store(error)) => return Err(error),
-            },
+        machine::answered(match NamespaceQuery::decode(query) {
             Err(_) => Err(Malformed::Encoding.into()),
-        };
-        Ok(codec::encode(&reply))
+            Ok(query) => query::answer(state, query),
+        })
     }
 }
 
 /// Why a command or query ends early.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// The caller gets this; nothing changes.
-    Refuse(NamespaceError),
-    /// The state cannot be read: the replica stops.
-    Store(KvError),
-}
+pub(super) type Stop = machine::Stop<NamespaceError>;
 
 /// What a step of a command or query gives.
 pub(super) type Step<T> = Result<T, Stop>;
-
-impl From<KvError> for Stop {
-    fn from(error: KvError) -> Stop {
-        Stop::Store(error)
-    }
-}
 
 impl From<NamespaceError> for Stop {
     fn from(error: NamespaceError) -> Stop {

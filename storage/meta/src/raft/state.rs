@@ -29,6 +29,7 @@ use super::log::floor::{read_file, replace_file};
 use super::types::{
     Entry, LogId, MetaTypes, RaftId, Reply, SnapshotMeta, StoredMembership, generation_of, node_of,
 };
+use super::wire::Standing;
 use crate::limits::{APPLY_CHUNK_ENTRIES, COMMAND_ROWS_MAX, REPLY_WINDOW_ENTRIES};
 use crate::machine::{ApplyContext, FAMILY_RAFT, FAMILY_REPLIES, HOST_FAMILIES, StateMachine};
 
@@ -194,6 +195,19 @@ impl StateStore {
     /// The highest generation under which `node` was ever a member.
     pub(crate) fn generation(&self, node: nexusgrid_env::NodeId) -> io::Result<u16> {
         Ok(read_row(&*self.kv(), &generation_key(node.0))?.unwrap_or(0))
+    }
+
+    /// What the applied entries say of an incarnation. A leader draws an id above all it has applied,
+    /// so one that is not above and no member was let go, or lost to another before it was taken in.
+    /// Blocks.
+    pub(crate) fn standing(&self, id: RaftId) -> io::Result<Standing> {
+        let rows = self.kv().snapshot().map_err(failed)?;
+        let membership: StoredMembership = read_row(&*rows, KEY_MEMBERSHIP)?.unwrap_or_default();
+        if membership.membership().get_node(&id).is_some() {
+            return Ok(Standing::Member);
+        }
+        let known: u16 = read_row(&*rows, &generation_key(node_of(id).0))?.unwrap_or(0);
+        Ok(if generation_of(id) <= known { Standing::Gone } else { Standing::Unknown })
     }
 
     /// Makes what was applied durable without the log; fails unless it covers `upto`.

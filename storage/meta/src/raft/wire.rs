@@ -28,6 +28,8 @@ pub struct MetaMethod {
     pub body_bytes_max: usize,
     /// Largest reply.
     pub reply_bytes_max: usize,
+    /// Whether it waits on purpose for something to happen.
+    pub held_open: bool,
 }
 
 const SMALL: usize = 4 * 1024;
@@ -42,6 +44,7 @@ const fn member(id: u16, name: &'static str, head: usize, body: usize) -> MetaMe
         head_bytes_max: head,
         body_bytes_max: body,
         reply_bytes_max: MARGIN,
+        held_open: false,
     }
 }
 
@@ -66,6 +69,8 @@ pub const INVITE: MetaMethod = member(0x0208, "raft invite", SMALL, 0);
 pub const JOIN: MetaMethod = member(0x0209, "raft join", SMALL, 0);
 /// Ask a leader for a read index.
 pub const READ_INDEX: MetaMethod = member(0x020a, "meta read index", SMALL, 0);
+/// Ask a member whether an incarnation still belongs to the group.
+pub const STANDING: MetaMethod = member(0x020b, "raft standing", SMALL, 0);
 /// Propose a command to a leader.
 pub const PROPOSE: MetaMethod = MetaMethod {
     id: MethodId(0x0210),
@@ -74,6 +79,7 @@ pub const PROPOSE: MetaMethod = MetaMethod {
     head_bytes_max: SMALL,
     body_bytes_max: COMMAND_BYTES_MAX,
     reply_bytes_max: REPLY_BYTES_MAX,
+    held_open: false,
 };
 /// Have a member answer a query.
 pub const QUERY: MetaMethod = MetaMethod {
@@ -83,6 +89,17 @@ pub const QUERY: MetaMethod = MetaMethod {
     head_bytes_max: SMALL,
     body_bytes_max: QUERY_BYTES_MAX,
     reply_bytes_max: REPLY_BYTES_MAX,
+    held_open: false,
+};
+/// Have a member say when the group has decided more.
+pub const NEWS: MetaMethod = MetaMethod {
+    id: MethodId(0x0212),
+    name: "meta news",
+    members_only: false,
+    head_bytes_max: SMALL,
+    body_bytes_max: 0,
+    reply_bytes_max: SMALL,
+    held_open: true,
 };
 
 /// Every method of this crate.
@@ -97,8 +114,10 @@ pub const METHODS: &[MetaMethod] = &[
     INVITE,
     JOIN,
     READ_INDEX,
+    STANDING,
     PROPOSE,
     QUERY,
+    NEWS,
 ];
 
 /// Head of messages between members.
@@ -165,6 +184,24 @@ pub(crate) struct JoinHead {
     pub nonce: u64,
 }
 
+/// Head of [`STANDING`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StandingHead {
+    pub group: GroupId,
+    pub raft_id: RaftId,
+}
+
+/// What a member knows of an incarnation, by entries that are committed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Standing {
+    /// A member, as far as this one has applied.
+    Member,
+    /// No member, and never one again: ids are not used twice (I15).
+    Gone,
+    /// Not heard of yet.
+    Unknown,
+}
+
 /// Head of [`PROPOSE`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct ProposeHead {
@@ -180,10 +217,18 @@ pub(crate) struct GroupHead {
     pub stale: bool,
 }
 
-/// Outcome of [`PROPOSE`], [`QUERY`] and [`READ_INDEX`] at one node.
+/// Head of [`NEWS`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NewsHead {
+    pub group: GroupId,
+    /// The asker knows of entries up to here.
+    pub after: u64,
+}
+
+/// Outcome of [`PROPOSE`], [`QUERY`], [`READ_INDEX`] and [`NEWS`] at one node.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Outcome {
-    /// Done; the reply (of a read index: eight bytes) is the body.
+    /// Done; the reply (of a read index and of news: eight bytes) is the body.
     Done,
     /// Not done here; perhaps there.
     NotLeader(Option<NodeId>),
@@ -210,6 +255,10 @@ mod tests {
     fn golden_bytes_of_heads() {
         let route = Route { group: GroupId(3), from: 0x1_0001, to: 0x2_0001 };
         assert_eq!(encode(&route), [1, 3, 0x81, 0x80, 0x04, 0x81, 0x80, 0x08]);
+        let standing = StandingHead { group: GroupId(3), raft_id: 0x1_0001 };
+        assert_eq!(encode(&standing), [1, 3, 0x81, 0x80, 0x04]);
+        assert_eq!(encode(&Standing::Gone), [1, 1]);
+        assert_eq!(encode(&NewsHead { group: GroupId(3), after: 300 }), [1, 3, 0xac, 0x02]);
         let propose = ProposeHead { group: GroupId(1), request_id: 300 };
         assert_eq!(encode(&propose), [1, 1, 0xac, 0x02]);
         assert_eq!(encode(&Outcome::NotLeader(Some(NodeId(5)))), [1, 1, 1, 5]);

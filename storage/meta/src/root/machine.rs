@@ -13,12 +13,10 @@ use super::rows::{self, ClusterRow, ROOT};
 use super::topology::{Drive, Group, Node, Pg};
 use super::types::{
     Cluster, ClusterSettings, Init, InvalidField, NodeState, RaftId, RootCommand, RootError,
-    RootOk, RootQuery, RootReply,
+    RootOk, RootQuery,
 };
 use super::{limits, query};
-use crate::limits::COMMAND_ROWS_MAX;
-use crate::machine::{Applied, ApplyContext, StateMachine};
-use crate::rows::codec;
+use crate::machine::{self, Applied, ApplyContext, StateMachine};
 use crate::rows::tx::{Tx, decode_row};
 
 /// The root group's state machine.
@@ -40,55 +38,26 @@ impl StateMachine for Root {
         context: &ApplyContext,
         command: &[u8],
     ) -> Result<Applied, KvError> {
-        let refused = |error: RootError| Applied {
-            reply: codec::encode(&RootReply::Err(error)),
-            ..Applied::default()
+        let outcome = match RootCommand::decode(command) {
+            Err(_) => Err(RootError::Malformed.into()),
+            Ok(command) => run(state, context, command),
         };
-        let Ok(command) = RootCommand::decode(command) else {
-            return Ok(refused(RootError::Malformed));
-        };
-        match run(state, context, command) {
-            Ok((_, tx)) if tx.rows() > COMMAND_ROWS_MAX => {
-                Ok(refused(RootError::LimitReached(InvalidField::Groups)))
-            }
-            Ok((done, tx)) => {
-                Ok(Applied { batch: tx.into_batch(), reply: codec::encode(&RootReply::Ok(done)) })
-            }
-            Err(Stop::Refuse(error)) => Ok(refused(error)),
-            Err(Stop::Store(error)) => Err(error),
-        }
+        machine::applied(outcome, RootError::LimitReached(InvalidField::Groups))
     }
 
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
-        let reply = match RootQuery::decode(query) {
-            Ok(query) => match query::answer(state, query) {
-                Ok(answer) => Ok(answer),
-                Err(Stop::Refuse(error)) => Err(error),
-                Err(Stop::Store(error)) => return Err(error),
-            },
-            Err(_) => Err(RootError::Malformed),
-        };
-        Ok(codec::encode(&reply))
+        machine::answered(match RootQuery::decode(query) {
+            Err(_) => Err(RootError::Malformed.into()),
+            Ok(query) => query::answer(state, query),
+        })
     }
 }
 
 /// Why a command or query ends early.
-#[derive(Debug)]
-pub(super) enum Stop {
-    /// The caller gets this; nothing changes.
-    Refuse(RootError),
-    /// The state cannot be read: the replica stops.
-    Store(KvError),
-}
+pub(super) type Stop = machine::Stop<RootError>;
 
 /// What a step of a command or query gives.
 pub(super) type Step<T> = Result<T, Stop>;
-
-impl From<KvError> for Stop {
-    fn from(error: KvError) -> Stop {
-        Stop::Store(error)
-    }
-}
 
 impl From<RootError> for Stop {
     fn from(error: RootError) -> Stop {

@@ -89,6 +89,7 @@ pub fn options() -> HostOptions {
             segments_soft_max: 3,
         },
         keeper_interval: Duration::from_millis(200),
+        standing_after: Duration::from_secs(2),
         replace_after: Duration::from_secs(20),
         ..HostOptions::default()
     }

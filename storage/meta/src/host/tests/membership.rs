@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::cluster::{Cluster, GROUP, add, run};
 use crate::host::plan::Candidate;
 use crate::host::{CandidateSource, VoterKeeper};
+use crate::raft::types::generation_of;
 
 /// What membership would say of nodes 1..=n, each on a host of its own.
 #[derive(Default)]
@@ -74,7 +75,7 @@ fn a_voter_dead_for_long_is_replaced() {
         cluster.sleep(Duration::from_secs(8)).await;
         assert_eq!(voters(&cluster).await, [1, 2, 4, 5, 6]);
         // It returns: it has no place now, and does not disturb.
-        cluster.start(3).await;
+        assert_eq!(cluster.start(3).await, [(GROUP, Ok(()))]);
         known.0.lock().insert(3, None);
         cluster.sleep(Duration::from_secs(8)).await;
         assert_eq!(voters(&cluster).await, [1, 2, 4, 5, 6]);
@@ -110,5 +111,67 @@ fn a_wiped_voter_is_taken_in_again_under_a_new_id() {
                 .iter()
                 .all(|member| member.id != old)
         );
+    });
+}
+
+/// A group of six nodes in which 3 was replaced while it was away, and is back.
+async fn with_a_replaced_voter(world: &nexusgrid_env::sim::World) -> Cluster {
+    let (mut cluster, known) = grown(world, 6).await;
+    cluster.propose(6, add(1, 1)).await.unwrap();
+    cluster.sleep(Duration::from_secs(8)).await;
+    cluster.kill(3);
+    known.0.lock().insert(3, Some(Duration::from_secs(20)));
+    cluster.sleep(Duration::from_secs(8)).await;
+    assert_eq!(voters(&cluster).await, [1, 2, 4, 5, 6]);
+    assert_eq!(cluster.start(3).await, [(GROUP, Ok(()))]);
+    cluster
+}
+
+#[test]
+fn a_replaced_voter_lets_go_of_its_replica() {
+    run(53, |world| async move {
+        let mut cluster = with_a_replaced_voter(&world).await;
+        cluster.sleep(Duration::from_secs(5)).await;
+        assert_eq!(cluster.host(3).groups(), []);
+        cluster.kill(3);
+        assert_eq!(cluster.start(3).await, [], "nor is anything left on disk");
+        assert_eq!(cluster.propose(3, add(1, 1)).await, Ok(2));
+        assert_eq!(cluster.read(3, 1).await, Ok(2));
+        // Its place may be its own again, under a new id.
+        let id = cluster.add(3).await;
+        assert_eq!(generation_of(id), 2);
+    });
+}
+
+#[test]
+fn reads_do_not_wait_for_a_replaced_voter() {
+    run(54, |world| async move {
+        let mut cluster = with_a_replaced_voter(&world).await;
+        cluster.propose(1, add(1, 1)).await.unwrap();
+        let begun = world.elapsed();
+        while world.elapsed() - begun < Duration::from_secs(4) {
+            let asked = world.elapsed();
+            assert_eq!(cluster.read(3, 1).await, Ok(2));
+            let took = world.elapsed() - asked;
+            assert!(took < Duration::from_millis(500), "{took:?}");
+            cluster.sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+#[test]
+fn members_that_hear_no_leader_keep_their_replicas() {
+    run(55, |world| async move {
+        let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
+        cluster.propose(1, add(1, 1)).await.unwrap();
+        let leader = cluster.leader().await;
+        let follower = (1..=3).find(|node| *node != leader).unwrap();
+        let third = (1..=3).find(|node| *node != leader && *node != follower).unwrap();
+        cluster.kill(leader);
+        cluster.kill(third);
+        cluster.sleep(Duration::from_secs(30)).await;
+        cluster.start(third).await;
+        assert_eq!(cluster.read(follower, 1).await, Ok(1));
+        assert_eq!(cluster.host(follower).groups(), [GROUP]);
     });
 }

@@ -183,3 +183,42 @@ fn a_suspended_leader_gives_leadership_away() {
         assert_ne!(cluster.leader().await, leader);
     });
 }
+
+#[test]
+fn news_come_at_once_and_silence_is_said_after_a_while() {
+    run(9, |world| async move {
+        let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
+        cluster.start(4).await; // no replica: asks the voters
+        cluster.propose(1, set(1, 1)).await.unwrap();
+        for via in 1..=4 {
+            let host = cluster.host(via);
+            let mut known = host.news(GROUP, 0).await.unwrap();
+            // A follower may learn of the last entry's commit a heartbeat later.
+            loop {
+                let begun = world.elapsed();
+                let index = host.news(GROUP, known).await.unwrap();
+                if index == known {
+                    assert!(world.elapsed() - begun >= crate::limits::NEWS_HOLD, "via {via}");
+                    break;
+                }
+                known = index;
+            }
+            let waiting = tokio::spawn(async move { host.news(GROUP, known).await });
+            cluster.sleep(Duration::from_millis(500)).await;
+            let begun = world.elapsed();
+            cluster.propose(1, add(1, 1)).await.unwrap();
+            assert!(waiting.await.unwrap().unwrap() > known, "via {via}");
+            assert!(world.elapsed() - begun < Duration::from_millis(500), "via {via}");
+        }
+        // Whoever is cut off from the leader says so, and others are asked.
+        let leader = cluster.leader().await;
+        let follower = (1..=3).find(|node| *node != leader).unwrap();
+        world.net().partition(&[NodeId(leader)], &[NodeId(follower)]);
+        let host = cluster.host(follower);
+        let known = host.status(GROUP).unwrap().applied_index;
+        let waiting = tokio::spawn(async move { host.news(GROUP, known).await });
+        cluster.sleep(Duration::from_millis(500)).await;
+        cluster.propose(leader, add(1, 1)).await.unwrap();
+        assert!(waiting.await.unwrap().unwrap() > known);
+    });
+}
