@@ -65,7 +65,7 @@ pub use error::{DriveError, OpenError};
 pub use metrics::{DriveMetrics, MetricsSnapshot};
 pub use options::{DriveOptions, SpaceMarks};
 pub use scrub::{Finding, Rot, ScrubCursor, ScrubOptions, ScrubStep};
-pub use store::DriveStore;
+pub use store::{ClosedDrive, DriveStore};
 pub use types::{
     Damage, DriveIdentity, DriveState, Dropped, FillSessionId, Incarnation, ListPage, Maintained,
     OpenReport, PutAck, ReadOptions, Reconciled, SessionFloor, ShardKey, ShardRead, ShardStat,

@@ -53,5 +53,5 @@ pub const SCRUB_FINDINGS_MAX: usize = 256;
 pub const SCRUB_ROWS: usize = 1024;
 /// What a row of the index counts for in a scrub step's budget, in bytes.
 pub const SCRUB_ROW_BYTES: u64 = 128;
-/// Times `reopen` looks whether the old store's last reader has gone.
+/// Times an attempt to open a closed drive again looks whether the old store's last reader has gone.
 pub const REOPEN_TRIES_MAX: usize = 200;

@@ -1,7 +1,7 @@
 //! The interface: [`DriveStore`].
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,7 +31,7 @@ use crate::types::{
 };
 use crate::{commit, list, open, read};
 
-/// Between two tries of `reopen`.
+/// Between two tries of [`ClosedDrive::open`].
 const REOPEN_PAUSE: Duration = Duration::from_millis(50);
 
 /// One open drive. Clones are the same store; the last one that goes closes it.
@@ -50,6 +50,34 @@ struct Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.shared.queue.close();
+    }
+}
+
+/// A drive that was open and can be opened again.
+pub struct ClosedDrive {
+    env: Env,
+    dir: PathBuf,
+    info: SuperblockInfo,
+    options: DriveOptions,
+}
+
+impl ClosedDrive {
+    /// Opens it as before; `Locked` if clones of the old store are still in use after some seconds.
+    pub async fn open(&self) -> Result<DriveStore, OpenError> {
+        let SuperblockInfo { identity, incarnation, .. } = self.info;
+        let mut tries = 0;
+        loop {
+            let opened =
+                DriveStore::open(&self.env, &self.dir, identity, Some(incarnation), &self.options);
+            match opened.await {
+                // The last part of the old store ends a moment after its close.
+                Err(OpenError::Locked(_)) if tries < REOPEN_TRIES_MAX => {
+                    tries += 1;
+                    self.env.clock.sleep(REOPEN_PAUSE).await;
+                }
+                opened => return opened,
+            }
+        }
     }
 }
 
@@ -137,24 +165,15 @@ impl DriveStore {
         let _ = ended.wait_for(|ended| *ended).await;
     }
 
-    /// Closes this store and opens the drive again, which rebuilds a lost index. Other clones must
-    /// be dropped meanwhile: `Locked` if they are not within some seconds.
-    pub async fn reopen(self) -> Result<DriveStore, OpenError> {
+    /// Closes this store, to open the drive again, which rebuilds a lost index. Other clones must be
+    /// dropped meanwhile.
+    pub async fn into_closed(self) -> ClosedDrive {
         self.close().await;
-        let env = self.shared().env.clone();
-        let (dir, options) = (self.shared().dir.clone(), self.shared().options.clone());
-        let SuperblockInfo { identity, incarnation, .. } = self.shared().info;
-        drop(self);
-        let mut tries = 0;
-        loop {
-            match DriveStore::open(&env, &dir, identity, Some(incarnation), &options).await {
-                // The last part of the old store ends a moment after its close.
-                Err(OpenError::Locked(_)) if tries < REOPEN_TRIES_MAX => {
-                    tries += 1;
-                    env.clock.sleep(REOPEN_PAUSE).await;
-                }
-                opened => return opened,
-            }
+        ClosedDrive {
+            env: self.shared().env.clone(),
+            dir: self.shared().dir.clone(),
+            info: self.shared().info,
+            options: self.shared().options.clone(),
         }
     }
 

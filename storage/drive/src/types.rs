@@ -319,8 +319,8 @@ pub enum DriveState {
     Healthy,
     /// Its disk has failed, for good: repair its shards elsewhere. The reason.
     Failed(String),
-    /// Its index cannot be used; the reason. Open it again ([`crate::DriveStore::reopen`]): the
-    /// segments hold everything.
+    /// Its index cannot be used; the reason. Open it again ([`crate::ClosedDrive`]): the segments hold
+    /// everything.
     Stopped(String),
     /// Closed in order.
     Closed,

@@ -611,7 +611,7 @@ fn a_damaged_index_row_stops_the_drive_and_opening_it_again_rebuilds_the_index()
         assert_eq!(body_of(&store, bad).await, Err(DriveError::Closed));
         assert!(matches!(*store.state().borrow(), DriveState::Stopped(_)));
         assert!(bench.marks().is_empty(), "the disk is sound");
-        let store = store.reopen().await.unwrap();
+        let store = store.into_closed().await.open().await.unwrap();
         assert!(store.open_report().index_rebuilt);
         check_acked(&store, &acked, 500).await;
         store.close().await;

@@ -280,7 +280,7 @@ fn an_index_that_lost_a_row_is_found_and_rebuilt() {
         store.kv_for_tests().write(batch, Durability::Synced).unwrap();
         assert_eq!(rots(&scrub_all(&store, 1 << 20).await), [Rot::Index]);
         assert!(matches!(*store.state().borrow(), DriveState::Stopped(_)));
-        let store = store.reopen().await.unwrap();
+        let store = store.into_closed().await.open().await.unwrap();
         assert!(store.open_report().index_rebuilt);
         assert_eq!(dump(&store), before);
         assert_eq!(scrub_all(&store, 1 << 20).await, vec![]);
