@@ -105,7 +105,7 @@ async fn drain(
     core: &Arc<Core>,
     open: &mut Sessions,
     group: nexusgrid_codec::GroupId,
-) -> Result<usize, GridError> {
+) -> Result<(usize, usize), GridError> {
     let mut after = None;
     let (mut filled, mut seen) = (0, 0);
     loop {
