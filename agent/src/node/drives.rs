@@ -2,15 +2,16 @@
 //!
 //! State: a file in the node's directory that names the drive at each path. It is what tells a new,
 //! empty directory from an empty mount point: a path that had a drive and lost its marker is refused.
+//! A drive that failed before is left closed, and the root group is told again; others go on.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use nexusgrid_codec::{ClusterId, DriveId};
-use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore, SpaceMarks};
+use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore, OpenError, SpaceMarks};
 use nexusgrid_env::{Env, NodeId};
-use nexusgrid_meta::root::types::{NewDrive, RootCommand, RootOk};
+use nexusgrid_meta::root::types::{DriveState, NewDrive, RootCommand, RootOk};
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -35,6 +36,8 @@ pub struct Drives<'a> {
     env: &'a Env,
     file: PathBuf,
     known: BTreeMap<PathBuf, Known>,
+    /// Drives that failed and stay closed.
+    failed: Vec<DriveId>,
 }
 
 impl<'a> Drives<'a> {
@@ -46,7 +49,7 @@ impl<'a> Drives<'a> {
                 .with_context(|| format!("{} is damaged", file.display()))?,
             None => BTreeMap::new(),
         };
-        Ok(Drives { env, file, known })
+        Ok(Drives { env, file, known, failed: Vec::new() })
     }
 
     fn store(&self) -> anyhow::Result<()> {
@@ -56,7 +59,7 @@ impl<'a> Drives<'a> {
 
     /// Opens the drives that are there already: needs nobody else.
     pub async fn open_known(
-        &self,
+        &mut self,
         cluster: ClusterId,
         config: &Config,
     ) -> anyhow::Result<Vec<(DriveId, DriveStore)>> {
@@ -66,7 +69,13 @@ impl<'a> Drives<'a> {
                 continue;
             };
             let id = DriveId(known.drive.context("a formatted drive has an id")?);
-            open.push((id, self.open(cluster, id, drive).await?));
+            match self.open(cluster, id, drive).await {
+                Err(error @ OpenError::Failed { .. }) => {
+                    tracing::error!(drive = id.0, %error, "going on without this drive");
+                    self.failed.push(id);
+                }
+                opened => open.push((id, opened.with_context(|| opening(drive))?)),
+            }
         }
         Ok(open)
     }
@@ -76,19 +85,14 @@ impl<'a> Drives<'a> {
         cluster: ClusterId,
         id: DriveId,
         drive: &DriveConfig,
-    ) -> anyhow::Result<DriveStore> {
-        DriveStore::open(
-            self.env,
-            &drive.path,
-            DriveIdentity { cluster, drive: id },
-            None,
-            &options(drive),
-        )
-        .await
-        .with_context(|| format!("opening the drive at {}", drive.path.display()))
+    ) -> Result<DriveStore, OpenError> {
+        let identity = DriveIdentity { cluster, drive: id };
+        let mut options = options(drive);
+        options.failure_marks = self.file.parent().map(Path::to_path_buf);
+        DriveStore::open(self.env, &drive.path, identity, None, &options).await
     }
 
-    /// Registers and formats the drives that are new.
+    /// Registers and formats the drives that are new; tells the root group of those that failed.
     pub async fn add_new(
         &mut self,
         cluster: ClusterId,
@@ -96,6 +100,17 @@ impl<'a> Drives<'a> {
         root: &Root,
         config: &Config,
     ) -> anyhow::Result<Vec<(DriveId, DriveStore)>> {
+        for drive in self.failed.drain(..) {
+            // Before the failure was told the process may have died.
+            let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
+            if let Err(error) = root.command(&command).await {
+                tracing::warn!(
+                    drive = drive.0,
+                    error = format!("{error:#}"),
+                    "reporting a failed drive"
+                );
+            }
+        }
         let mut added = Vec::new();
         for drive in &config.drives {
             if self.known.get(&drive.path).is_some_and(|known| known.formatted) {
@@ -139,10 +154,15 @@ impl<'a> Drives<'a> {
                 Known { drive: Some(id.0), registration, formatted: true },
             );
             self.store()?;
-            added.push((id, self.open(cluster, id, drive).await?));
+            let opened = self.open(cluster, id, drive).await;
+            added.push((id, opened.with_context(|| opening(drive))?));
         }
         Ok(added)
     }
+}
+
+fn opening(drive: &DriveConfig) -> String {
+    format!("opening the drive at {}", drive.path.display())
 }
 
 fn options(drive: &DriveConfig) -> DriveOptions {

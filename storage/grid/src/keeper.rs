@@ -1,12 +1,14 @@
-//! Standing duties: every node reports whom it sees and which of its drives failed; the root group's leader draws placement groups.
+//! Standing duties: every node reports whom it sees and which of its drives failed, and opens those
+//! again whose index was lost; the root group's leader draws placement groups.
 //!
 //! Neither decides: reports count in the root group (two reporters from two hosts), and drawings
 //! are checked by it (I11).
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nexusgrid_drive::DriveState as StoreState;
+use nexusgrid_codec::DriveId;
+use nexusgrid_drive::{ClosedDrive, DriveState as StoreState, OpenError};
 use nexusgrid_env::BootInstant;
 use nexusgrid_meta::root::topology::Liveness as NodeLiveness;
 use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting};
@@ -21,6 +23,7 @@ use crate::shard::ShardService;
 /// Runs until the agent stops.
 pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Arc<ShardService>) {
     let mut settled = Settled::default();
+    let mut stopped = BTreeMap::new();
     loop {
         core.env.clock.sleep(core.options.keeper_every).await;
         if let Err(error) = report(&core, liveness.as_ref()).await {
@@ -28,6 +31,9 @@ pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Ar
         }
         if let Err(error) = report_failed_drives(&core, &shards).await {
             tracing::debug!(%error, "reporting failed drives");
+        }
+        if let Err(error) = open_stopped_drives(&core, &shards, &mut stopped).await {
+            tracing::debug!(%error, "opening drives again");
         }
         if core.meta.leads(ROOT)
             && let Err(error) = keep(&core, liveness.as_ref(), &mut settled).await
@@ -83,6 +89,42 @@ async fn report_failed_drives(core: &Arc<Core>, shards: &ShardService) -> Result
         if failed && is_news {
             let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
             core.meta.root_command(&command).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Opens own drives again that stopped because their index cannot be used. What they missed
+/// meanwhile the map tells them at once (R1).
+async fn open_stopped_drives(
+    core: &Arc<Core>,
+    shards: &ShardService,
+    stopped: &mut BTreeMap<DriveId, ClosedDrive>,
+) -> Result<(), GridError> {
+    for (drive, store) in shards.drives() {
+        if matches!(*store.state().borrow(), StoreState::Stopped(_)) {
+            shards.remove(drive);
+            stopped.insert(drive, store.into_closed().await);
+        }
+    }
+    for (drive, closed) in std::mem::take(stopped) {
+        match closed.open().await {
+            Ok(store) => {
+                let jumps = shards.jumps();
+                shards.add(drive, store);
+                let map = core.map.refresh().await?;
+                shards.adopt(&map, jumps).await;
+                tracing::warn!(drive = drive.0, "drive is open again");
+            }
+            Err(error @ OpenError::Failed { .. }) => {
+                tracing::error!(drive = drive.0, %error, "drive stays closed");
+                let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
+                core.meta.root_command(&command).await?;
+            }
+            Err(error) => {
+                tracing::error!(drive = drive.0, %error, "drive cannot be opened again yet");
+                stopped.insert(drive, closed);
+            }
         }
     }
     Ok(())
