@@ -42,29 +42,29 @@ fn what_cannot_be_read_to_its_end_is_refused_before_its_first_byte() {
         let mut options = options(7);
         options.block_bytes = 8 << 20;
         let cluster = Cluster::start_with(&world, 7, options).await;
-        cluster.grid(1).create_bucket("b", "me").await.unwrap();
+        cluster.grid(1).create_bucket("degraded", "me").await.unwrap();
         // One block of shards larger than what a reader fetches at once: the first fetch needs the
         // first shard alone.
         let bytes = content(1, 6 << 20);
-        put(&cluster.grid(1), "b", "k", &bytes).await.unwrap();
-        let nodes = nodes_of(&cluster, "b", "k");
+        put(&cluster.grid(1), "degraded", "k", &bytes).await.unwrap();
+        let nodes = nodes_of(&cluster, "degraded", "k");
         for victim in &nodes[1..4] {
             cluster.kill(*victim);
         }
         tokio::time::sleep(NOTICED).await;
         let reader = cluster.grid(nodes[0]);
-        let mut stream = reader.get("b", "k", None).await.unwrap().body;
+        let mut stream = reader.get("degraded", "k", None).await.unwrap().body;
         let first = stream.next().await.unwrap();
         assert!(matches!(first, Err(GridError::Unreadable(_))), "{:?}", first.map(|b| b.len()));
         assert!(reader.metrics().get("reads_unreadable") > Some(0));
         // What lies in the shard that is there is read as ever.
         let range = Some(ByteRange::FromTo(10, 1_200_000));
-        let got = collect(reader.get("b", "k", range).await.unwrap().body).await.unwrap();
+        let got = collect(reader.get("degraded", "k", range).await.unwrap().body).await.unwrap();
         assert!(got == bytes[10..=1_200_000]);
         // One more shard, and all is.
         cluster.start_node(NodeId(nodes[1])).await;
         tokio::time::sleep(NOTICED).await;
-        assert!(get(&reader, "b", "k").await.unwrap() == bytes);
+        assert!(get(&reader, "degraded", "k").await.unwrap() == bytes);
         assert!(reader.metrics().get("reads_degraded") > Some(0));
     });
 }
@@ -74,29 +74,33 @@ fn beyond_what_the_code_tolerates_writes_of_every_size_are_refused() {
     let world = World::new(62);
     world.run(async {
         let cluster = Cluster::start(&world, 7).await;
-        cluster.grid(1).create_bucket("b", "me").await.unwrap();
+        cluster.grid(1).create_bucket("degraded", "me").await.unwrap();
         let sizes = [0, 100, 100_000, 900_000];
         for size in sizes {
-            put(&cluster.grid(1), "b", &format!("healthy{size}"), &content(1, size)).await.unwrap();
+            put(&cluster.grid(1), "degraded", &format!("healthy{size}"), &content(1, size))
+                .await
+                .unwrap();
         }
         cluster.kill(6);
         cluster.kill(7);
         tokio::time::sleep(NOTICED).await;
         for size in sizes {
-            put(&cluster.grid(1), "b", &format!("two{size}"), &content(2, size)).await.unwrap();
+            put(&cluster.grid(1), "degraded", &format!("two{size}"), &content(2, size))
+                .await
+                .unwrap();
         }
         cluster.kill(5);
         tokio::time::sleep(NOTICED).await;
         let grid = cluster.grid(1);
         for size in sizes {
-            let refused = put(&grid, "b", &format!("three{size}"), &content(3, size)).await;
+            let refused = put(&grid, "degraded", &format!("three{size}"), &content(3, size)).await;
             assert!(matches!(refused, Err(GridError::Unavailable(_))), "{size}: {refused:?}");
         }
         let copy = CopyRequest {
-            source_bucket: "b".into(),
+            source_bucket: "degraded".into(),
             source_key: "two100".into(),
             source_version: None,
-            bucket: "b".into(),
+            bucket: "degraded".into(),
             key: "copy".into(),
             meta: None,
             precondition: Precondition::default(),
@@ -104,7 +108,7 @@ fn beyond_what_the_code_tolerates_writes_of_every_size_are_refused() {
         };
         assert!(matches!(grid.copy(copy.clone()).await, Err(GridError::Unavailable(_))));
         let upload = CreateUploadRequest {
-            bucket: "b".into(),
+            bucket: "degraded".into(),
             key: "upload".into(),
             meta: ObjectMeta::default(),
             checksum: None,
@@ -113,13 +117,16 @@ fn beyond_what_the_code_tolerates_writes_of_every_size_are_refused() {
         assert!(matches!(grid.create_upload(upload).await, Err(GridError::Unavailable(_))));
         assert_eq!(grid.metrics().get("writes_refused"), Some(sizes.len() as u64 + 2));
         // Copies on two of the dead hosts are out of reach; the inline ones are not.
-        assert_eq!(get(&grid, "b", "healthy100").await.unwrap(), content(1, 100));
+        assert_eq!(get(&grid, "degraded", "healthy100").await.unwrap(), content(1, 100));
         cluster.start_node(NodeId(5)).await;
         cluster.until_ready().await;
         tokio::time::sleep(NOTICED).await;
         for size in sizes {
-            put(&grid, "b", &format!("again{size}"), &content(4, size)).await.unwrap();
-            assert_eq!(get(&grid, "b", &format!("two{size}")).await.unwrap(), content(2, size));
+            put(&grid, "degraded", &format!("again{size}"), &content(4, size)).await.unwrap();
+            assert_eq!(
+                get(&grid, "degraded", &format!("two{size}")).await.unwrap(),
+                content(2, size)
+            );
         }
         grid.copy(copy).await.unwrap();
     });
@@ -135,15 +142,15 @@ fn a_degraded_grid_takes_contents_of_hundreds_of_blocks() {
         (options.block_bytes, options.packed_bytes) = (32 << 10, 16 << 10);
         let cluster = Cluster::start_with(&world, 7, options).await;
         let grid = cluster.grid(1);
-        grid.create_bucket("b", "me").await.unwrap();
+        grid.create_bucket("degraded", "me").await.unwrap();
         cluster.kill(6);
         cluster.kill(7);
         tokio::time::sleep(NOTICED).await;
         let bytes = content(1, 11 << 20);
-        put(&grid, "b", "k", &bytes).await.unwrap();
+        put(&grid, "degraded", "k", &bytes).await.unwrap();
         assert!(grid.metrics().get("shards_missed") >= Some(352));
         let upload = CreateUploadRequest {
-            bucket: "b".into(),
+            bucket: "degraded".into(),
             key: "parts".into(),
             meta: ObjectMeta::default(),
             checksum: None,
@@ -153,7 +160,7 @@ fn a_degraded_grid_takes_contents_of_hundreds_of_blocks() {
         let mut parts = Vec::new();
         for number in 1..=2 {
             let request = PartRequest {
-                bucket: "b".into(),
+                bucket: "degraded".into(),
                 key: "parts".into(),
                 upload: upload.clone(),
                 number,
@@ -164,7 +171,7 @@ fn a_degraded_grid_takes_contents_of_hundreds_of_blocks() {
             parts.push(ChosenPart { number, etag: part.etag });
         }
         let complete = CompleteUploadRequest {
-            bucket: "b".into(),
+            bucket: "degraded".into(),
             key: "parts".into(),
             upload,
             parts,
@@ -174,12 +181,14 @@ fn a_degraded_grid_takes_contents_of_hundreds_of_blocks() {
         grid.complete_upload(complete, Box::new(finish)).await.unwrap();
         // Seen from another node, whole and in part; and linked by a copy.
         let other = cluster.grid(3);
-        assert!(get(&other, "b", "k").await.unwrap() == bytes);
-        assert!(get(&other, "b", "parts").await.unwrap() == [&bytes[..], &bytes[..]].concat());
+        assert!(get(&other, "degraded", "k").await.unwrap() == bytes);
+        assert!(
+            get(&other, "degraded", "parts").await.unwrap() == [&bytes[..], &bytes[..]].concat()
+        );
         let range = Some(ByteRange::FromTo(8_180_000, 8_300_000));
-        let some = collect(other.get("b", "k", range).await.unwrap().body).await.unwrap();
+        let some = collect(other.get("degraded", "k", range).await.unwrap().body).await.unwrap();
         assert!(some == bytes[8_180_000..=8_300_000]);
-        assert_eq!(other.head("b", "parts").await.unwrap().part_sizes, [11 << 20, 11 << 20]);
+        assert_eq!(other.head("degraded", "parts").await.unwrap().part_sizes, [11 << 20, 11 << 20]);
         // Every hole stands in the queue, and is filled when the nodes return.
         assert!(holes(&cluster) >= 1000, "{}", holes(&cluster));
         for node in [6, 7] {
