@@ -23,8 +23,8 @@ const HOPS_MAX: u32 = 3;
 
 /// Where the next try goes.
 pub(crate) struct Trail {
-    hint: Option<NodeId>,
-    attempt: usize,
+    pub(crate) hint: Option<NodeId>,
+    pub(crate) attempt: usize,
     hops: u32,
 }
 

@@ -21,11 +21,16 @@ impl MetaHost {
     pub async fn news(&self, group: GroupId, after: u64) -> Result<u64, MetaError> {
         let until = self.inner.env.clock.now().plus(NEWS_HOLD);
         let mut trail = self.trail(group);
+        // Askers begin at different voters: they share the load, and none meets the same dead one
+        // every time.
+        trail.attempt = usize::from(self.inner.env.rng.u64() as u8);
         while let Some(left) = self.left(until) {
-            if let Ok(replica) = self.running(group)
-                && let Some(index) = self.news_here(&replica, after, until).await
-            {
-                return Ok(index);
+            if let Ok(replica) = self.running(group) {
+                if let Some(index) = self.news_here(&replica, after, until).await {
+                    return Ok(index);
+                }
+                // The leader it followed is the one it does not hear.
+                trail.hint = None;
             }
             let target = self.next_target(group, &mut trail);
             let Some(target) = target.filter(|target| *target != self.inner.node) else {
