@@ -2,8 +2,12 @@
 //!
 //! All stores of a process share one bound of memory for cached blocks and unflushed rows, and one
 //! set of background threads, so that six stores cost little more than one. A synced write is one
-//! group commit of the write-ahead log. After a crash that log is read up to its first record that
-//! is cut off at its end; damage before that is [`KvError::Corrupt`], never a hole.
+//! group commit of the write-ahead log.
+//!
+//! After a crash that log is read up to its first damaged record, and what follows is dropped, never
+//! a hole. A loss of power writes unsynced pages in any order, so damage with whole records behind it
+//! is what it leaves; rot of synced bytes looks the same, and is told by a warning. Whoever needs a
+//! row after that flushes the store before it drops what the row came from.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -59,11 +63,11 @@ impl RocksEngine {
         RocksEngine { cache, write_buffers }
     }
 
-    fn store_options(&self, create: bool) -> Result<Options, KvError> {
+    fn store_options(&self, create: bool, log: DBRecoveryMode) -> Result<Options, KvError> {
         let mut options = Options::default();
         options.create_if_missing(create);
         options.create_missing_column_families(true);
-        options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+        options.set_wal_recovery_mode(log);
         options.set_paranoid_checks(true);
         options.set_write_buffer_manager(&self.write_buffers);
         options.set_max_total_wal_size(limits::KV_LOG_BYTES_MAX);
@@ -79,6 +83,25 @@ impl RocksEngine {
         threads.set_high_priority_background_threads(limits::KV_BACKGROUND_THREADS);
         options.set_env(&threads);
         Ok(options)
+    }
+
+    /// Opens every family there is and every one asked for.
+    fn open_db(&self, dir: &Path, options: &KvOptions, log: DBRecoveryMode) -> Result<DB, KvError> {
+        let store_options = self.store_options(options.create, log)?;
+        let asked = options.families.iter().chain(&options.blob_families);
+        let mut names: Vec<String> = asked.map(|name| (*name).to_owned()).collect();
+        if RealDisk.exists(&dir.join(CURRENT_NAME)).map_err(io_error)? {
+            // RocksDB wants every family opened, also those that nobody asks for any more.
+            names.extend(DB::list_cf(&store_options, dir).map_err(kv_error)?);
+        }
+        names.push(DEFAULT_FAMILY.to_owned());
+        names.sort();
+        names.dedup();
+        let families = names.into_iter().map(|name| {
+            let blobs = options.blob_families.contains(&name.as_str());
+            ColumnFamilyDescriptor::new(name, self.family_options(blobs))
+        });
+        DB::open_cf_descriptors(&store_options, dir, families).map_err(kv_error)
     }
 
     fn family_options(&self, blobs: bool) -> Options {
@@ -133,22 +156,18 @@ impl KvEngine for RocksEngine {
         }
         RealDisk.create_dir_all(dir).map_err(io_error)?;
         let lock = RealDisk.lock(&dir.join(LOCK_NAME)).map_err(io_error)?;
-        let store_options = self.store_options(options.create)?;
-        let known = [&options.families[..], &options.blob_families[..]].concat();
-        let mut names: Vec<String> = known.iter().map(|name| (*name).to_owned()).collect();
-        if present {
-            // RocksDB wants every family opened, also those that nobody asks for any more.
-            names.extend(DB::list_cf(&store_options, dir).map_err(kv_error)?);
-        }
-        names.push(DEFAULT_FAMILY.to_owned());
-        names.sort();
-        names.dedup();
-        let families = names.into_iter().map(|name| {
-            let blobs = options.blob_families.contains(&name.as_str());
-            ColumnFamilyDescriptor::new(name, self.family_options(blobs))
-        });
-        let db = DB::open_cf_descriptors(&store_options, dir, families).map_err(kv_error)?;
+        let opened = self.open_db(dir, options, DBRecoveryMode::TolerateCorruptedTailRecords);
+        let db = match opened {
+            // Perhaps only the log, and only where nothing was synced.
+            Err(KvError::Corrupt(why)) if present => {
+                let db = self.open_db(dir, options, DBRecoveryMode::PointInTime)?;
+                tracing::warn!(store = %dir.display(), why, "newest rows were lost with a torn log");
+                db
+            }
+            opened => opened?,
+        };
         RealDisk.sync_dir(dir).map_err(io_error)?;
+        let known = [&options.families[..], &options.blob_families[..]].concat();
         Ok(Arc::new(RocksStore { inner: Arc::new(Inner { db, known, _lock: lock }) }))
     }
 
