@@ -195,7 +195,7 @@ fn list_items(shared: &Shared, id: u64) -> Result<Option<Listed>, DriveError> {
 /// Writes into the log what a fold of it would get wrong without the lost facts of `lost`, whose
 /// other records are `items`. False if the disk is too full for it.
 async fn declare(shared: &Arc<Shared>, lost: u64, items: Vec<LogItem>) -> Result<bool, DriveError> {
-    let (pgs, sessions) = blocking(shared, |shared| epochs_and_sessions(shared)).await?;
+    let (pgs, sessions) = blocking(shared, epochs_and_sessions).await?;
     let mut facts = sessions;
     facts.extend(blocking(shared, move |shared| tombstones_in(shared, lost)).await?);
     // The writer holds each against the index of that moment, so that nothing outdated is said.

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Budget;
+use crate::care::CareOptions;
 use crate::error::GridError;
 use crate::keys::KeyRing;
 use crate::limits;
@@ -56,6 +57,8 @@ pub struct GridOptions {
     pub session: SessionOptions,
     /// Patience with metadata groups.
     pub meta: MetaOptions,
+    /// Background care.
+    pub care: CareOptions,
 }
 
 impl Default for GridOptions {
@@ -76,6 +79,7 @@ impl Default for GridOptions {
             placement: PlacementOptions::default(),
             session: SessionOptions::default(),
             meta: MetaOptions::default(),
+            care: CareOptions::default(),
         }
     }
 }

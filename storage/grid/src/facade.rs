@@ -12,6 +12,7 @@ use nexusgrid_meta::namespace::types::{
 use nexusgrid_meta::root::topology::{Bucket, Topology};
 
 use crate::api::{ByteRange, ObjectInfo, Precondition, ReadStream, ResolvedRange, Tenant};
+use crate::care::{FsckReport, fsck};
 use crate::convert;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -80,7 +81,13 @@ impl Grid {
         self.core.map.current()
     }
 
-    /// Bytes of the body budget that nobody holds, and all of it. For metrics.
+    /// Compares metadata with drives, the whole grid; `repair` puts what is missing on the repair
+    /// queues. Takes as long as it takes to list everything.
+    pub async fn fsck(&self, repair: bool) -> Result<FsckReport, GridError> {
+        fsck::run(&self.core, repair).await
+    }
+
+    /// Bytes of the body budget that nobody holds, and all of it.
     pub fn budget_bytes(&self) -> (u64, u64) {
         (self.core.budget.free_bytes(), self.core.budget.capacity_bytes())
     }

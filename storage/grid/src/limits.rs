@@ -87,3 +87,27 @@ pub const STAT_SHARDS_MAX: usize = 256;
 pub const LIST_SHARDS_MAX: usize = 2048;
 /// Objects whose part sizes a process remembers.
 pub const PART_SIZES_CACHED_MAX: usize = 64;
+/// Steps of freeing that one round of the collector takes in a group.
+pub const EXPAND_STEPS_PER_ROUND: usize = 256;
+/// Dead blocks that one round of the collector reads at once, and names in one tombstone call.
+pub const BURY_BATCH: u32 = 512;
+/// Dead blocks whose acknowledgements a leader remembers per group.
+pub const BURIED_REMEMBERED_MAX: usize = 100_000;
+/// Tombstones or shards of one page of a sweep, and blocks of one question to metadata.
+pub const SWEEP_BATCH: usize = 1024;
+/// A pass that finds more than one orphan in so many shards trashes nothing …
+pub const ORPHANS_ONE_IN: usize = 100;
+/// … unless they are no more than this.
+pub const ORPHANS_ALWAYS: usize = 32;
+/// Orphans of one drive remembered between passes; a pass ends when it found more.
+pub const ORPHANS_REMEMBERED_MAX: usize = 100_000;
+/// Blocks that one remap of a slot reads, rebuilds and stores at once.
+pub const REMAP_BLOCKS_AT_ONCE: usize = 4;
+/// Blocks of one question of a remap to metadata.
+pub const REMAP_RESOLVE_BATCH: usize = 1024;
+/// Shards that one command puts on a repair queue.
+pub const MARKED_PER_COMMAND: usize = 250;
+/// Live blocks, or shards of a drive, that a check of the grid looks at in one go.
+pub const FSCK_BATCH: u32 = 1024;
+/// Faults that a check of the grid names; it counts the others.
+pub const FSCK_FAULTS_MAX: usize = 100;

@@ -13,6 +13,8 @@ use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
 use tokio::sync::mpsc;
 
+use crate::care::remap::{self, leftovers, planner};
+use crate::care::{Workers, collect, scrub, sweep};
 use crate::core::{Core, GridOptions};
 use crate::facade::Grid;
 use crate::keys::KeyRing;
@@ -50,6 +52,7 @@ pub struct GridNode {
     grid: Grid,
     shards: Arc<ShardService>,
     core: Arc<Core>,
+    workers: Workers,
 }
 
 impl GridNode {
@@ -72,12 +75,31 @@ impl GridNode {
         drop(env.exec.spawn(Arc::clone(&core.sessions).keep()));
         drop(env.exec.spawn(refill::run(Arc::clone(&core), reports)));
         drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness, Arc::clone(&shards))));
-        GridNode { grid: Grid::new(Arc::clone(&core)), shards, core }
+        let workers = Workers::new(env.clone());
+        let worker = workers.add("collect", "frees what was deleted, buries dead blocks");
+        drop(env.exec.spawn(collect::run(Arc::clone(&core), worker)));
+        let worker = workers.add("scrub", "reads and checks all that is stored");
+        drop(env.exec.spawn(scrub::run(Arc::clone(&core), Arc::clone(&shards), worker)));
+        let worker = workers.add("sweep", "drops settled tombstones, finds orphans");
+        drop(env.exec.spawn(sweep::run(Arc::clone(&core), Arc::clone(&shards), worker)));
+        let worker =
+            workers.add("remap-plan", "decides which slots move off lost and leaving drives");
+        drop(env.exec.spawn(planner::run(Arc::clone(&core), worker)));
+        let worker = workers.add("remap", "fills slots that moved to this node's drives");
+        drop(env.exec.spawn(remap::worker::run(Arc::clone(&core), Arc::clone(&shards), worker)));
+        let worker = workers.add("leftovers", "trashes shards of slots that moved away");
+        drop(env.exec.spawn(leftovers::run(Arc::clone(&core), Arc::clone(&shards), worker)));
+        GridNode { grid: Grid::new(Arc::clone(&core)), shards, core, workers }
     }
 
     /// The façade.
     pub fn grid(&self) -> Grid {
         self.grid.clone()
+    }
+
+    /// The background jobs of this node.
+    pub fn workers(&self) -> Workers {
+        self.workers.clone()
     }
 
     /// Follows this node's copy of the map.

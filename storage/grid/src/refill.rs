@@ -15,8 +15,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
-use nexusgrid_codec::{BlockId, PgId, ShardHeader, erasure};
+use nexusgrid_codec::PgId;
 use nexusgrid_meta::namespace::types::{
     BlockState, NamespaceAnswer, NamespaceCommand, NamespaceQuery,
 };
@@ -29,6 +28,7 @@ use crate::error::GridError;
 use crate::limits;
 use crate::liveness::NodeHint;
 use crate::metrics::Counters;
+use crate::rebuild::{Holder, rebuild};
 use crate::shard::client::{ShardError, ShardToPut};
 use crate::shard::wire::ShardFault;
 
@@ -183,7 +183,8 @@ async fn fill(
     let cost = limits::BLOCK_BYTES_MAX as u64 * 2;
     let tenant = crate::api::Tenant("refill".to_owned());
     let _reservation = core.budget.reserve(&tenant, cost).await?;
-    let Some((header, body)) = rebuild(core, &map, pg, bad).await? else {
+    let (k, holders) = (usize::from(pg.class.k()), holders(core, &map, pg));
+    let Some((header, body)) = rebuild(core, bad.block, bad.slot, k, &holders).await? else {
         return Ok(Outcome::Waits);
     };
     let session = match open.get(&pg.id) {
@@ -217,43 +218,15 @@ async fn fill(
     }
 }
 
-/// The shard with its header, from k siblings that their drives checked; `None` if too few answer.
-async fn rebuild(
-    core: &Arc<Core>,
-    map: &Topology,
-    pg: &Pg,
-    bad: BadShard,
-) -> Result<Option<(ShardHeader, Bytes)>, GridError> {
-    let k = usize::from(pg.class.k());
-    let mut sibling: Option<ShardHeader> = None;
-    let mut present = Vec::new();
-    let mut slots: Vec<_> =
-        core.slot_nodes(map, pg).filter(|(slot, _, _)| *slot != bad.slot).collect();
+/// Where a block's shards should be: those on awake nodes first.
+fn holders(core: &Core, map: &Topology, pg: &Pg) -> Vec<Holder> {
+    let mut slots: Vec<_> = core.slot_nodes(map, pg).collect();
     slots.sort_by_key(|(slot, node, hint)| (*hint, *node != core.node, *slot));
-    for (slot, node, _) in slots {
-        if present.len() == k {
-            break;
-        }
-        let Some(drive) = pg.slots.get(usize::from(slot)).copied() else { continue };
-        match core.shards.get_whole(node, drive, bad.block, slot).await {
-            Ok((header, body)) => {
-                let agrees = sibling.as_ref().is_none_or(|other| other.is_sibling_of(&header));
-                if !agrees {
-                    tracing::error!(block = %bad.block, slot, "I3: shards of two writes under one id");
-                    return Err(internal("shards disagree"));
-                }
-                sibling.get_or_insert(header);
-                present.push((slot, body));
-            }
-            Err(error) => tracing::debug!(block = %bad.block, slot, %error, "sibling"),
-        }
-    }
-    let Some(sibling) = sibling.filter(|_| present.len() == k) else { return Ok(None) };
-    let work = move || erasure::rebuild(&sibling, bad.slot, &present);
-    let rebuilt = core.env.exec.blocking(work).await.map_err(|error| {
-        GridError::DataLost(format!("block {}: {error}", BlockId::clone(&bad.block)))
-    })?;
-    Ok(Some(rebuilt))
+    let holder = |(slot, node, _)| {
+        let drive = *pg.slots.get(usize::from(slot))?;
+        Some(Holder { slot, node, drive })
+    };
+    slots.into_iter().filter_map(holder).collect()
 }
 
 async fn close(core: &Arc<Core>, open: Sessions) {

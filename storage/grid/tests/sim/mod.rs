@@ -1,7 +1,9 @@
 mod cluster;
 mod degraded;
 mod faults;
+mod garbage;
 mod meta;
 mod objects;
 mod protocol;
 mod raft;
+mod repair;

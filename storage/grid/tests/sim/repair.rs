@@ -29,6 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(600);
 /// Nodes that are down for ten seconds are lost.
 fn options(nodes: u64) -> GridOptions {
     let mut options = super::cluster::options(nodes);
+    options.care.sweep_every = Duration::from_secs(60);
     options.care.remap.every = Duration::from_millis(200);
     options.care.remap.grace_stable = Duration::from_secs(10);
     options.care.remap.in_flight_percent = 20;
@@ -377,6 +378,16 @@ fn the_target_dies_in_the_middle_and_comes_back_or_not() {
     }
 }
 
+/// Tombstones on all drives that run.
+async fn tombstones(cluster: &Cluster) -> u64 {
+    let members: Vec<_> = cluster.members.lock().values().cloned().collect();
+    let mut sum = 0;
+    for member in members {
+        sum += member.drive.usage().await.unwrap().tombstones;
+    }
+    sum
+}
+
 #[test]
 fn r7_a_node_that_returns_brings_nothing_back_and_loses_nothing() {
     let world = World::new(50);
@@ -387,7 +398,7 @@ fn r7_a_node_that_returns_brings_nothing_back_and_loses_nothing() {
         let old = scene.shards_on(8).await;
         scene.cluster.kill(8);
         scene.until_clean_without(&[8]).await;
-        // Deletes and overwrites while it is away.
+        // Deletes and overwrites while it is away; so long that nobody remembers them any more.
         let keys: Vec<String> = scene.truth.lock().keys().cloned().collect();
         for (index, key) in keys.iter().enumerate() {
             match index % 3 {
@@ -396,23 +407,150 @@ fn r7_a_node_that_returns_brings_nothing_back_and_loses_nothing() {
                 _ => {}
             }
         }
-        scene.cluster.start_node(NodeId(8)).await;
-        scene.count_moves();
-        // Its leftovers go, it is drawn again, and takes slots when another one goes.
+        tokio::time::sleep(Duration::from_secs(700)).await;
+        assert!(tombstones(&scene.cluster).await > 0);
+        for writer in [1, 2] {
+            scene.cluster.kill(writer);
+            scene.cluster.start_node(NodeId(writer)).await;
+        }
         let begin = tokio::time::Instant::now();
-        let stale = |now: &[ShardStat]| {
-            old.iter().filter(|stat| now.iter().any(|other| other.key == stat.key)).count()
-        };
-        while stale(&scene.shards_on(8).await) > 0 {
+        while tombstones(&scene.cluster).await > 0 {
+            assert!(begin.elapsed() < PATIENCE, "tombstones stay");
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        // It is back with all it had, and gets slots again before anybody has cleared it.
+        let member = scene.cluster.start_node(NodeId(8)).await;
+        member.node.workers().pause("leftovers", true).unwrap();
+        scene.count_moves();
+        let was_there = |pg: PgId| old.iter().any(|stat| stat.pg == pg);
+        scene.cluster.kill(7);
+        scene.until_clean_without(&[7]).await;
+        let topology = scene.cluster.topology();
+        let again: Vec<PgId> = topology
+            .pgs
+            .values()
+            .filter(|pg| pg.slots.contains(&DriveId(8)) && was_there(pg.id))
+            .map(|pg| pg.id)
+            .collect();
+        assert!(!again.is_empty(), "it got none of its groups back");
+        let held = scene.shards_on(8).await;
+        let of_these: Vec<&ShardStat> =
+            held.iter().filter(|stat| again.contains(&stat.pg)).collect();
+        let states = scene.states(&of_these.iter().map(|stat| stat.key.block).collect());
+        for stat in &of_these {
+            assert!(
+                matches!(states[&stat.key.block], BlockState::Live { .. }),
+                "R7: {stat:?} is back: {:?}",
+                states[&stat.key.block]
+            );
+        }
+        assert!(member.drive.usage().await.unwrap().trash_shards > 0);
+        scene.check(8).await;
+        scene.assert_complete().await;
+        // What it holds of groups that it is not in goes as well.
+        member.node.workers().pause("leftovers", false).unwrap();
+        let begin = tokio::time::Instant::now();
+        loop {
+            let topology = scene.cluster.topology();
+            let left = scene.shards_on(8).await;
+            let is_left = |stat: &&ShardStat| {
+                topology.pgs[&stat.pg].slots[usize::from(stat.key.index)] != DriveId(8)
+            };
+            if !left.iter().any(|stat| is_left(&stat)) {
+                break;
+            }
             assert!(begin.elapsed() < PATIENCE, "leftovers stay");
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
         scene.check(8).await;
-        scene.cluster.kill(7);
-        scene.until_clean_without(&[7]).await;
-        scene.check(8).await;
-        scene.assert_complete().await;
-        let topology = scene.cluster.topology();
-        assert!(topology.pgs.values().any(|pg| pg.slots.contains(&DriveId(8))));
     });
+}
+
+/// Nodes die, return, leave and stay while clients write, overwrite and delete.
+async fn chaos(world: &World, steps: u64) {
+    let nodes = 9;
+    let scene = Scene::start(world, nodes).await;
+    let rng = world.rng();
+    let below = |bound: u64| nexusgrid_env::Rng::below(&*rng, bound);
+    scene.write_some(1, "before", 2).await;
+    let mut down: BTreeSet<u64> = BTreeSet::new();
+    let mut leaving: Option<u64> = None;
+    for step in 0..steps {
+        let up: Vec<u64> = (1..=nodes).filter(|node| !down.contains(node)).collect();
+        let node = up[below(up.len() as u64) as usize];
+        match below(10) {
+            0 | 1 if down.len() < 2 => {
+                if below(2) == 0 {
+                    scene.cluster.kill(node)
+                } else {
+                    scene.cluster.crash(node)
+                }
+                down.insert(node);
+            }
+            2 | 3 => {
+                if let Some(node) = down.pop_first() {
+                    scene.cluster.start_node(NodeId(node)).await;
+                }
+            }
+            4 => {
+                let (node, state) = match leaving.take() {
+                    Some(node) => (node, NodeState::Active),
+                    None => (node, NodeState::Leaving),
+                };
+                leaving = (state == NodeState::Leaving).then_some(node);
+                let now_ms = 1;
+                scene.cluster.root(&RootCommand::SetNodeState {
+                    node: NodeId(node),
+                    state,
+                    now_ms,
+                });
+            }
+            _ => {}
+        }
+        for turn in 0..4 {
+            let up: Vec<u64> = (1..=nodes).filter(|node| !down.contains(node)).collect();
+            let grid = scene.cluster.grid(up[below(up.len() as u64) as usize]);
+            let key = format!("chaos/{}", below(20));
+            // What failed may have happened all the same.
+            scene.truth.lock().remove(&key);
+            if below(4) == 0 {
+                let precondition = Precondition::default();
+                let bucket = BUCKET.to_owned();
+                let request = DeleteRequest { bucket, key: key.clone(), precondition };
+                if grid.delete(request).await.is_ok() {
+                    scene.truth.lock().insert(key, None);
+                }
+            } else {
+                let size = SIZES[below(4) as usize];
+                let bytes = content(step * 10 + turn, size);
+                if put(&grid, BUCKET, &key, &bytes).await.is_ok() {
+                    scene.truth.lock().insert(key, Some(bytes));
+                }
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(below(20_000))).await;
+    }
+    for node in std::mem::take(&mut down) {
+        scene.cluster.start_node(NodeId(node)).await;
+    }
+    let gone: Vec<u64> = leaving.into_iter().collect();
+    scene.until_clean_without(&gone).await;
+    scene.check(1).await;
+    scene.assert_complete().await;
+    // Past the horizon and the trash's worth of deletes: the same.
+    tokio::time::sleep(Duration::from_secs(900)).await;
+    scene.check(2).await;
+    scene.assert_complete().await;
+    let report = scene.cluster.grid(1).fsck(true).await.unwrap();
+    assert!(report.is_clean(), "{report:?}");
+}
+
+#[test]
+fn comings_and_goings_lose_nothing_and_bring_nothing_back() {
+    let seeds = std::env::var("NEXUSGRID_REPAIR_SEEDS").ok().and_then(|text| text.parse().ok());
+    for seed in 0..seeds.unwrap_or(3) {
+        let world = World::new(1000 + seed);
+        eprintln!("seed {}", 1000 + seed);
+        world.run(chaos(&world, 25));
+    }
 }

@@ -14,7 +14,9 @@ use nexusgrid_env::kv::prefix_end;
 use super::contents::slots;
 use super::limits;
 use super::machine::{Change, Step, corrupt};
-use super::rows::{self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Released};
+use super::rows::{
+    self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Released, RepairRow,
+};
 use super::types::{ContentId, Extent, NamespaceError, NamespaceOk, UploadId};
 use super::uploads::part_rows;
 use crate::rows::tx::decode_row;
@@ -191,6 +193,33 @@ impl Change<'_> {
         }
         for block in blocks {
             self.tx.delete(rows::STATE, rows::dead(*block));
+        }
+        Ok(NamespaceOk::Done)
+    }
+
+    /// The inverse of [`Change::repair_done`], for what scrub, readers and `fsck` find.
+    pub(super) fn mark_missing(
+        &mut self,
+        shards: &[(PgId, BlockId, u8)],
+        now_ms: u64,
+    ) -> Step<NamespaceOk> {
+        if shards.len() > limits::ACKS_MAX {
+            return Err(NamespaceError::TooLarge.into());
+        }
+        for (pg, block, slot) in shards {
+            let row: Option<BlockRow> = self.tx.load(rows::CONTENT, &rows::block(*block))?;
+            let Some(row) = row.filter(|row| row.pg == *pg && *slot < row.k + row.m) else {
+                continue;
+            };
+            let bit = 1u32.checked_shl(u32::from(*slot)).unwrap_or(0);
+            if row.missing_mask & bit != 0 {
+                continue;
+            }
+            let missing_mask = row.missing_mask | bit;
+            let repair = RepairRow { sequence: self.sequence, since_ms: now_ms, epoch: row.epoch };
+            self.tx.store(rows::STATE, rows::repair(*pg, *block, *slot), &repair);
+            let row = BlockRow { sequence: self.sequence, missing_mask, ..row };
+            self.tx.store(rows::CONTENT, rows::block(*block), &row);
         }
         Ok(NamespaceOk::Done)
     }

@@ -7,14 +7,18 @@ use nexusgrid_env::kv::prefix_end;
 
 use super::machine::{Step, check_key, corrupt};
 use super::rows::{
-    self, BlockRow, BucketRow, ContentRow, DeadRow, LiveBucket, RepairRow, UploadRow,
+    self, BlockRow, BucketRow, ContentRow, DeadRow, LiveBucket, OutboxRow, RepairRow, UploadRow,
 };
 use super::types::{
-    BlockState, BucketId, ContentMap, DeadBlock, Got, Malformed, NamespaceAnswer, NamespaceError,
-    NamespaceQuery, Object, PartListing, RangeSpec, Repair, Session, UploadRef,
+    BlockState, BucketId, ContentMap, DeadBlock, Got, LiveBlock, Malformed, NamespaceAnswer,
+    NamespaceError, NamespaceQuery, Object, PartListing, RangeSpec, Repair, Session, UploadRef,
 };
 use super::{limits, list, map, sessions, tree, uploads};
 use crate::rows::tx::{Tx, decode_row};
+
+/// Outbox rows looked at for the oldest: they lie in order of commit, so the oldest is among the
+/// first but for the skew of the committers' clocks.
+const BACKLOG_LOOK: usize = 16;
 
 /// Answers a query.
 pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<NamespaceAnswer> {
@@ -58,6 +62,8 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
         Q::Sessions => A::Sessions { floor: sessions::floor(tx)?, sessions: sessions::all(tx)? },
         Q::RepairQueue { pg, after, limit } => repairs(tx, pg, after, bounded(limit))?,
         Q::Outbox { after, limit } => dead_blocks(tx, after, bounded(limit))?,
+        Q::Backlog => backlog(tx)?,
+        Q::LiveBlocks { after, limit } => live_blocks(tx, after, bounded(limit))?,
         Q::ResolveBlocks { blocks } => {
             if blocks.len() > limits::ANSWER_ROWS_MAX as usize {
                 return Err(NamespaceError::TooLarge.into());
@@ -155,6 +161,38 @@ fn repairs(
         repairs.push(Repair { pg, block, slot, sequence, since_ms, epoch });
     }
     Ok(NamespaceAnswer::Repairs { repairs, more })
+}
+
+fn backlog(tx: &Tx<'_>) -> Step<NamespaceAnswer> {
+    let end = prefix_end(b"O");
+    let found = tx.scan(rows::STATE, b"O", end.as_deref(), BACKLOG_LOOK)?;
+    let mut oldest_released_ms = None;
+    for (_, value) in &found {
+        let row: OutboxRow = decode_row(rows::STATE, value)?;
+        oldest_released_ms = Some(
+            oldest_released_ms.map_or(row.released_ms, |oldest: u64| oldest.min(row.released_ms)),
+        );
+    }
+    Ok(NamespaceAnswer::Backlog { oldest_released_ms })
+}
+
+fn live_blocks(tx: &Tx<'_>, after: Option<BlockId>, limit: usize) -> Step<NamespaceAnswer> {
+    let prefix = rows::blocks();
+    let start = match after {
+        Some(block) => [rows::block(block).as_slice(), &[0]].concat(),
+        None => prefix.clone(),
+    };
+    let end = prefix_end(&prefix);
+    let found = tx.scan(rows::CONTENT, &start, end.as_deref(), limit + 1)?;
+    let more = found.len() > limit;
+    let mut blocks = Vec::with_capacity(found.len().min(limit));
+    for (key, value) in found.iter().take(limit) {
+        let block = rows::parse_block(key).ok_or_else(|| corrupt("key of a block"))?;
+        let BlockRow { pg, epoch, len, live, k, m, missing_mask, .. } =
+            decode_row(rows::CONTENT, value)?;
+        blocks.push(LiveBlock { block, pg, epoch, len, live_bytes: live, k, m, missing_mask });
+    }
+    Ok(NamespaceAnswer::LiveBlocks { blocks, more })
 }
 
 fn dead_blocks(tx: &Tx<'_>, after: Option<BlockId>, limit: usize) -> Step<NamespaceAnswer> {

@@ -328,6 +328,11 @@ pub fn block(block: BlockId) -> Vec<u8> {
     KeyBuf::tag(b'b').raw(&block.to_bytes()).done()
 }
 
+/// All live blocks.
+pub fn blocks() -> Vec<u8> {
+    KeyBuf::tag(b'b').done()
+}
+
 /// Inline bytes.
 pub fn inline(content: ContentId) -> Vec<u8> {
     KeyBuf::new().u64(content.0).done()

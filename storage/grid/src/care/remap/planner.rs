@@ -4,6 +4,7 @@
 //! that jumped has measured nobody's absence.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use nexusgrid_meta::root::topology::PgState;
 use nexusgrid_meta::root::types::RootCommand;
@@ -18,8 +19,17 @@ use crate::meta_port::ROOT;
 pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
     let mut watch = Watch::default();
     let mut jumps = core.env.clock.suspend_jumps();
+    let mut news = core.map.watch();
     loop {
-        worker.turn(core.options.care.remap.every).await;
+        // After each change of the map, for a group that is clean makes room for the next; and from
+        // time to time, for graces end without news.
+        tokio::select! {
+            biased;
+            changed = news.changed() => if changed.is_err() { return },
+            () = core.env.clock.sleep(core.options.care.remap.every) => {}
+        }
+        worker.turn(Duration::ZERO).await;
+        news.borrow_and_update();
         if !core.meta.leads(ROOT) || jumps.has_changed().unwrap_or(false) {
             jumps.borrow_and_update();
             watch = Watch::default();

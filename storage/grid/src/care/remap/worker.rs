@@ -64,13 +64,14 @@ struct Retry {
 }
 
 /// Runs until the agent stops.
-pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: Worker) {
+pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, worker: Worker) {
     let mut throttles: BTreeMap<DriveId, Arc<Throttle>> = BTreeMap::new();
     let mut retries: BTreeMap<PgId, Retry> = BTreeMap::new();
     let mut running: FuturesUnordered<BoxFuture<'static, (DriveId, PgId, Outcome)>> =
         FuturesUnordered::new();
     let mut busy: BTreeSet<DriveId> = BTreeSet::new();
     let progress = Arc::new(Progress::default());
+    let mut news = core.map.watch();
     loop {
         tokio::select! {
             biased;
@@ -83,9 +84,14 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: 
                 }
                 continue;
             }
-            () = worker.turn(core.options.care.remap.every) => {}
+            changed = news.changed() => if changed.is_err() { return },
+            () = core.env.clock.sleep(core.options.care.remap.every) => {}
         }
         worker.did(0, progress.bytes.swap(0, Ordering::Relaxed));
+        // What has begun goes on: it holds a session and a part of the budget.
+        if worker.is_paused() {
+            continue;
+        }
         let map = core.map.current();
         let own = shards.drives();
         let jobs: Vec<(PgId, DriveId)> = map
@@ -96,9 +102,6 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: 
             .collect();
         retries.retain(|pg, _| jobs.iter().any(|(job, _)| job == pg));
         let now = core.env.clock.now();
-        if busy.is_empty() && !jobs.is_empty() {
-            worker.begin(Some(jobs.len() as u64));
-        }
         for (drive, store) in own {
             if busy.contains(&drive) || *store.state().borrow() != DriveState::Healthy {
                 continue;
@@ -113,6 +116,9 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: 
                 let rate = core.options.care.remap.bytes_per_second;
                 Arc::new(Throttle::new(core.env.clone(), rate))
             });
+            if busy.is_empty() {
+                worker.begin(Some(jobs.len() as u64));
+            }
             busy.insert(drive);
             let job = Job {
                 core: Arc::clone(&core),

@@ -5,8 +5,8 @@ use nexusgrid_codec::id::{BlockId, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeadBlock, Extent, ListAfter, NamespaceError, Object, PartInfo, Repair, Session, UploadId,
-    UploadInfo, UploadsAfter, Usage, WrappedKey,
+    DeadBlock, Extent, ListAfter, LiveBlock, NamespaceError, Object, PartInfo, Repair, Session,
+    UploadId, UploadInfo, UploadsAfter, Usage, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -176,6 +176,18 @@ pub enum NamespaceAnswer {
     Blocks(Vec<BlockState>),
     /// In order; a last part without bytes is not among them.
     PartSizes(Vec<u64>),
+    /// Live blocks in order of id.
+    LiveBlocks {
+        /// The blocks.
+        blocks: Vec<LiveBlock>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// What waits to be freed.
+    Backlog {
+        /// When the first of it was released; `None`: nothing waits.
+        oldest_released_ms: Option<u64>,
+    },
 }
 
 /// A query's reply.

@@ -299,6 +299,14 @@ pub enum NamespaceCommand {
         /// Now.
         now_ms: u64,
     },
+    /// Puts shards that were found missing or bad on the repair queue (I2); those of blocks that
+    /// are not live, or of another PG, are passed over. → `Done`.
+    MarkMissing {
+        /// PG, block and slot.
+        shards: Vec<(PgId, BlockId, u8)>,
+        /// Now.
+        now_ms: u64,
+    },
 }
 
 /// A command's success.

@@ -130,6 +130,15 @@ pub enum NamespaceQuery {
         /// The content.
         content: ContentId,
     },
+    /// Whether anything waits to be freed, and since when. → `Backlog`.
+    Backlog,
+    /// Live blocks in order of id: for whoever compares them with drives. → `LiveBlocks`.
+    LiveBlocks {
+        /// After this one.
+        after: Option<BlockId>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Where a listing of uploads goes on.

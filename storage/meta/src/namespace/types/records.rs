@@ -102,3 +102,24 @@ pub struct DeadBlock {
     /// When it died.
     pub since_ms: u64,
 }
+
+/// A block that extents refer to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LiveBlock {
+    /// The block.
+    pub block: BlockId,
+    /// Where it is.
+    pub pg: PgId,
+    /// Epoch of its commit.
+    pub epoch: Epoch,
+    /// Plaintext bytes of it.
+    pub len: u32,
+    /// Plaintext bytes that extents refer to.
+    pub live_bytes: u32,
+    /// Data shards.
+    pub k: u8,
+    /// Parity shards.
+    pub m: u8,
+    /// Bit i: the shard of slot i is on the repair queue.
+    pub missing_mask: u32,
+}

@@ -1,0 +1,327 @@
+//! Deletion's aftermath, on the leader of each metadata group: frees what was released, has dead
+//! blocks buried on their drives, and closes the books on writers' sessions.
+//!
+//! ```text
+//!   outbox row ──reader horizon, pins──▶ OutboxExpand ──▶ dead block
+//!   dead block ──tombstone on every mapped drive, one epoch──▶ OutboxAck (R5)
+//!   closed session ──floor raised on every drive──▶ ForgetSessions (R6)
+//! ```
+//!
+//! Leadership is confirmed by every command; a worker that was deposed changes nothing, and two of
+//! them at once do the same things twice, which is harmless: each step is idempotent.
+//!
+//! State: what was already told to whom, per group; lost with leadership, and then told again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use nexusgrid_codec::{BlockId, DriveId, Epoch, GroupId, PgId, SessionId};
+use nexusgrid_env::BootInstant;
+use nexusgrid_meta::namespace::limits::ACKS_MAX;
+use nexusgrid_meta::namespace::types::{
+    NamespaceAnswer, NamespaceCommand, NamespaceOk, NamespaceQuery, Session,
+};
+use nexusgrid_meta::root::topology::{Pg, PgState, Topology};
+use nexusgrid_meta::root::types::DriveState;
+
+use super::workers::Worker;
+use crate::core::{Core, internal};
+use crate::error::GridError;
+use crate::limits;
+use crate::liveness::NodeHint;
+
+/// Runs until the agent stops.
+pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
+    let mut led: BTreeMap<GroupId, Ledger> = BTreeMap::new();
+    loop {
+        worker.turn(core.options.care.collect_every).await;
+        let groups: BTreeSet<GroupId> = core
+            .map
+            .metadata_groups()
+            .into_iter()
+            .filter(|group| core.meta.leads(*group))
+            .collect();
+        led.retain(|group, _| groups.contains(group));
+        if groups.is_empty() {
+            continue;
+        }
+        worker.begin(None);
+        let mut failed = None;
+        for group in groups {
+            let ledger = led.entry(group).or_insert_with(|| Ledger::new(&core));
+            if let Err(error) = round(&core, group, ledger, &worker).await {
+                tracing::debug!(group = group.0, %error, "collecting garbage");
+                failed = Some(format!("group {}: {error}", group.0));
+            }
+        }
+        worker.end(failed);
+    }
+}
+
+/// Which slots acknowledged a block's tombstone.
+struct Burial {
+    pg: PgId,
+    epoch: Epoch,
+    slots: u32,
+}
+
+/// What this leader has told to drives.
+struct Ledger {
+    /// Wall time and boot time when leadership was noticed: a wall clock that jumps ahead later
+    /// must not shorten the horizon.
+    since: (u64, BootInstant),
+    buried: BTreeMap<BlockId, Burial>,
+    /// The session floor that each drive acknowledged.
+    floors: BTreeMap<DriveId, SessionId>,
+}
+
+impl Ledger {
+    fn new(core: &Core) -> Ledger {
+        let since = (core.meta.now_ms(), core.env.clock.now());
+        Ledger { since, buried: BTreeMap::new(), floors: BTreeMap::new() }
+    }
+
+    fn note(&mut self, pg: &Pg, bit: u32, blocks: &[BlockId]) {
+        for block in blocks {
+            let is_new = !self.buried.contains_key(block);
+            if is_new && self.buried.len() >= limits::BURIED_REMEMBERED_MAX {
+                // What is forgotten is told again.
+                self.buried.pop_first();
+            }
+            let none = || Burial { pg: pg.id, epoch: pg.epoch, slots: 0 };
+            let burial = self.buried.entry(*block).or_insert_with(none);
+            if burial.epoch != pg.epoch {
+                *burial = none();
+            }
+            burial.slots |= bit;
+        }
+    }
+
+    /// Now in wall time, never ahead of what has really passed since leadership began.
+    fn now_ms(&self, core: &Core) -> u64 {
+        let passed = core.env.clock.now().since(self.since.1);
+        core.meta.now_ms().min(self.since.0.saturating_add(millis(passed)))
+    }
+}
+
+async fn round(
+    core: &Arc<Core>,
+    group: GroupId,
+    ledger: &mut Ledger,
+    worker: &Worker,
+) -> Result<(), GridError> {
+    let sessions = expire(core, group, ledger).await?;
+    free(core, group, ledger, &sessions, worker).await?;
+    bury(core, group, ledger, worker).await?;
+    settle_sessions(core, group, ledger, &sessions).await
+}
+
+/// Closes sessions whose lease ran out; gives the group's sessions.
+async fn expire(
+    core: &Arc<Core>,
+    group: GroupId,
+    ledger: &Ledger,
+) -> Result<Vec<Session>, GridError> {
+    let sessions = ask_sessions(core, group).await?;
+    let now_ms = ledger.now_ms(core);
+    let is_over = |session: &Session| {
+        session.closed_ms.is_none() && session.renewed_ms.saturating_add(session.lease_ms) < now_ms
+    };
+    if !sessions.iter().any(is_over) {
+        return Ok(sessions);
+    }
+    core.meta.command(group, &NamespaceCommand::ExpireSessions { now_ms }).await?;
+    ask_sessions(core, group).await
+}
+
+async fn ask_sessions(core: &Arc<Core>, group: GroupId) -> Result<Vec<Session>, GridError> {
+    match core.meta.ask(group, &NamespaceQuery::Sessions).await? {
+        NamespaceAnswer::Sessions { sessions, .. } => Ok(sessions),
+        _ => Err(internal("answer to a sessions query")),
+    }
+}
+
+/// Frees what was released before the reader horizon and before the oldest pin.
+async fn free(
+    core: &Arc<Core>,
+    group: GroupId,
+    ledger: &Ledger,
+    sessions: &[Session],
+    worker: &Worker,
+) -> Result<(), GridError> {
+    let NamespaceAnswer::Backlog { oldest_released_ms } =
+        core.meta.ask(group, &NamespaceQuery::Backlog).await?
+    else {
+        return Err(internal("answer to a backlog query"));
+    };
+    let Some(oldest_ms) = oldest_released_ms else { return Ok(()) };
+    let horizon = core.map.current().settings.reader_horizon_ms;
+    let oldest_pin = sessions.iter().filter_map(|session| session.oldest_pin_ms).min();
+    let now_ms = ledger.now_ms(core);
+    let horizon_ms = now_ms.saturating_sub(horizon).min(oldest_pin.unwrap_or(u64::MAX));
+    if oldest_ms > horizon_ms {
+        return Ok(());
+    }
+    for _ in 0..limits::EXPAND_STEPS_PER_ROUND {
+        let command = NamespaceCommand::OutboxExpand { horizon_ms, now_ms };
+        let NamespaceOk::Expanded { freed, more } = core.meta.command(group, &command).await?
+        else {
+            return Err(internal("reply to expanding the outbox"));
+        };
+        worker.did(u64::from(freed), 0);
+        // A step that frees nothing passes over rows that are not due.
+        if !more || freed == 0 {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// Sends tombstones of dead blocks to every mapped drive; forgets those that all acknowledged.
+async fn bury(
+    core: &Arc<Core>,
+    group: GroupId,
+    ledger: &mut Ledger,
+    worker: &Worker,
+) -> Result<(), GridError> {
+    let mut after = None;
+    loop {
+        let query = NamespaceQuery::Outbox { after, limit: limits::BURY_BATCH };
+        let NamespaceAnswer::Outbox { blocks, more } = core.meta.ask(group, &query).await? else {
+            return Err(internal("answer to an outbox query"));
+        };
+        let Some(last) = blocks.last() else { return Ok(()) };
+        after = Some(last.block);
+        let map = core.map.current();
+        let mut by_pg: BTreeMap<PgId, Vec<BlockId>> = BTreeMap::new();
+        for dead in &blocks {
+            by_pg.entry(dead.pg).or_default().push(dead.block);
+        }
+        for (pg, dead) in by_pg {
+            if let Some(pg) = map.pgs.get(&pg) {
+                bury_in(core, &map, pg, &dead, ledger).await;
+            }
+        }
+        worker.did(erase(core, group, ledger).await?, 0);
+        if !more {
+            return Ok(());
+        }
+    }
+}
+
+/// One tombstone call to each drive of a placement group that has not acknowledged all of `dead`.
+async fn bury_in(core: &Arc<Core>, map: &Topology, pg: &Pg, dead: &[BlockId], ledger: &mut Ledger) {
+    let mut calls = Vec::new();
+    for (slot, drive) in pg.slots.iter().enumerate() {
+        let bit = 1u32.checked_shl(u32::try_from(slot).unwrap_or(u32::MAX)).unwrap_or(0);
+        let told = |block: &BlockId| {
+            let burial = ledger.buried.get(block);
+            burial.is_some_and(|burial| burial.epoch == pg.epoch && burial.slots & bit != 0)
+        };
+        let untold: Vec<BlockId> = dead.iter().filter(|block| !told(block)).copied().collect();
+        if untold.is_empty() {
+            continue;
+        }
+        // What it held is gone for good, and it takes no more.
+        if map.drives.get(drive).is_none_or(|drive| drive.state == DriveState::Removed) {
+            ledger.note(pg, bit, &untold);
+            continue;
+        }
+        match core.map.drive(map, *drive) {
+            Some((node, hint)) if hint != NodeHint::Dead => {
+                let (drive, pg) = (*drive, pg.id);
+                calls.push(async move {
+                    match core.shards.tombstone(node, drive, pg, untold.clone()).await {
+                        Ok(()) => Some((bit, untold)),
+                        Err(error) => {
+                            tracing::debug!(drive = drive.0, pg = pg.0, %error, "tombstones");
+                            None
+                        }
+                    }
+                });
+            }
+            // It will be told when it is back, or when another has its slot.
+            _ => {}
+        }
+    }
+    for (bit, blocks) in join_all(calls).await.into_iter().flatten() {
+        ledger.note(pg, bit, &blocks);
+    }
+}
+
+/// Forgets blocks that every mapped drive acknowledged, under an epoch that still holds, with no
+/// remap or repair session open (R5).
+async fn erase(core: &Arc<Core>, group: GroupId, ledger: &mut Ledger) -> Result<u64, GridError> {
+    // Read after the acknowledgements: those of an older epoch count for nothing.
+    let map = core.map.refresh().await?;
+    let is_settled = |burial: &Burial| {
+        map.pgs.get(&burial.pg).is_some_and(|pg| {
+            pg.epoch == burial.epoch
+                && !matches!(pg.state, PgState::Preparing(_))
+                && pg.fill_worker.is_none()
+                && burial.slots.count_ones() as usize == pg.slots.len()
+        })
+    };
+    let settled: Vec<BlockId> =
+        ledger.buried.iter().filter(|(_, burial)| is_settled(burial)).map(|(id, _)| *id).collect();
+    for blocks in settled.chunks(ACKS_MAX) {
+        core.meta.command(group, &NamespaceCommand::OutboxAck { blocks: blocks.to_vec() }).await?;
+        for block in blocks {
+            ledger.buried.remove(block);
+        }
+    }
+    Ok(settled.len() as u64)
+}
+
+/// Raises the session floor on every drive, then lets the group forget the sessions below it.
+async fn settle_sessions(
+    core: &Arc<Core>,
+    group: GroupId,
+    ledger: &mut Ledger,
+    sessions: &[Session],
+) -> Result<(), GridError> {
+    let open = sessions.iter().filter(|session| session.closed_ms.is_none()).map(|open| open.id);
+    let newest = sessions.iter().map(|session| session.id).max();
+    let Some(floor) = open.min().or(newest.map(|newest| SessionId(newest.0 + 1))) else {
+        return Ok(());
+    };
+    let map = core.map.current();
+    let mut calls = Vec::new();
+    let mut is_known_by_all = true;
+    for drive in map.drives.values() {
+        // A removed or failed drive takes no writes whatever it knows.
+        let is_told = ledger.floors.get(&drive.id).is_some_and(|told| *told >= floor);
+        if is_told || matches!(drive.state, DriveState::Removed | DriveState::Failed) {
+            continue;
+        }
+        match core.map.drive(&map, drive.id) {
+            Some((node, hint)) if hint != NodeHint::Dead => {
+                let drive = drive.id;
+                calls.push(async move {
+                    let told = core.shards.session_floor(node, drive, group, floor).await;
+                    (drive, told)
+                });
+            }
+            _ => is_known_by_all = false,
+        }
+    }
+    for (drive, told) in join_all(calls).await {
+        match told {
+            Ok(()) => drop(ledger.floors.insert(drive, floor)),
+            Err(error) => {
+                tracing::debug!(drive = drive.0, group = group.0, %error, "session floor");
+                is_known_by_all = false;
+            }
+        }
+    }
+    if is_known_by_all && sessions.iter().any(|session| session.id < floor) {
+        core.meta.command(group, &NamespaceCommand::ForgetSessions { floor }).await?;
+    }
+    Ok(())
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

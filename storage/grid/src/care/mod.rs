@@ -1,0 +1,56 @@
+//! Background care: what keeps the promise after the client has its answer.
+//!
+//! | worker | runs on | does |
+//! |---|---|---|
+//! | `collect` | leader of each metadata group | frees what was released, buries dead blocks (R5, R6) |
+//! | `sweep` | every node, own drives | drops settled tombstones, finds orphans |
+//! | `scrub` | every node, own drives | reads and checks all that is stored |
+//! | `remap` | root leader plans, target nodes work | moves slots off lost and leaving drives (R2, R4, R7) |
+//!
+//! [`fsck`] compares metadata with drives when someone asks.
+//!
+//! Every worker reports to the [`Workers`] of its process: listed, paused and tuned at run time.
+
+pub mod collect;
+pub mod fsck;
+pub mod remap;
+pub mod scrub;
+pub mod sweep;
+pub mod workers;
+
+use std::time::Duration;
+
+pub use fsck::{FsckFault, FsckReport};
+pub use remap::RemapOptions;
+pub use workers::{WorkerStatus, Workers};
+
+/// How background care behaves; tests shorten the durations.
+#[derive(Clone, Debug)]
+pub struct CareOptions {
+    /// Pause between rounds of `collect`; default 5 s.
+    pub collect_every: Duration,
+    /// Pause between passes of `sweep` over a drive; default 1 h.
+    pub sweep_every: Duration,
+    /// A block that metadata does not know is an orphan only if it was so twice, this far apart;
+    /// default 24 h.
+    pub orphan_age: Duration,
+    /// Pause between two stretches of `scrub`; default 60 s.
+    pub scrub_every: Duration,
+    /// Bytes of a stretch, per drive; default 64 MiB, which is 2.7 TB in 30 days.
+    pub scrub_bytes: u64,
+    /// When slots move off lost and leaving drives, and how fast.
+    pub remap: RemapOptions,
+}
+
+impl Default for CareOptions {
+    fn default() -> CareOptions {
+        CareOptions {
+            collect_every: Duration::from_secs(5),
+            sweep_every: Duration::from_secs(3600),
+            orphan_age: Duration::from_secs(24 * 3600),
+            scrub_every: Duration::from_secs(60),
+            scrub_bytes: 64 << 20,
+            remap: RemapOptions::default(),
+        }
+    }
+}
