@@ -23,6 +23,9 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+/// A gauge's name, its help, and how to read it off.
+type Gauge<T> = (&'static str, &'static str, fn(&T) -> u64);
+
 /// How often drives are asked how full they are.
 const USAGE_EVERY: Duration = Duration::from_secs(10);
 
@@ -96,7 +99,7 @@ impl NodeMetrics {
             .into_iter()
             .filter_map(|group| self.meta.status(group).ok())
             .collect();
-        let gauges: [(&str, &str, fn(&GroupStatus) -> u64); 5] = [
+        let gauges: [Gauge<GroupStatus>; 5] = [
             ("raft_term", "Term of a Raft group", |status| status.term),
             ("raft_last_index", "Newest entry in the log here", |status| status.last_index),
             ("raft_applied_index", "Newest entry applied here", |status| status.applied_index),
@@ -123,7 +126,7 @@ impl NodeMetrics {
         let help = "1 while the drive serves, 0 once it failed";
         write(encoder, MetricType::Gauge, "drive_healthy", help, &healthy.collect())?;
         let usage = self.usage.lock().clone();
-        let gauges: [(&str, &str, fn(&Usage) -> u64); 7] = [
+        let gauges: [Gauge<Usage>; 7] = [
             ("drive_shards", "Shards served", |usage| usage.shards),
             ("drive_shard_bytes", "Bytes of their bodies", |usage| usage.shard_bytes),
             ("drive_trash_bytes", "Bytes of shards in the trash", |usage| usage.trash_bytes),
