@@ -148,6 +148,41 @@ pub enum TokenCommand {
 pub enum NodeCommand {
     /// List them.
     Ls(NodeDir),
+    /// Move all data off a node, so that it can be removed.
+    Drain {
+        /// The node, as `node ls` shows it.
+        #[arg(value_name = "NODE")]
+        id: String,
+        /// Let it stay after all.
+        #[arg(long)]
+        cancel: bool,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Take a node out of the grid for good. Refused while it holds data.
+    Remove {
+        /// The node, as `node ls` shows it.
+        #[arg(value_name = "NODE")]
+        id: String,
+        /// What may be given up.
+        #[command(flatten)]
+        vouched: Vouched,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+}
+
+/// What an administrator vouches for.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct Vouched {
+    /// It does not come back: rebuild at once what it held.
+    #[arg(long)]
+    pub lost: bool,
+    /// Even if blocks are lost with it.
+    #[arg(long, requires = "lost")]
+    pub data_loss: bool,
 }
 
 /// Drives.
@@ -155,6 +190,18 @@ pub enum NodeCommand {
 pub enum DriveCommand {
     /// List them.
     Ls(NodeDir),
+    /// Empty a drive; once it is empty, take it out of the grid.
+    Remove {
+        /// The drive, as `drive ls` shows it.
+        #[arg(value_name = "DRIVE")]
+        id: u64,
+        /// What may be given up.
+        #[command(flatten)]
+        vouched: Vouched,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
 }
 
 /// Placement groups.

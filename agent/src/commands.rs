@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::admin::{AdminRequest, client};
 use crate::cli::{
     BucketCommand, Cli, Command, DriveCommand, KeyCommand, NodeCommand, NodeDir, PgCommand,
-    TokenCommand,
+    TokenCommand, Vouched,
 };
 use crate::demo::{self, DemoOptions};
 use crate::node;
@@ -59,6 +59,17 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 &["id", "host", "zone", "state", "address", "s3", "drives", "roles"],
             )
             .await
+        }
+        Command::Node(NodeCommand::Drain { id, cancel, node }) => {
+            told(&node, AdminRequest::NodeDrain { id, cancel }, json).await
+        }
+        Command::Node(NodeCommand::Remove { id, vouched, node }) => {
+            let Vouched { lost, data_loss } = vouched;
+            told(&node, AdminRequest::NodeRemove { id, lost, data_loss }, json).await
+        }
+        Command::Drive(DriveCommand::Remove { id, vouched, node }) => {
+            let Vouched { lost, data_loss } = vouched;
+            told(&node, AdminRequest::DriveRemove { id, lost, data_loss }, json).await
         }
         Command::Drive(DriveCommand::Ls(node)) => {
             list(
@@ -138,6 +149,12 @@ async fn list(
 ) -> anyhow::Result<()> {
     let answer = client::ask_value(&node.dir, &request).await?;
     print(&answer, json, |answer| table(answer, columns))
+}
+
+/// The answer says itself what was done.
+async fn told(node: &NodeDir, request: AdminRequest, json: bool) -> anyhow::Result<()> {
+    let answer = client::ask_value(&node.dir, &request).await?;
+    print(&answer, json, |answer| format!("{}\n", text(answer, "text")))
 }
 
 async fn done(node: &NodeDir, request: AdminRequest, json: bool) -> anyhow::Result<()> {

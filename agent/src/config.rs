@@ -100,6 +100,10 @@ pub struct Timers {
     pub shard_wait_suspect_ms: u64,
     /// How long a dead voter keeps its seat. Default 1 800 000 (30 min).
     pub voter_grace_ms: u64,
+    /// How long a server may be down before what it held is rebuilt. Default 900 000 (15 min).
+    pub repair_grace_ms: u64,
+    /// Likewise for a machine that is switched off at times. Default 86 400 000 (24 h).
+    pub repair_grace_sleepy_ms: u64,
 }
 
 impl Default for Config {
@@ -136,6 +140,8 @@ impl Default for Timers {
             shard_wait_alive_ms: 2_000,
             shard_wait_suspect_ms: 250,
             voter_grace_ms: 30 * 60 * 1_000,
+            repair_grace_ms: 15 * 60 * 1_000,
+            repair_grace_sleepy_ms: 24 * 3_600 * 1_000,
         }
     }
 }

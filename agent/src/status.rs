@@ -22,6 +22,8 @@ pub struct StatusReport {
     pub groups: Vec<GroupStatus>,
     /// Placement groups by code.
     pub codes: Vec<CodeStatus>,
+    /// What moves and what should.
+    pub repair: RepairStatus,
     /// How many more hosts may be lost before data is.
     pub data_host_losses: u32,
     /// How many more hosts may be lost before a metadata group stops.
@@ -73,6 +75,21 @@ pub struct CodeStatus {
     pub total: u32,
 }
 
+/// Slots of placement groups on their way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RepairStatus {
+    /// Placement groups of which a slot moves now.
+    pub moving: u32,
+    /// Slots that must still move: on failed, removed and leaving drives.
+    pub to_move: u32,
+    /// Slots on nodes that do not answer: they move when the nodes stay away.
+    pub down: u32,
+    /// Placement groups that lose data with the next drive.
+    pub urgent: u32,
+    /// Placement groups of which too few shards are left.
+    pub beyond_repair: u32,
+}
+
 impl StatusReport {
     /// For people.
     pub fn to_text(&self) -> String {
@@ -94,6 +111,15 @@ impl StatusReport {
                 text,
                 "placement groups {}: {} open of {}",
                 code.code, code.open, code.total
+            );
+        }
+        let repair = &self.repair;
+        if *repair != RepairStatus::default() {
+            let _ = writeln!(
+                text,
+                "repair: {} placement groups move, {} slots wait to, {} are on nodes that are down; \
+                 {} groups are urgent, {} beyond repair",
+                repair.moving, repair.to_move, repair.down, repair.urgent, repair.beyond_repair
             );
         }
         for group in &self.groups {

@@ -12,5 +12,6 @@ mod faults;
 mod layering;
 mod limits;
 mod power;
+mod repair;
 mod secrecy;
 mod simulation;

@@ -23,8 +23,33 @@ pub enum AdminRequest {
     Status,
     /// All nodes.
     NodeList,
+    /// Moves all data off a node, or takes that back.
+    NodeDrain {
+        /// `7` or `n7`.
+        id: String,
+        /// Takes it back.
+        cancel: bool,
+    },
+    /// Takes a node out of the grid.
+    NodeRemove {
+        /// `7` or `n7`.
+        id: String,
+        /// It does not come back.
+        lost: bool,
+        /// Even if blocks are lost with it.
+        data_loss: bool,
+    },
     /// All drives.
     DriveList,
+    /// Empties a drive, or takes an empty one out of the grid.
+    DriveRemove {
+        /// Its id.
+        id: u64,
+        /// It cannot be read any more.
+        lost: bool,
+        /// Even if blocks are lost with it.
+        data_loss: bool,
+    },
     /// All placement groups.
     PgList,
     /// All buckets.

@@ -8,12 +8,12 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use nexusgrid_cluster::JoinToken;
-use nexusgrid_codec::GroupId;
+use nexusgrid_codec::{DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
 use nexusgrid_grid::{Grid, Liveness, NodeHint};
 use nexusgrid_iam::{AccessKeyId, Secret};
 use nexusgrid_meta::MetaHost;
-use nexusgrid_meta::root::topology::PgState;
+use nexusgrid_meta::root::topology::{PgState, Topology};
 use nexusgrid_meta::root::types::{
     AccessKey, Grant, NodeState, RootAnswer, RootCommand, RootQuery,
 };
@@ -23,6 +23,7 @@ use zeroize::Zeroizing;
 use super::admission::token_name;
 use super::directory::Directory;
 use super::keys::RootKeys;
+use super::leave::{self, Decision, Vouched};
 use super::report::{self, Heard};
 use super::root::Root;
 use crate::admin::AdminRequest;
@@ -245,6 +246,13 @@ impl NodeAdministration {
         Ok(())
     }
 
+    async fn carry_out(&self, decision: Decision) -> anyhow::Result<Value> {
+        if let Some(command) = &decision.command {
+            self.root.command(command).await?;
+        }
+        Ok(decision.answer)
+    }
+
     async fn create_token(&self, ttl: Duration) -> anyhow::Result<Value> {
         let cluster =
             self.directory.topology().cluster.context("this node knows no cluster yet")?;
@@ -271,12 +279,37 @@ impl NodeAdministration {
     }
 }
 
+/// The map as the root group has it now: what is decided by it must not rest on an old copy.
+async fn fresh(root: &Root) -> anyhow::Result<Topology> {
+    match root.ask(&RootQuery::Topology { unless_version: 0 }).await? {
+        RootAnswer::Topology(Some(map)) => Ok(*map),
+        _ => bail!("the root group's answer does not fit"),
+    }
+}
+
 #[async_trait]
 impl Administration for NodeAdministration {
     async fn answer(&self, request: AdminRequest) -> anyhow::Result<Value> {
         match request {
             AdminRequest::Status => self.status(),
             AdminRequest::NodeList => Ok(self.status()?.get("nodes").cloned().unwrap_or_default()),
+            AdminRequest::NodeDrain { id, cancel } => {
+                let (map, now_ms) = (fresh(&self.root).await?, self.env.clock.wall().0);
+                self.carry_out(leave::drain(&map, leave::node_id(&id)?, cancel, now_ms)?).await
+            }
+            AdminRequest::NodeRemove { id, lost, data_loss } => {
+                let (map, now_ms) = (fresh(&self.root).await?, self.env.clock.wall().0);
+                let (id, vouched) = (leave::node_id(&id)?, Vouched { lost, data_loss });
+                if id == self.own {
+                    bail!("node {id} is the one asked: ask another one to remove it");
+                }
+                let hint = self.liveness.state(id);
+                self.carry_out(leave::remove_node(&map, id, vouched, hint, now_ms)?).await
+            }
+            AdminRequest::DriveRemove { id, lost, data_loss } => {
+                let (map, vouched) = (fresh(&self.root).await?, Vouched { lost, data_loss });
+                self.carry_out(leave::remove_drive(&map, DriveId(id), vouched)?).await
+            }
             AdminRequest::DriveList => Ok(self.drives()),
             AdminRequest::PgList => Ok(self.placement_groups()),
             AdminRequest::BucketList => Ok(self.buckets()),

@@ -7,6 +7,7 @@ mod drives;
 mod files;
 mod found;
 mod keys;
+mod leave;
 mod metrics;
 mod parts;
 mod report;

@@ -5,10 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::{NodeId, Roles};
 use nexusgrid_grid::NodeHint;
+use nexusgrid_grid::care::remap::survivors::{Standing, is_urgent, standing, survivors};
 use nexusgrid_meta::root::topology::{Liveness, Node, Pg, PgClass, PgState, Topology};
 use nexusgrid_meta::root::types::{NodeClass, NodeState};
 
-use crate::status::{CodeStatus, GroupStatus, NodeStatus, StatusReport};
+use crate::status::{CodeStatus, GroupStatus, NodeStatus, RepairStatus, StatusReport};
 
 /// What a node hears that the map does not say.
 pub struct Heard {
@@ -88,6 +89,7 @@ pub fn make(topology: &Topology, heard: &Heard) -> StatusReport {
         });
     }
     groups(topology, heard, &mut report);
+    report.repair = repair(topology);
     codes(topology, heard, &mut report);
     let waiting = report.nodes.iter().filter(|node| node.state == "joining").count();
     // A node without a replica of a group cannot tell who leads it.
@@ -147,6 +149,35 @@ fn groups(topology: &Topology, heard: &Heard, report: &mut StatusReport) {
         });
     }
     report.metadata_host_losses = if survivable == u32::MAX { 0 } else { survivable };
+}
+
+/// What moves, and what should.
+fn repair(topology: &Topology) -> RepairStatus {
+    let mut repair = RepairStatus::default();
+    for pg in topology.pgs.values() {
+        repair.moving += u32::from(matches!(pg.state, PgState::Preparing(_)));
+        let mut shards_wanted = false;
+        for drive in &pg.slots {
+            match standing(topology, *drive) {
+                Standing::Present | Standing::Asleep(_) => {}
+                Standing::Down(_) => {
+                    repair.down += 1;
+                    shards_wanted = true;
+                }
+                Standing::Leaving => repair.to_move += 1,
+                Standing::Lost => {
+                    repair.to_move += 1;
+                    shards_wanted = true;
+                }
+            }
+        }
+        if survivors(topology, pg) < usize::from(pg.class.k()) {
+            repair.beyond_repair += 1;
+        } else if shards_wanted && is_urgent(topology, pg) {
+            repair.urgent += 1;
+        }
+    }
+    repair
 }
 
 fn codes(topology: &Topology, heard: &Heard, report: &mut StatusReport) {

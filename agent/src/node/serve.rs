@@ -20,7 +20,7 @@ use nexusgrid_cluster::{
 use nexusgrid_codec::{GroupId, MasterKey};
 use nexusgrid_env::{Env, NodeId, Rpc, RpcService};
 use nexusgrid_gateway::{Admin, Gateway, GatewayOptions, Metrics, ServerOptions, SharedRegistry};
-use nexusgrid_grid::{GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeParts};
+use nexusgrid_grid::{CareOptions, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeParts};
 use nexusgrid_iam::Secret;
 use nexusgrid_meta::root::types::{Addresses, RootAnswer, RootCommand, RootQuery};
 use nexusgrid_meta::{HostOptions, MetaHost, ROOT_GROUP, StateMachine};
@@ -260,7 +260,11 @@ fn host_options(config: &Config) -> HostOptions {
 }
 
 fn grid_options(config: &Config) -> GridOptions {
+    let mut care = CareOptions::default();
+    care.remap.grace_stable = Duration::from_millis(config.timers.repair_grace_ms);
+    care.remap.grace_sleepy = Duration::from_millis(config.timers.repair_grace_sleepy_ms);
     GridOptions {
+        care,
         budget_bytes: config.body_budget_bytes,
         wait_alive: Duration::from_millis(config.timers.shard_wait_alive_ms),
         wait_suspect: Duration::from_millis(config.timers.shard_wait_suspect_ms),
