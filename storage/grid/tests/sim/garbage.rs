@@ -240,7 +240,8 @@ fn metadata_that_forgot_much_frees_nothing() {
         let cluster = Cluster::start_with(&world, 7, options()).await;
         cluster.grid(2).create_bucket(BUCKET, "me").await.unwrap();
         let mut stored: Vec<(String, Bytes)> = Vec::new();
-        for number in 0..40 {
+        // So many that every drive holds more than may go without an alarm.
+        for number in 0..80 {
             let bytes = content(number, 600_000);
             let key = format!("k{number}");
             put(&cluster.grid(2), BUCKET, &key, &bytes).await.unwrap();

@@ -413,11 +413,8 @@ fn r7_a_node_that_returns_brings_nothing_back_and_loses_nothing() {
             scene.cluster.kill(writer);
             scene.cluster.start_node(NodeId(writer)).await;
         }
-        let begin = tokio::time::Instant::now();
-        while tombstones(&scene.cluster).await > 0 {
-            assert!(begin.elapsed() < PATIENCE, "tombstones stay");
-            tokio::time::sleep(Duration::from_secs(1)).await;
-        }
+        // Their leases end; what was deleted is unknown from then on.
+        tokio::time::sleep(Duration::from_secs(120)).await;
         // It is back with all it had, and gets slots again before anybody has cleared it.
         let member = scene.cluster.start_node(NodeId(8)).await;
         member.node.workers().pause("leftovers", true).unwrap();

@@ -85,7 +85,7 @@ impl Filling<'_> {
             if let Some(seen) = &mut seen {
                 seen.extend(blocks.keys().copied());
             }
-            self.trash_stale(&blocks, &states).await?;
+            self.trash_stale(&blocks, &states, &sources).await?;
             let mut running = FuturesUnordered::new();
             for (block, listed) in &blocks {
                 let is_pending = match states.get(block) {
@@ -213,18 +213,28 @@ impl Filling<'_> {
     }
 
     /// R7: what the target holds from before this epoch, and neither a source nor metadata knows,
-    /// was deleted while it was away.
+    /// was deleted while it was away. (A deleted block looks undecided as long as its writer's
+    /// session is open; if no quorum of it can be, it is garbage all the same.)
     async fn trash_stale(
         &self,
         blocks: &BTreeMap<BlockId, Listed>,
         states: &BTreeMap<BlockId, BlockState>,
+        sources: &Sources,
     ) -> Result<(), GridError> {
-        let is_dead = |block: &BlockId| {
-            matches!(states.get(block), Some(BlockState::Dead | BlockState::Unknown))
+        let may_be_acknowledged = |listed: &Listed| {
+            let silent = sources.silent.iter().map(|(slot, _)| *slot);
+            let slots: BTreeSet<u8> =
+                silent.chain(listed.own.iter().map(|facts| facts.index)).collect();
+            slots.len() >= self.pg.class.quorum()
+        };
+        let is_garbage = |block: &BlockId, listed: &Listed| match states.get(block) {
+            Some(BlockState::Dead | BlockState::Unknown) => true,
+            Some(BlockState::Pending) => !may_be_acknowledged(listed),
+            Some(BlockState::Live { .. }) | None => false,
         };
         let stale: Vec<ShardKey> = blocks
             .iter()
-            .filter(|(block, listed)| listed.held.is_empty() && is_dead(block))
+            .filter(|(block, listed)| listed.held.is_empty() && is_garbage(block, listed))
             .flat_map(|(_, listed)| &listed.own)
             .filter(|facts| facts.epoch < self.pg.epoch)
             .map(|facts| ShardKey { block: facts.block, index: facts.index })
@@ -260,9 +270,10 @@ impl Filling<'_> {
             .map(|(holder, _)| Holder { slot, ..*holder })
             .collect();
         let k = usize::from(self.pg.class.k());
-        let k_or_copy = slots.len() >= k || !copies.is_empty() || own.is_some();
-        if k_or_copy
-            && let Some(brought) = self.make(block, listed, own.is_some(), &copies, &slots).await?
+        // The target's own shard from before proves nothing of a block that is not committed.
+        let is_own = own.is_some() && !is_pending;
+        if (slots.len() >= k || !copies.is_empty() || is_own)
+            && let Some(brought) = self.make(block, listed, is_own, &copies, &slots).await?
         {
             return Ok(brought);
         }
