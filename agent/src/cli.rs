@@ -122,10 +122,45 @@ pub enum Command {
     /// Access keys.
     #[command(subcommand)]
     Key(KeyCommand),
+    /// Background jobs of this node.
+    #[command(subcommand)]
+    Worker(WorkerCommand),
+    /// Compare metadata with drives, over the whole grid, while it runs.
+    Fsck {
+        /// Put what is missing on the repair queue.
+        #[arg(long)]
+        repair: bool,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
     /// Print shell completions.
     Completions {
         /// For which shell.
         shell: clap_complete::Shell,
+    },
+}
+
+/// Background jobs.
+#[derive(Debug, Subcommand)]
+pub enum WorkerCommand {
+    /// List them: what they did, what is left, and when they will be done.
+    Ls(NodeDir),
+    /// Let one rest after its present round, until it is resumed or the agent restarts.
+    Pause {
+        /// Its name, as `worker ls` shows it.
+        name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Let one work again.
+    Resume {
+        /// Its name, as `worker ls` shows it.
+        name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
     },
 }
 

@@ -10,7 +10,7 @@ use serde_json::Value;
 use crate::admin::{AdminRequest, client};
 use crate::cli::{
     BucketCommand, Cli, Command, DriveCommand, KeyCommand, NodeCommand, NodeDir, PgCommand,
-    TokenCommand, Vouched,
+    TokenCommand, Vouched, WorkerCommand,
 };
 use crate::demo::{self, DemoOptions};
 use crate::node;
@@ -122,6 +122,39 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(KeyCommand::Delete { id, node }) => {
             done(&node, AdminRequest::KeyDelete { id }, json).await
         }
+        Command::Worker(WorkerCommand::Ls(node)) => {
+            list(
+                node,
+                AdminRequest::WorkerList,
+                json,
+                &[
+                    "name",
+                    "state",
+                    "rounds",
+                    "done",
+                    "bytes",
+                    "left",
+                    "eta_seconds",
+                    "error",
+                    "about",
+                ],
+            )
+            .await
+        }
+        Command::Worker(WorkerCommand::Pause { name, node }) => {
+            done(&node, AdminRequest::WorkerPause { name, paused: true }, json).await
+        }
+        Command::Worker(WorkerCommand::Resume { name, node }) => {
+            done(&node, AdminRequest::WorkerPause { name, paused: false }, json).await
+        }
+        Command::Fsck { repair, node } => {
+            let answer = client::ask_value(&node.dir, &AdminRequest::Fsck { repair }).await?;
+            print(&answer, json, fsck_text)?;
+            if answer.get("clean") != Some(&Value::Bool(true)) {
+                anyhow::bail!("the grid is not clean");
+            }
+            Ok(())
+        }
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -186,6 +219,35 @@ fn text(answer: &Value, field: &str) -> String {
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+/// A check of the grid, for people.
+fn fsck_text(answer: &Value) -> String {
+    let mut lines = String::new();
+    for (field, what) in [
+        ("blocks", "live blocks"),
+        ("shards", "of their shards found in place"),
+        ("queued", "shards on their way (repair knows)"),
+        ("unreachable", "shards on drives that do not answer"),
+        ("missing", "shards missing that repair did not know of"),
+        ("lost", "blocks with too few shards to be read"),
+        ("awaiting_burial", "shards deleted, on their way out"),
+        ("pending", "shards that writers may still commit"),
+        ("orphans", "shards that metadata does not know (swept when seen again)"),
+        ("misplaced", "shards on drives they have left"),
+    ] {
+        lines += &format!("{:>12}  {what}\n", text(answer, field));
+    }
+    for fault in answer.get("faults").and_then(Value::as_array).into_iter().flatten() {
+        lines += &format!(
+            "block {} slot {} of pg {}: {}\n",
+            text(fault, "block"),
+            text(fault, "slot"),
+            text(fault, "pg"),
+            text(fault, "what")
+        );
+    }
+    lines
 }
 
 /// Rows of a JSON list as aligned columns under their names.

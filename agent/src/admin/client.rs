@@ -12,6 +12,9 @@ use super::{AdminAnswer, AdminRequest, LINE_LEN_MAX, SOCKET_NAME};
 /// How long an agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a check of the whole grid may take.
+const FSCK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
+
 /// Asks the agent that serves `node_dir`.
 pub async fn ask<T: DeserializeOwned>(
     node_dir: &Path,
@@ -45,7 +48,11 @@ pub async fn ask_value(
             AdminAnswer::Error(message) => bail!(message),
         }
     };
-    tokio::time::timeout(ANSWER_TIMEOUT, exchange).await.with_context(|| {
-        format!("the agent did not answer within {} s", ANSWER_TIMEOUT.as_secs())
-    })?
+    let patience = match request {
+        AdminRequest::Fsck { .. } => FSCK_TIMEOUT,
+        _ => ANSWER_TIMEOUT,
+    };
+    tokio::time::timeout(patience, exchange)
+        .await
+        .with_context(|| format!("the agent did not answer within {} s", patience.as_secs()))?
 }

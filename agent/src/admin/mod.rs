@@ -50,6 +50,20 @@ pub enum AdminRequest {
         /// Even if blocks are lost with it.
         data_loss: bool,
     },
+    /// This node's background jobs.
+    WorkerList,
+    /// Lets a background job rest, or work again.
+    WorkerPause {
+        /// Its name.
+        name: String,
+        /// Whether it is to rest.
+        paused: bool,
+    },
+    /// Compares metadata with drives.
+    Fsck {
+        /// Puts what is missing on the repair queues.
+        repair: bool,
+    },
     /// All placement groups.
     PgList,
     /// All buckets.

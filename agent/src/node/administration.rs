@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use nexusgrid_cluster::JoinToken;
 use nexusgrid_codec::{DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
-use nexusgrid_grid::{Grid, Liveness, NodeHint};
+use nexusgrid_grid::{Grid, Liveness, NodeHint, WorkerStatus, Workers};
 use nexusgrid_iam::{AccessKeyId, Secret};
 use nexusgrid_meta::MetaHost;
 use nexusgrid_meta::root::topology::{PgState, Topology};
@@ -55,6 +55,8 @@ pub struct NodeAdministration {
     pub grid: Grid,
     /// Gossip's opinion.
     pub liveness: Arc<dyn Liveness>,
+    /// The background jobs.
+    pub workers: Workers,
     /// Access keys, if this node is a gateway.
     pub keys: Option<Arc<RootKeys>>,
 }
@@ -130,6 +132,63 @@ impl NodeAdministration {
                 })
             })
             .collect()
+    }
+
+    fn workers(&self) -> Value {
+        let state = |worker: &WorkerStatus| match (worker.paused, worker.busy) {
+            (true, true) => "pausing",
+            (true, false) => "paused",
+            (false, true) => "working",
+            (false, false) => "waiting",
+        };
+        let rows = self.workers.list();
+        rows.iter()
+            .map(|worker| {
+                json!({
+                    "name": worker.name,
+                    "about": worker.about,
+                    "state": state(worker),
+                    "rounds": worker.rounds,
+                    "done": worker.done,
+                    "bytes": worker.bytes,
+                    "left": worker.left,
+                    "eta_seconds": worker.eta_seconds,
+                    "error": worker.error,
+                })
+            })
+            .collect()
+    }
+
+    async fn fsck(&self, repair: bool) -> anyhow::Result<Value> {
+        let report = self.grid.fsck(repair).await?;
+        let faults: Vec<Value> = report
+            .faults
+            .iter()
+            .map(|fault| {
+                json!({
+                    "block": fault.block.to_string(),
+                    "pg": fault.pg.0,
+                    "slot": fault.slot,
+                    "what": fault.what,
+                })
+            })
+            .collect();
+        Ok(json!({
+            "clean": report.is_clean(),
+            "blocks": report.blocks,
+            "shards": report.shards,
+            "queued": report.queued,
+            "unreachable": report.unreachable,
+            "missing": report.missing,
+            "lost": report.lost,
+            "awaiting_burial": report.awaiting_burial,
+            "pending": report.pending,
+            "orphans": report.orphans,
+            "misplaced": report.misplaced,
+            "held": report.held,
+            "unlisted_drives": report.unlisted.iter().map(|drive| drive.0).collect::<Vec<_>>(),
+            "faults": faults,
+        }))
     }
 
     fn buckets(&self) -> Value {
@@ -311,6 +370,12 @@ impl Administration for NodeAdministration {
                 self.carry_out(leave::remove_drive(&map, DriveId(id), vouched)?).await
             }
             AdminRequest::DriveList => Ok(self.drives()),
+            AdminRequest::WorkerList => Ok(self.workers()),
+            AdminRequest::WorkerPause { name, paused } => {
+                self.workers.pause(&name, paused)?;
+                Ok(json!({}))
+            }
+            AdminRequest::Fsck { repair } => self.fsck(repair).await,
             AdminRequest::PgList => Ok(self.placement_groups()),
             AdminRequest::BucketList => Ok(self.buckets()),
             AdminRequest::BucketCreate { name } => {

@@ -240,6 +240,7 @@ async fn start(
         meta: host.clone(),
         grid: node.grid(),
         liveness,
+        workers: node.workers(),
         keys: keys.clone(),
     };
     let (s3, admin, serving) =
