@@ -14,7 +14,7 @@ use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
 use tokio::sync::mpsc;
 
 use crate::care::remap::{self, leftovers, planner};
-use crate::care::{Workers, collect, scrub, sweep};
+use crate::care::{Workers, collect, fsck, scrub, sweep};
 use crate::core::{Core, GridOptions};
 use crate::facade::Grid;
 use crate::keys::KeyRing;
@@ -80,6 +80,8 @@ impl GridNode {
         drop(env.exec.spawn(collect::run(Arc::clone(&core), worker)));
         let worker = workers.add("scrub", "reads and checks all that is stored");
         drop(env.exec.spawn(scrub::run(Arc::clone(&core), Arc::clone(&shards), worker)));
+        let worker = workers.add("inventory", "compares metadata with drives");
+        drop(env.exec.spawn(fsck::watch(Arc::clone(&core), worker)));
         let worker = workers.add("sweep", "drops settled tombstones, finds orphans");
         drop(env.exec.spawn(sweep::run(Arc::clone(&core), Arc::clone(&shards), worker)));
         let worker =

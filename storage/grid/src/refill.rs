@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  repair queue of a led group ─┐                        ┌ present already ─▶ RepairDone
-//!  reports of this node's reads ┴▶ (pg, block, slot) ─▶ stat
+//!  reports of this node's reads ┴▶ (pg, block, slot) ─▶ read and check
 //!                                                        └ missing ─▶ fill session (R4)
 //!       k siblings, checked by their drives ─▶ rebuild ─▶ digest agrees ─▶ put ─▶ RepairDone
 //! ```
@@ -116,7 +116,7 @@ async fn drain(
         let mut done = Vec::new();
         for repair in &repairs {
             let bad = BadShard { pg: repair.pg, block: repair.block, slot: repair.slot };
-            match fill(core, open, bad, false).await {
+            match fill(core, open, bad).await {
                 Ok(Outcome::Filled | Outcome::Obsolete) => {
                     done.push((repair.pg, repair.block, repair.slot));
                 }
@@ -150,16 +150,11 @@ async fn repair_reported(
             if matches!(states.first(), Some(BlockState::Live { .. })) => {}
         _ => return Ok(Outcome::Obsolete),
     }
-    fill(core, open, bad, true).await
+    fill(core, open, bad).await
 }
 
-/// Brings one shard to its slot. `suspect` has the drive check what it holds.
-async fn fill(
-    core: &Arc<Core>,
-    open: &mut Sessions,
-    bad: BadShard,
-    suspect: bool,
-) -> Result<Outcome, GridError> {
+/// Brings one shard to its slot, unless its drive holds it already and finds it good.
+async fn fill(core: &Arc<Core>, open: &mut Sessions, bad: BadShard) -> Result<Outcome, GridError> {
     let map = core.map.current();
     let Some(pg) = map.pgs.get(&bad.pg) else { return Ok(Outcome::Waits) };
     let Some(drive) = pg.slots.get(usize::from(bad.slot)).copied() else {
@@ -169,15 +164,9 @@ async fn fill(
     if hint == NodeHint::Dead || matches!(pg.state, PgState::Preparing(_)) {
         return Ok(Outcome::Waits);
     }
-    let present = if suspect {
-        core.shards.get_whole(node, drive, bad.block, bad.slot).await.map(|_| true)
-    } else {
-        let stats = core.shards.stat(node, drive, vec![(bad.block, bad.slot)]).await;
-        stats.map(|stats| stats.first().is_some_and(Option::is_some))
-    };
-    match present {
-        Ok(true) => return Ok(Outcome::Filled),
-        Ok(false) | Err(ShardError::Fault(ShardFault::NotFound | ShardFault::Damaged(_))) => {}
+    match core.shards.get_whole(node, drive, bad.block, bad.slot).await {
+        Ok(_) => return Ok(Outcome::Filled),
+        Err(ShardError::Fault(ShardFault::NotFound | ShardFault::Damaged(_))) => {}
         Err(_) => return Ok(Outcome::Waits),
     }
     let cost = limits::BLOCK_BYTES_MAX as u64 * 2;

@@ -11,6 +11,7 @@ use nexusgrid_env::{NodeId, ScanRange};
 use nexusgrid_grid::Precondition;
 use nexusgrid_meta::namespace::audit::audit;
 use nexusgrid_meta::namespace::rows::{self, BlockRow};
+use nexusgrid_meta::root::topology::PgState;
 use nexusgrid_meta::rows::codec;
 
 use super::clients::{Book, Client, places};
@@ -20,6 +21,9 @@ use super::mutants::Mutant;
 
 /// Writes are served again so long after the last fault.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
+
+/// Slots that moved off a failed drive are whole again so long after that.
+const MOVES_MAX: Duration = Duration::from_secs(120);
 
 /// What a seed came to.
 pub struct Outcome {
@@ -104,7 +108,24 @@ async fn play(
     }
     replicas_agree(&cluster).await?;
     rows_are_sound(&cluster)?;
+    moves_end(&cluster).await?;
     shards_are_there(&cluster, nemesis.bad_drive()).await
+}
+
+/// Slots that moved because a drive failed have all that they need, within [`MOVES_MAX`].
+async fn moves_end(cluster: &Cluster) -> Result<(), String> {
+    let since = cluster.world.elapsed();
+    loop {
+        let (_, leader) = cluster.leader(GroupId(0)).ok_or("the root group has no leader")?;
+        let map = leader.grid.topology();
+        let moving = map.pgs.values().find(|pg| matches!(pg.state, PgState::Preparing(_)));
+        let Some(pg) = moving else { return Ok(()) };
+        if cluster.world.elapsed() - since > MOVES_MAX {
+            let workers = leader.node.workers().list();
+            return Err(format!("{pg:?} is not clean after {MOVES_MAX:?}: {workers:?}"));
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
 }
 
 /// Each node stores an object again, in each of the groups.

@@ -20,6 +20,7 @@ use nexusgrid_meta::namespace::types::{
 };
 use nexusgrid_meta::root::topology::Topology;
 
+use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::limits;
@@ -81,6 +82,36 @@ impl FsckReport {
         if self.faults.len() < limits::FSCK_FAULTS_MAX {
             self.faults.push(FsckFault { block, pg, slot, what });
         }
+    }
+}
+
+/// Runs until the agent stops: the leader of each metadata group compares its live blocks with the
+/// drives, and puts on the repair queue what is missing there (I2). A drive may lose shards in ways
+/// that nobody reports: a file gone from a segment directory, an older copy of the disk.
+pub(crate) async fn watch(core: Arc<Core>, mut worker: Worker) {
+    loop {
+        worker.turn(core.options.care.inventory_every).await;
+        worker.begin(None);
+        let mut failed = None;
+        for group in core.map.metadata_groups() {
+            if !core.meta.leads(group) {
+                continue;
+            }
+            let mut report = FsckReport::default();
+            let checked = match core.map.refresh().await {
+                Ok(map) => check_group(&core, &map, group, true, &mut report).await,
+                Err(error) => Err(error.into()),
+            };
+            if let Err(error) = checked {
+                failed = Some(format!("group {}: {error}", group.0));
+            }
+            if report.lost > 0 {
+                tracing::error!(group = group.0, lost = report.lost, "blocks with too few shards");
+                failed = Some(format!("group {}: {} blocks cannot be read", group.0, report.lost));
+            }
+            worker.did(report.blocks, 0);
+        }
+        worker.end(failed);
     }
 }
 

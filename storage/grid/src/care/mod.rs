@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `collect` | leader of each metadata group | frees what was released, buries dead blocks (R5, R6) |
 //! | `sweep` | every node, own drives | drops settled tombstones, finds orphans |
+//! | `inventory` | leader of each metadata group | compares its live blocks with the drives (I2) |
 //! | `scrub` | every node, own drives | reads and checks all that is stored |
 //! | `remap` | root leader plans, target nodes work | moves slots off lost and leaving drives (R2, R4, R7) |
 //!
@@ -38,6 +39,8 @@ pub struct CareOptions {
     pub scrub_every: Duration,
     /// Bytes of a stretch, per drive; default 64 MiB, which is 2.7 TB in 30 days.
     pub scrub_bytes: u64,
+    /// Pause between two comparisons of metadata with drives; default 6 h.
+    pub inventory_every: Duration,
     /// When slots move off lost and leaving drives, and how fast.
     pub remap: RemapOptions,
 }
@@ -50,6 +53,7 @@ impl Default for CareOptions {
             orphan_age: Duration::from_secs(24 * 3600),
             scrub_every: Duration::from_secs(60),
             scrub_bytes: 64 << 20,
+            inventory_every: Duration::from_secs(6 * 3600),
             remap: RemapOptions::default(),
         }
     }

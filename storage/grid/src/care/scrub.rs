@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexusgrid_codec::{DriveId, GroupId};
-use nexusgrid_drive::{DriveState, DriveStore, Finding, Rot, ScrubCursor, ScrubOptions};
+use nexusgrid_drive::{
+    DriveError, DriveState, DriveStore, Finding, Rot, ScrubCursor, ScrubOptions,
+};
 use nexusgrid_meta::namespace::types::NamespaceCommand;
 
 use super::workers::Worker;
@@ -50,14 +52,18 @@ async fn stretch(
     worker: &Worker,
 ) -> Result<Option<ScrubCursor>, GridError> {
     let budget = core.options.care.scrub_bytes;
-    let step = store
-        .scrub(cursor, budget, ScrubOptions::default())
-        .await
-        .map_err(|error| GridError::Unavailable(error.to_string()))?;
-    for Finding { rot, what, healed } in &step.findings {
-        tracing::warn!(drive = drive.0, ?rot, %what, healed, "scrub found rot");
+    let failed = |error: DriveError| GridError::Unavailable(error.to_string());
+    let look = ScrubOptions { heal: false };
+    let mut step = store.scrub(cursor, budget, look).await.map_err(failed)?;
+    if !step.findings.is_empty() {
+        // Repair knows first: what is mended below is no longer there to be found.
+        enqueue(core, &step.findings).await?;
+        step = store.scrub(cursor, budget, ScrubOptions { heal: true }).await.map_err(failed)?;
+        for Finding { rot, what, healed } in &step.findings {
+            tracing::warn!(drive = drive.0, ?rot, %what, healed, "scrub found rot");
+        }
+        enqueue(core, &step.findings).await?;
     }
-    enqueue(core, &step.findings).await?;
     worker.did(step.shards, step.bytes);
     Ok(step.next)
 }

@@ -145,7 +145,13 @@ pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementSte
             .filter(is_open)
             .filter(|pg| pg.slots.iter().all(|drive| domain_of(&domains, *drive).is_some()))
             .collect();
-        let drawn_from = if awake.len() >= class.width() { &awake } else { &domains };
+        let is_scarce = awake.len() < class.width();
+        if is_scarce && !open.is_empty() {
+            // What is open serves as well as anything that could be drawn now.
+            kept.extend(open.iter().map(|pg| pg.id));
+            continue;
+        }
+        let drawn_from = if is_scarce { &domains } else { &awake };
         let mut drawing = Drawing::new(class, drawn_from);
         // A host that no open PG uses has just come: what is open was drawn without it, so it is
         // drawn anew. What is written stays where it is.

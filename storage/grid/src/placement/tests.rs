@@ -142,6 +142,14 @@ fn a_host_that_is_down_keeps_its_groups_is_not_drawn_and_joins_again() {
     }
     settle(&mut topology);
     assert_eq!(on(&topology, gone), []);
+    // With fewer awake than a group is wide, what is open stays and nothing is drawn on the dead.
+    for node in [1, 2] {
+        topology.nodes.get_mut(&NodeId(node)).unwrap().liveness = Liveness::Down;
+    }
+    assert_eq!(plan(&topology, &PlacementOptions::default()), []);
+    for node in [1, 2] {
+        topology.nodes.get_mut(&NodeId(node)).unwrap().liveness = Liveness::Up;
+    }
     let count = topology.pgs.len();
     assert_eq!(plan(&topology, &PlacementOptions::default()), []);
     topology.nodes.get_mut(&gone).unwrap().liveness = Liveness::Up;

@@ -15,8 +15,8 @@ use nexusgrid_grid::*;
 use nexusgrid_meta::namespace::types::{
     BlockState, NamespaceAnswer, NamespaceQuery, decode_query_reply,
 };
-use nexusgrid_meta::root::topology::PgState;
-use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand};
+use nexusgrid_meta::root::topology::{Pg, PgState};
+use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting};
 use parking_lot::Mutex;
 
 use super::cluster::{Cluster, Verdict, content, get, put, until};
@@ -338,6 +338,59 @@ fn two_nodes_at_once() {
         scene.cluster.kill(8);
         scene.until_clean_without(&[8, 9]).await;
         scene.check(3).await;
+        scene.assert_complete().await;
+    });
+}
+
+/// Nobody rebuilds what sleeps; and what sleeps may hold the one acknowledgement that counts.
+#[test]
+fn sleepers_are_not_rebuilt_and_are_listed_before_a_group_is_clean() {
+    let world = World::new(45);
+    world.run(async {
+        let scene = Scene::start(&world, 9).await;
+        scene.write_some(1, "before", 4).await;
+        scene.assert_complete().await;
+        let asleep = |node: u64| RootCommand::Report {
+            reporter: NodeId(1),
+            sightings: vec![(NodeId(node), Sighting::Asleep)],
+            now_ms: 1,
+        };
+        scene.cluster.kill(8);
+        scene.cluster.root(&asleep(8));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        assert_eq!(scene.moved(), 0, "rebuilt what sleeps");
+        scene.check(2).await;
+        scene.cluster.kill(9);
+        let both = |pg: &Pg| pg.slots.contains(&DriveId(8));
+        let begin = tokio::time::Instant::now();
+        // Wide groups do without the sleeper: what they list meets every quorum.
+        while scene
+            .cluster
+            .topology()
+            .pgs
+            .values()
+            .any(|pg| pg.slots.contains(&DriveId(9)) && !(pg.class.is_replicated() && both(pg)))
+        {
+            assert!(begin.elapsed() < PATIENCE);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(300)).await;
+        let topology = scene.cluster.topology();
+        let waiting: Vec<&Pg> =
+            topology.pgs.values().filter(|pg| matches!(pg.state, PgState::Preparing(_))).collect();
+        assert!(!waiting.is_empty(), "no group of copies had both");
+        assert!(waiting.iter().all(|pg| pg.class.is_replicated() && both(pg)), "{waiting:?}");
+        let says = |text: &str| {
+            scene.cluster.members.lock().values().any(|member| {
+                let workers = member.node.workers().list();
+                workers.iter().any(|of| of.error.as_ref().is_some_and(|why| why.contains(text)))
+            })
+        };
+        assert!(says("what sleeps must be listed first"));
+        scene.check(3).await;
+        scene.cluster.start_node(NodeId(8)).await;
+        scene.until_clean_without(&[9]).await;
+        scene.check(8).await;
         scene.assert_complete().await;
     });
 }
