@@ -104,6 +104,15 @@ pub struct Timers {
     pub repair_grace_ms: u64,
     /// Likewise for a machine that is switched off at times. Default 86 400 000 (24 h).
     pub repair_grace_sleepy_ms: u64,
+    /// What was deleted is freed after this long, so that running reads end well. The cluster's:
+    /// `init` reads it from the first node's file. Default 600 000 (10 min).
+    pub reader_horizon_ms: u64,
+    /// Pause between two looks of a node at its own drives for what nothing needs any more. Default
+    /// 3 600 000 (1 h).
+    pub sweep_every_ms: u64,
+    /// A block unknown to metadata goes to the trash when it was so twice, this far apart. Default
+    /// 86 400 000 (24 h).
+    pub orphan_age_ms: u64,
 }
 
 impl Default for Config {
@@ -142,6 +151,9 @@ impl Default for Timers {
             voter_grace_ms: 30 * 60 * 1_000,
             repair_grace_ms: 15 * 60 * 1_000,
             repair_grace_sleepy_ms: 24 * 3_600 * 1_000,
+            reader_horizon_ms: 600 * 1_000,
+            sweep_every_ms: 3_600 * 1_000,
+            orphan_age_ms: 24 * 3_600 * 1_000,
         }
     }
 }

@@ -5,7 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nexusgrid_tests::{Client, LocalGrid, run};
+use nexusgrid_tests::{Client, GridOptions, LocalGrid, run};
+use serde_json::Value;
+
+/// Longest time for what was deleted to leave the drives: the horizon, sweeps, leases of writers
+/// that were killed.
+const FSCK_TIMEOUT: Duration = Duration::from_secs(150);
 
 /// Starts the load generator against some nodes.
 pub(crate) fn start_load(
@@ -56,7 +61,10 @@ pub(crate) fn wait_for_acknowledgements(journal: &str, count: usize) {
 
 /// All processes killed under load, `rounds` times: what was acknowledged is there and listed.
 fn kill_everything(rounds: u32) {
-    let mut grid = LocalGrid::start();
+    let timers =
+        "[timers]\nreader_horizon_ms = 5000\nsweep_every_ms = 3000\norphan_age_ms = 3000\n";
+    let options = GridOptions { config: timers.to_owned(), ..GridOptions::default() };
+    let mut grid = LocalGrid::start_with(&options);
     let client = Client::new(&grid, 1);
     client.run("aws", &["s3", "mb", "s3://load"]);
     let dir = tempfile::tempdir().unwrap();
@@ -73,6 +81,29 @@ fn kill_everything(rounds: u32) {
         grid.wait_ready(7);
         println!("round {round}: {}", verify(&grid, "load", 1 + (round as usize % 7), &journals));
     }
+    // What the rounds left behind, and then everything: it leaves every drive.
+    wait_for_fsck(&grid, "clean", |report| report["clean"] == true);
+    client.run("aws", &["s3", "rm", "s3://load", "--recursive", "--only-show-errors"]);
+    wait_for_fsck(&grid, "empty", |report| {
+        report["clean"] == true && report["blocks"] == 0 && report["held"] == 0
+    });
+}
+
+/// Waits until a check of the grid says what is wanted.
+pub(crate) fn wait_for_fsck(grid: &LocalGrid, what: &str, wanted: impl Fn(&Value) -> bool) {
+    let dir = grid.dir(1).display().to_string();
+    let mut last = String::new();
+    let since = Instant::now();
+    while since.elapsed() < FSCK_TIMEOUT {
+        // It fails while the grid is not clean.
+        match grid.command(&["fsck", "--json", "--dir", &dir]) {
+            Ok(report) if wanted(&serde_json::from_str(&report).unwrap()) => return,
+            Ok(report) => last = report,
+            Err(error) => last = format!("{error:#}"),
+        }
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    panic!("fsck never called the grid {what}: {last}");
 }
 
 #[test]

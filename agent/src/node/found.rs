@@ -138,7 +138,10 @@ async fn lay_down(
             ca_cert: authority.certificate().to_vec(),
             sealed_ca_key: authority.seal(&master, env.rng.as_ref())?,
             gossip_key: SecretBytes(gossip_key.to_vec()),
-            settings: ClusterSettings::default(),
+            settings: ClusterSettings {
+                reader_horizon_ms: config.timers.reader_horizon_ms,
+                ..ClusterSettings::default()
+            },
             metadata_groups: METADATA_GROUPS,
             node,
             master_key_check: seal("master key", KEY_CHECK)?,

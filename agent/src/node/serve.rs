@@ -20,6 +20,7 @@ use nexusgrid_cluster::{
 use nexusgrid_codec::{GroupId, MasterKey};
 use nexusgrid_env::{Env, NodeId, Rpc, RpcService};
 use nexusgrid_gateway::{Admin, Gateway, GatewayOptions, Metrics, ServerOptions, SharedRegistry};
+use nexusgrid_grid::session::SessionOptions;
 use nexusgrid_grid::{CareOptions, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeParts};
 use nexusgrid_iam::Secret;
 use nexusgrid_meta::root::types::{Addresses, RootAnswer, RootCommand, RootQuery};
@@ -39,6 +40,9 @@ use super::root::Root;
 use super::setup::MASTER_KEY_FILE;
 use crate::admin;
 use crate::config::{Config, ShardTransport as ConfiguredTransport};
+
+/// A read is pinned after this part of the reader horizon.
+const PINS_PER_HORIZON: u32 = 5;
 
 /// One try at a metadata group.
 const META_DEADLINE: Duration = Duration::from_secs(10);
@@ -264,8 +268,15 @@ fn grid_options(config: &Config) -> GridOptions {
     let mut care = CareOptions::default();
     care.remap.grace_stable = Duration::from_millis(config.timers.repair_grace_ms);
     care.remap.grace_sleepy = Duration::from_millis(config.timers.repair_grace_sleepy_ms);
+    care.sweep_every = Duration::from_millis(config.timers.sweep_every_ms);
+    care.orphan_age = Duration::from_millis(config.timers.orphan_age_ms);
+    let horizon = Duration::from_millis(config.timers.reader_horizon_ms);
+    // A long read makes itself known well before the horizon passes it.
+    let session =
+        SessionOptions { pin_after: horizon / PINS_PER_HORIZON, ..SessionOptions::default() };
     GridOptions {
         care,
+        session,
         budget_bytes: config.body_budget_bytes,
         wait_alive: Duration::from_millis(config.timers.shard_wait_alive_ms),
         wait_suspect: Duration::from_millis(config.timers.shard_wait_suspect_ms),

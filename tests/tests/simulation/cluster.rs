@@ -126,7 +126,12 @@ pub struct Knobs {
     pub host: HostOptions,
     pub grid: GridOptions,
     pub drive: DriveOptions,
+    /// Reader horizon.
+    pub horizon: Duration,
 }
+
+/// The shorter reader horizon, in seconds.
+pub const HORIZON_SHORT: u64 = 15;
 
 impl Knobs {
     pub fn draw(rng: &SeededRng) -> Knobs {
@@ -154,12 +159,22 @@ impl Knobs {
         };
         grid.placement.hosts_expected = NODES as usize;
         grid.session.lease = Duration::from_secs([10, 60][rng.below(2) as usize]);
+        // Half of the seeds collect garbage at once, and half give a dead node's slots away.
+        let horizon = Duration::from_secs([HORIZON_SHORT, 600][rng.below(2) as usize]);
+        grid.session.pin_after = horizon / 5;
+        grid.care.collect_every = Duration::from_secs(1);
+        grid.care.sweep_every = Duration::from_secs(10);
+        grid.care.orphan_age = Duration::from_secs(20);
+        grid.care.scrub_every = Duration::from_secs(5);
+        grid.care.scrub_bytes = 256 << 10;
+        grid.care.inventory_every = Duration::from_secs(20);
+        grid.care.remap.grace_stable = Duration::from_secs([8, 900][rng.below(2) as usize]);
         let drive = DriveOptions {
             segment_bytes: [256 << 10, 1 << 20][rng.below(2) as usize],
             maintain_every: Some(Duration::from_secs(5)),
             ..DriveOptions::small()
         };
-        Knobs { host, grid, drive }
+        Knobs { host, grid, drive, horizon }
     }
 }
 
@@ -202,7 +217,7 @@ impl Cluster {
             let created = first.host.create_group(GroupId(group)).await;
             created.map_err(|error| format!("creating group {group}: {error}"))?;
         }
-        cluster.root(&init()).await?;
+        cluster.root(&init(&cluster.knobs)).await?;
         for node in nodes().skip(1) {
             for command in join(node) {
                 cluster.root(&command).await?;
@@ -445,13 +460,14 @@ fn new_node(node: NodeId) -> NewNode {
     }
 }
 
-fn init() -> RootCommand {
+fn init(knobs: &Knobs) -> RootCommand {
+    let reader_horizon_ms = u64::try_from(knobs.horizon.as_millis()).unwrap_or(u64::MAX);
     RootCommand::Init(Box::new(Init {
         cluster: CLUSTER,
         ca_cert: vec![1; 100],
         sealed_ca_key: vec![2; 100],
         gossip_key: SecretBytes(vec![3; 32]),
-        settings: ClusterSettings::default(),
+        settings: ClusterSettings { reader_horizon_ms, ..ClusterSettings::default() },
         metadata_groups: GROUPS,
         node: new_node(NodeId(1)),
         master_key_check: vec![4; 100],

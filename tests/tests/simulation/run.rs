@@ -15,7 +15,7 @@ use nexusgrid_meta::root::topology::PgState;
 use nexusgrid_meta::rows::codec;
 
 use super::clients::{Book, Client, places};
-use super::cluster::{Cluster, GROUPS, Knobs, Member, NODES, machine_of, nodes};
+use super::cluster::{Cluster, GROUPS, HORIZON_SHORT, Knobs, Member, NODES, machine_of, nodes};
 use super::faults::{Kind, Nemesis};
 use super::mutants::Mutant;
 
@@ -24,6 +24,10 @@ const RECOVERY_MAX: Duration = Duration::from_secs(30);
 
 /// Slots that moved off a failed drive are whole again so long after that.
 const MOVES_MAX: Duration = Duration::from_secs(120);
+
+/// Nothing that was deleted is on a drive so long after that: the horizon, leases of sessions that
+/// died, and two looks at an orphan.
+const GARBAGE_MAX: Duration = Duration::from_secs(300);
 
 /// What a seed came to.
 pub struct Outcome {
@@ -109,7 +113,32 @@ async fn play(
     replicas_agree(&cluster).await?;
     rows_are_sound(&cluster)?;
     moves_end(&cluster).await?;
-    shards_are_there(&cluster, nemesis.bad_drive()).await
+    shards_are_there(&cluster, nemesis.bad_drive()).await?;
+    if nemesis.bad_drive().is_none() && cluster.knobs.horizon.as_secs() == HORIZON_SHORT {
+        garbage_goes(&cluster).await?;
+    }
+    Ok(())
+}
+
+/// What was overwritten, deleted or never committed leaves every drive, within [`GARBAGE_MAX`].
+async fn garbage_goes(cluster: &Cluster) -> Result<(), String> {
+    let since = cluster.world.elapsed();
+    loop {
+        let (_, leader) = cluster.leader(GroupId(0)).ok_or("the root group has no leader")?;
+        let report = leader.grid.fsck(false).await;
+        let is_gone = report.as_ref().is_ok_and(|report| {
+            report.is_clean()
+                && report.held == report.shards
+                && report.awaiting_burial + report.orphans + report.misplaced == 0
+        });
+        if is_gone {
+            return Ok(());
+        }
+        if cluster.world.elapsed() - since > GARBAGE_MAX {
+            return Err(format!("garbage is left after {GARBAGE_MAX:?}: {report:?}"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
 }
 
 /// Slots that moved because a drive failed have all that they need, within [`MOVES_MAX`].
