@@ -7,6 +7,9 @@
 //!     └────────────────────┘
 //! ```
 //!
+//! What a failed write leaves behind is garbage only once its session is closed. So a session that
+//! wrote is followed by another after a while; it is closed when the last write of it has ended.
+//!
 //! Block ids are session ‖ counter: never reused, because sessions never are (I14) and the counter
 //! only grows in memory; a process that restarts opens another session. A lease is counted from
 //! *before* the group was asked, on a clock that counts suspend, so that this side never believes
@@ -33,11 +36,17 @@ pub struct SessionOptions {
     /// A read that lasts longer than this is reported as a pin, so that what it reads is kept
     /// beyond the reader horizon; default 2 min.
     pub pin_after: Duration,
+    /// A session that wrote is followed by another after so long; default 1 h.
+    pub rotate_after: Duration,
 }
 
 impl Default for SessionOptions {
     fn default() -> SessionOptions {
-        SessionOptions { lease: Duration::from_secs(60), pin_after: Duration::from_secs(120) }
+        SessionOptions {
+            lease: Duration::from_secs(60),
+            pin_after: Duration::from_secs(120),
+            rotate_after: Duration::from_secs(3600),
+        }
     }
 }
 
@@ -47,6 +56,7 @@ pub(crate) struct Session {
     pub(crate) id: SessionId,
     counter: AtomicU32,
     jumps: u64,
+    opened: BootInstant,
     until: Mutex<BootInstant>,
 }
 
@@ -61,6 +71,19 @@ impl Session {
     fn used_up(&self) -> bool {
         self.counter.load(Ordering::Relaxed) == u32::MAX
     }
+
+    fn has_written(&self) -> bool {
+        self.counter.load(Ordering::Relaxed) > 0
+    }
+}
+
+/// What became of a renewal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Renewed {
+    /// It holds, as far as is known.
+    Held,
+    /// Its group closed it.
+    Lost,
 }
 
 /// All sessions and pins of one process.
@@ -70,6 +93,8 @@ pub(crate) struct Sessions {
     node: NodeId,
     options: SessionOptions,
     open: Mutex<BTreeMap<GroupId, Arc<Session>>>,
+    /// Followed by another, but writes of it may be under way.
+    retiring: Mutex<Vec<Arc<Session>>>,
     opening: tokio::sync::Mutex<()>,
     pins: Arc<Mutex<Pins>>,
     next_pin: Mutex<u64>,
@@ -103,6 +128,7 @@ impl Sessions {
             node,
             options,
             open: Mutex::default(),
+            retiring: Mutex::default(),
             opening: tokio::sync::Mutex::new(()),
             pins: Arc::default(),
             next_pin: Mutex::new(0),
@@ -133,6 +159,7 @@ impl Sessions {
             id: row.id,
             counter: AtomicU32::new(0),
             jumps,
+            opened: asked_at,
             until: Mutex::new(asked_at.plus(self.options.lease)),
         });
         self.open.lock().insert(group, Arc::clone(&session));
@@ -186,11 +213,49 @@ impl Sessions {
                 () = self.env.clock.sleep(self.options.lease / 3) => {}
             }
             self.pin_long_reads().await;
+            self.rotate();
             let open: Vec<Arc<Session>> = self.open.lock().values().cloned().collect();
             for session in open {
                 self.renew(&session).await;
             }
+            self.retire().await;
         }
+    }
+
+    /// Takes sessions that wrote long enough out of use.
+    fn rotate(&self) {
+        let now = self.env.clock.now();
+        let is_due = |session: &Session| {
+            session.has_written() && now.since(session.opened) >= self.options.rotate_after
+        };
+        let mut open = self.open.lock();
+        let due: Vec<GroupId> =
+            open.iter().filter(|(_, session)| is_due(session)).map(|(group, _)| *group).collect();
+        let rotated = due.into_iter().filter_map(|group| open.remove(&group));
+        self.retiring.lock().extend(rotated);
+    }
+
+    /// Closes retired sessions that nobody writes in any more, and renews the others.
+    async fn retire(&self) {
+        let retiring = std::mem::take(&mut *self.retiring.lock());
+        for session in retiring {
+            // Nobody can get hold of it again: it is in no map.
+            let is_idle = Arc::strong_count(&session) == 1;
+            let is_gone = if is_idle {
+                self.close(&session).await.is_ok()
+            } else {
+                self.renew_now(&session).await == Renewed::Lost
+            };
+            if !is_gone {
+                self.retiring.lock().push(session);
+            }
+        }
+    }
+
+    async fn close(&self, session: &Session) -> Result<(), MetaError> {
+        let command =
+            NamespaceCommand::CloseSession { session: session.id, now_ms: self.meta.now_ms() };
+        self.meta.command(session.group, &command).await.map(drop)
     }
 
     /// A pin needs a session to be reported with.
@@ -207,9 +272,12 @@ impl Sessions {
     }
 
     async fn renew(&self, session: &Arc<Session>) {
-        if self.held(session.group).is_none() {
-            return;
+        if self.held(session.group).is_some() && self.renew_now(session).await == Renewed::Lost {
+            self.forget(session);
         }
+    }
+
+    async fn renew_now(&self, session: &Arc<Session>) -> Renewed {
         let asked_at = self.env.clock.now();
         let command = NamespaceCommand::RenewSession {
             session: session.id,
@@ -217,23 +285,25 @@ impl Sessions {
             now_ms: self.meta.now_ms(),
         };
         match self.meta.command(session.group, &command).await {
-            Ok(_) => *session.until.lock() = asked_at.plus(self.options.lease),
+            Ok(_) => {
+                *session.until.lock() = asked_at.plus(self.options.lease);
+                Renewed::Held
+            }
             Err(MetaError::Namespace(error)) => {
                 tracing::warn!(group = session.group.0, session = session.id.0, %error, "write session lost");
-                self.forget(session);
+                Renewed::Lost
             }
             // Unavailable: the lease still holds; the next round tries again.
-            Err(_) => {}
+            Err(_) => Renewed::Held,
         }
     }
 
     /// Closes all sessions, for a clean shutdown.
     pub(crate) async fn close_all(&self) {
         let open = std::mem::take(&mut *self.open.lock());
-        for session in open.into_values() {
-            let command =
-                NamespaceCommand::CloseSession { session: session.id, now_ms: self.meta.now_ms() };
-            let _ = self.meta.command(session.group, &command).await;
+        let retiring = std::mem::take(&mut *self.retiring.lock());
+        for session in open.into_values().chain(retiring) {
+            let _ = self.close(&session).await;
         }
     }
 }

@@ -162,6 +162,7 @@ impl Knobs {
         // Half of the seeds collect garbage at once, and half give a dead node's slots away.
         let horizon = Duration::from_secs([HORIZON_SHORT, 600][rng.below(2) as usize]);
         grid.session.pin_after = horizon / 5;
+        grid.session.rotate_after = Duration::from_secs(60);
         grid.care.collect_every = Duration::from_secs(1);
         grid.care.sweep_every = Duration::from_secs(10);
         grid.care.orphan_age = Duration::from_secs(20);
