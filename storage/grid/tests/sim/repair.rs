@@ -342,6 +342,59 @@ fn two_nodes_at_once() {
     });
 }
 
+/// Puts of the old epoch are on their way while slots move: they are refused, or count for nothing.
+#[test]
+fn r1_r3_writes_under_way_while_slots_move_are_whole() {
+    let world = World::new(44);
+    world.run(async {
+        let scene = Scene::start(&world, 8).await;
+        scene.write_some(1, "before", 2).await;
+        scene.assert_complete().await;
+        // Two drives answer writers late: too late for the epoch they were sent under.
+        for slow in [2, 3] {
+            let member = scene.cluster.member(slow);
+            let inner = member.router.filter.lock().clone();
+            *member.router.filter.lock() = Some(Arc::new(move |request| {
+                let is_fill = matches!(
+                    wire::decode::<ShardRequest>(&request.head),
+                    Ok(ShardRequest::Put { fill: Some(_), .. })
+                );
+                match (&inner, request.method == wire::PUT.id && !is_fill) {
+                    (_, true) => Verdict::Delay(Duration::from_millis(4_000)),
+                    (Some(inner), false) => inner(request),
+                    (None, false) => Verdict::Pass,
+                }
+            }));
+        }
+        let writers: Vec<_> = (0..24u64)
+            .map(|index| {
+                let (grid, truth) = (scene.cluster.grid(4 + index % 3), Arc::clone(&scene.truth));
+                tokio::spawn(async move {
+                    tokio::time::sleep(Duration::from_millis(index * 150)).await;
+                    let bytes = content(index, SIZES[index as usize % SIZES.len()]);
+                    let key = format!("late/{index}");
+                    if put(&grid, BUCKET, &key, &bytes).await.is_ok() {
+                        truth.lock().insert(key, Some(bytes));
+                        return 1;
+                    }
+                    0
+                })
+            })
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let (drive, state) = (DriveId(8), DriveState::Failed);
+        scene.cluster.root(&RootCommand::SetDriveState { drive, state });
+        scene.until_clean_without(&[8]).await;
+        let mut acknowledged = 0;
+        for writer in writers {
+            acknowledged += writer.await.unwrap();
+        }
+        assert!(acknowledged >= 20, "{acknowledged}");
+        scene.check(5).await;
+        scene.assert_complete().await;
+    });
+}
+
 /// Nobody rebuilds what sleeps; and what sleeps may hold the one acknowledgement that counts.
 #[test]
 fn sleepers_are_not_rebuilt_and_are_listed_before_a_group_is_clean() {
