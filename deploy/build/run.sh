@@ -31,7 +31,8 @@ report() {
     printf '%s\n' "${stages[@]}" >&2
 }
 
-build() { cargo build "${cargo_flags[@]}" -p nexusgrid-agent; }
+# Always the whole workspace: a part of it alone would resolve other features, and build all again.
+build() { cargo build "${cargo_flags[@]}" --workspace --bins; }
 
 verify() {
     stage "format" cargo fmt --all --check
@@ -77,22 +78,25 @@ sim)
     install_build
     install_checks
     source deploy/build/env.sh
-    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests -E 'test(/simulation/)' --no-capture
+    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" --workspace -E 'test(/simulation::seeds/)' --no-capture
     ;;
 soak)
     install_build
     install_checks
     install_clients
     source deploy/build/env.sh
-    NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" -p nexusgrid-tests --ignore-default-filter -E 'test(/::soak_/)' --no-capture
+    NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" --workspace --ignore-default-filter -E 'test(/::soak_/)' --no-capture
     ;;
 bench)
     install_build
     source deploy/build/env.sh
-    # Limits of this machine: codec and transport; the whole grid's benchmark comes with tests/bench.
-    cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-codec --example aead_bench
-    cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-codec --example coding_bench
-    cargo run "${cargo_flags[@]}" --quiet -p nexusgrid-cluster --example transport_bench
+    shift
+    cargo build "${cargo_flags[@]}" --workspace --all-targets >&2
+    # Limits of this machine, codec and transport first; then a whole grid.
+    for limit in aead_bench coding_bench transport_bench; do
+        "$CARGO_TARGET_DIR/debug/examples/$limit"
+    done
+    exec "$CARGO_TARGET_DIR/debug/nexusgrid-bench" "$@"
     ;;
 fix)
     install_build
