@@ -234,6 +234,7 @@ fn fsck_text(answer: &Value) -> String {
         ("awaiting_burial", "shards deleted, on their way out"),
         ("pending", "shards that writers may still commit"),
         ("orphans", "shards that metadata does not know (swept when seen again)"),
+        ("unheard", "shards newer than metadata (is it an old copy?)"),
         ("misplaced", "shards on drives they have left"),
     ] {
         lines += &format!("{:>12}  {what}\n", text(answer, field));

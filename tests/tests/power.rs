@@ -12,21 +12,21 @@ use crate::faults::{start_load, verify, wait_for_acknowledgements};
 const ALL: [usize; 7] = [1, 2, 3, 4, 5, 6, 7];
 const POLL: Duration = Duration::from_millis(20);
 
-/// A grid on such disks, with a bucket; none where nothing can be mounted, said aloud.
-fn start(nodes: usize) -> Option<LocalGrid> {
-    if !available() {
-        eprintln!("no /dev/fuse here: nothing was tested");
-        return None;
-    }
+/// A grid on such disks, with a bucket.
+fn start(nodes: usize) -> LocalGrid {
+    assert!(
+        available(),
+        "these tests mount file systems of their own: they need /dev/fuse and root"
+    );
     let options = GridOptions { nodes, disks: true, ..Default::default() };
     let grid = LocalGrid::start_with(&options);
     Client::new(&grid, 1).run("aws", &["s3", "mb", "s3://load"]);
-    Some(grid)
+    grid
 }
 
 /// FAULTS 3, `rounds` times: every second time, chance lets some of what was not synced survive.
 fn cut_all(rounds: u64) {
-    let Some(mut grid) = start(7) else { return };
+    let mut grid = start(7);
     let dir = tempfile::tempdir().unwrap();
     let mut journals = Vec::new();
     for round in 0..rounds {
@@ -107,7 +107,7 @@ fn cuts(syncs: &[u64]) -> Vec<Cut> {
 /// FAULTS 2 for syncs that no failpoint of ours stands at. One node, so that nobody else hides a
 /// loss.
 fn cut_a_lonely_node(syncs: &[u64]) {
-    let Some(mut grid) = start(1) else { return };
+    let mut grid = start(1);
     let dir = tempfile::tempdir().unwrap();
     let mut journals = Vec::new();
     for (round, cut) in cuts(syncs).into_iter().enumerate() {
@@ -136,7 +136,7 @@ fn soak_grid_power_cut_at_a_sync() {
 /// The same to nodes of a grid that goes on serving: they return and it is whole again.
 #[test]
 fn grid_power_of_one_node_cut_at_a_sync_is_borne() {
-    let Some(mut grid) = start(7) else { return };
+    let mut grid = start(7);
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal").display().to_string();
     let mut load = start_load(&grid, "load", &journal, 7, &[1, 3, 5]);
@@ -163,7 +163,7 @@ fn drive_states(grid: &LocalGrid, asked: usize) -> anyhow::Result<Vec<(u64, Stri
 /// seconds, is not tried again, and the grid serves on without it.
 #[test]
 fn grid_a_drive_whose_syncs_fail_is_reported_and_borne() {
-    let Some(mut grid) = start(7) else { return };
+    let mut grid = start(7);
     let dir = tempfile::tempdir().unwrap();
     let journal = dir.path().join("journal").display().to_string();
     let mut load = start_load(&grid, "load", &journal, 9, &[1, 2, 3]);

@@ -184,6 +184,7 @@ impl NodeAdministration {
             "awaiting_burial": report.awaiting_burial,
             "pending": report.pending,
             "orphans": report.orphans,
+            "unheard": report.unheard,
             "misplaced": report.misplaced,
             "held": report.held,
             "unlisted_drives": report.unlisted.iter().map(|drive| drive.0).collect::<Vec<_>>(),

@@ -61,6 +61,9 @@ pub struct FsckReport {
     pub pending: u64,
     /// Shards of blocks that metadata does not know.
     pub orphans: u64,
+    /// Shards of blocks whose writers metadata never heard of: it is older than the data, which can
+    /// be recovered.
+    pub unheard: u64,
     /// Shards of live blocks on drives or slots that are not (any more) theirs.
     pub misplaced: u64,
     /// Shards that the drives hold in all.
@@ -75,7 +78,7 @@ impl FsckReport {
     /// Whether nothing is wrong. What waits is not: for repair, for burial, for a commit, or, as
     /// orphans do, for the second look of `sweep`.
     pub fn is_clean(&self) -> bool {
-        self.missing == 0 && self.lost == 0
+        self.missing == 0 && self.lost == 0 && self.unheard == 0
     }
 
     fn fault(&mut self, block: BlockId, pg: PgId, slot: Option<u8>, what: &'static str) {
@@ -353,6 +356,11 @@ async fn check_page(
             }
             Some(BlockState::Dead) => report.awaiting_burial += 1,
             Some(BlockState::Pending) => report.pending += 1,
+            Some(BlockState::Unheard) => {
+                report.unheard += 1;
+                let what = "newer than metadata, which never heard of its writer";
+                report.fault(shard.block, shard.pg, Some(shard.index), what);
+            }
             Some(BlockState::Unknown) | None => unknown.push(shard),
         }
     }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Nothing here deletes at once, and any error keeps everything: a listing that failed or metadata
-//! that is not up yet must never look like garbage. A pass in which more than one in a hundred
+//! that is not up yet must never look like garbage, nor may a block that is newer than metadata put back
+//! from a copy. A pass in which more than one in a hundred
 //! shards is unknown trashes nothing and raises an alarm: then it is metadata that is wrong.
 //!
 //! State: the first sightings of orphans, in memory; a restart begins anew, which only delays.
@@ -163,6 +164,7 @@ async fn find_orphans(
     let mut after = None;
     let mut shards = 0;
     let mut orphans: BTreeSet<ShardKey> = BTreeSet::new();
+    let mut unheard = 0;
     loop {
         let page = store.list_blocks(after, limits::SWEEP_BATCH).await.map_err(drive_error)?;
         let Some(last) = page.last() else { break };
@@ -173,11 +175,21 @@ async fn find_orphans(
                 .await?
                 .into_iter()
                 .collect();
-        let unknown = |key: &ShardKey| states.get(&key.block) == Some(&BlockState::Unknown);
+        let is = |key: &ShardKey, state| states.get(&key.block) == Some(&state);
+        unheard += page.iter().filter(|shard| is(&shard.key, BlockState::Unheard)).count();
+        let unknown = |key: &ShardKey| is(key, BlockState::Unknown);
         orphans.extend(page.iter().map(|shard| shard.key).filter(unknown));
         if orphans.len() > limits::ORPHANS_REMEMBERED_MAX || page.len() < limits::SWEEP_BATCH {
             break;
         }
+    }
+    if unheard > 0 {
+        tracing::error!(
+            drive = drive.0,
+            unheard,
+            "shards of writers that metadata never heard of: none is touched; metadata is older than the data"
+        );
+        return Err(GridError::Unavailable(format!("{unheard} shards are newer than metadata")));
     }
     if orphans.len() > limits::ORPHANS_ALWAYS.max(shards / limits::ORPHANS_ONE_IN) {
         let found = orphans.len();

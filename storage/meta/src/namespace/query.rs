@@ -223,6 +223,8 @@ fn block_state(tx: &Tx<'_>, block: BlockId) -> Step<BlockState> {
     let session: Option<Session> = tx.load(rows::STATE, &rows::session(block.session))?;
     Ok(match session {
         Some(Session { closed_ms: None, .. }) => BlockState::Pending,
-        _ => BlockState::Unknown,
+        Some(_) => BlockState::Unknown,
+        None if block.session < sessions::floor(tx)? => BlockState::Unknown,
+        None => BlockState::Unheard,
     })
 }

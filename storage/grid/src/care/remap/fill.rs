@@ -90,7 +90,7 @@ impl Filling<'_> {
             for (block, listed) in &blocks {
                 let is_pending = match states.get(block) {
                     Some(BlockState::Live { pg, .. }) if *pg == self.pg.id => false,
-                    Some(BlockState::Pending) => true,
+                    Some(BlockState::Pending | BlockState::Unheard) => true,
                     _ => continue,
                 };
                 if running.len() == limits::REMAP_BLOCKS_AT_ONCE
@@ -230,7 +230,7 @@ impl Filling<'_> {
         let is_garbage = |block: &BlockId, listed: &Listed| match states.get(block) {
             Some(BlockState::Dead | BlockState::Unknown) => true,
             Some(BlockState::Pending) => !may_be_acknowledged(listed),
-            Some(BlockState::Live { .. }) | None => false,
+            Some(BlockState::Live { .. } | BlockState::Unheard) | None => false,
         };
         let stale: Vec<ShardKey> = blocks
             .iter()

@@ -62,7 +62,7 @@ fn r6_the_floor_never_passes_an_open_session() {
 }
 
 #[test]
-fn blocks_are_pending_live_dead_unknown() {
+fn blocks_are_pending_live_dead_unknown_or_unheard_of() {
     let mut group = Group::new();
     let state = |group: &Group, block: BlockId| {
         let Ok(NamespaceAnswer::Blocks(states)) =
@@ -86,6 +86,12 @@ fn blocks_are_pending_live_dead_unknown() {
     group.ok(NamespaceCommand::OutboxAck { blocks: vec![block] });
     group.ok(NamespaceCommand::CloseSession { session: first, now_ms: 7 });
     assert_eq!(state(&group, block), BlockState::Unknown);
+    // Forgotten, but below the floor: closed all the same.
+    group.ok(NamespaceCommand::ForgetSessions { floor: SessionId(first.0 + 1) });
+    assert_eq!(state(&group, block), BlockState::Unknown);
+    // A session that nobody opened here: metadata is older than the block.
+    let newer = BlockId { session: SessionId(1 << 40), ..block };
+    assert_eq!(state(&group, newer), BlockState::Unheard);
 }
 
 #[test]

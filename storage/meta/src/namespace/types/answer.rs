@@ -48,7 +48,7 @@ pub struct ContentMap {
     pub keys: Vec<WrappedKey>,
     /// In order, without gap.
     pub pieces: Vec<Piece>,
-    /// If the answer is bounded: the offset to ask [`NamespaceQuery::Extents`] from.
+    /// If the answer is bounded: the offset to ask [`super::NamespaceQuery::Extents`] from.
     pub next: Option<u64>,
 }
 
@@ -128,8 +128,10 @@ pub enum BlockState {
     Dead,
     /// Not known, but its session is open: it may still be committed. Never an orphan.
     Pending,
-    /// Not known, and its session is closed: garbage by definition.
+    /// Not known, and its session is known to be closed: garbage by definition.
     Unknown,
+    /// Of a session that this group never opened: this state is older than the block. Never garbage.
+    Unheard,
 }
 
 /// A query's answer.

@@ -19,7 +19,7 @@ impl RaftId {
     /// The highest generation: a further one would repeat an id (I15).
     pub const GENERATION_MAX: u32 = (1 << RaftId::GENERATION_BITS) - 1;
 
-    /// The id of `node` in the generation that [`RootCommand::NextRaftGeneration`] gave it.
+    /// The id of `node` in the generation that [`super::RootCommand::NextRaftGeneration`] gave it.
     pub fn new(node: NodeId, generation: u32) -> RaftId {
         RaftId((node.0 << RaftId::GENERATION_BITS) | u64::from(generation & RaftId::GENERATION_MAX))
     }
