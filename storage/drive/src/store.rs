@@ -194,6 +194,11 @@ impl DriveStore {
         self.shared().env.exec.blocking(move || work(&shared)).await
     }
 
+    /// The drive's directory. Its owner may keep small files of its own there.
+    pub fn dir(&self) -> &Path {
+        &self.shared().dir
+    }
+
     /// From the superblock.
     pub fn info(&self) -> SuperblockInfo {
         self.shared().info

@@ -16,6 +16,7 @@ pub mod collect;
 pub mod fsck;
 pub mod remap;
 pub mod scrub;
+mod sightings;
 pub mod sweep;
 pub mod workers;
 

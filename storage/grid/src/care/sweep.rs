@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   tombstone: erased in metadata, session below the floor, no remap or repair open ──▶ dropped (R5, R6)
-//!   shard: unknown ──`orphan_age` of running time──▶ unknown again ──▶ trash ──▶ purged by the drive
+//!   shard: unknown, and so for `orphan_age` of this agent's running time ──▶ trash ──▶ purged by the drive
 //! ```
 //!
 //! Nothing here deletes at once, and any error keeps everything: a listing that failed or metadata
@@ -11,7 +11,7 @@
 //! from a copy. A pass in which more than one in a hundred
 //! shards is unknown trashes nothing and raises an alarm: then it is metadata that is wrong.
 //!
-//! State: the first sightings of orphans, in memory; a restart begins anew, which only delays.
+//! State: how long each orphan was seen so far, kept with each drive ([`super::sightings`]).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -19,9 +19,11 @@ use std::time::Duration;
 
 use nexusgrid_codec::{BlockId, DriveId, GroupId, PgId, SessionId};
 use nexusgrid_drive::{DriveError, DriveState, DriveStore, SessionFloor, ShardKey};
+use nexusgrid_env::BootInstant;
 use nexusgrid_meta::namespace::types::{BlockState, NamespaceAnswer, NamespaceQuery};
 use nexusgrid_meta::root::topology::{PgState, Topology};
 
+use super::sightings::{self, Sightings};
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -30,20 +32,22 @@ use crate::shard::ShardService;
 
 /// Runs until the agent stops.
 pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: Worker) {
-    let mut sightings = Sightings::new();
+    let mut passes: BTreeMap<DriveId, BootInstant> = BTreeMap::new();
     loop {
         worker.turn(core.options.care.sweep_every).await;
         worker.begin(None);
         let mut failed = None;
-        let drives = shards.drives();
-        sightings.retain(|drive, _| drives.iter().any(|(id, _)| id == drive));
-        for (drive, store) in drives {
+        for (drive, store) in shards.drives() {
             if *store.state().borrow() != DriveState::Healthy {
                 continue;
             }
-            let seen = sightings.entry(drive).or_default();
+            let began = core.env.clock.now();
+            let since = passes.get(&drive).map_or(Duration::ZERO, |last| began.since(*last));
             let tombstones = drop_tombstones(&core, drive, &store, &worker).await;
-            let orphans = find_orphans(&core, drive, &store, seen, &worker).await;
+            let orphans = find_orphans(&core, drive, &store, since, &worker).await;
+            if orphans.is_ok() {
+                passes.insert(drive, began);
+            }
             if let Err(error) = tombstones.and(orphans) {
                 tracing::debug!(drive = drive.0, %error, "sweeping a drive");
                 failed = Some(format!("drive {}: {error}", drive.0));
@@ -52,9 +56,6 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: 
         worker.end(failed);
     }
 }
-
-/// When an orphan was first seen, in running time of its drive (ms).
-type Sightings = BTreeMap<DriveId, BTreeMap<ShardKey, u64>>;
 
 /// Erases tombstones that nothing can need any more.
 async fn drop_tombstones(
@@ -153,12 +154,12 @@ async fn resolve(
     Ok(known)
 }
 
-/// One pass over a drive's shards; those unknown twice go to the trash.
+/// One pass over a drive's shards; those unknown all along go to the trash. `since`: the pass before.
 async fn find_orphans(
     core: &Arc<Core>,
     drive: DriveId,
     store: &DriveStore,
-    seen: &mut BTreeMap<ShardKey, u64>,
+    since: Duration,
     worker: &Worker,
 ) -> Result<(), GridError> {
     let mut after = None;
@@ -201,21 +202,33 @@ async fn find_orphans(
         );
         return Err(GridError::Unavailable(format!("{found} of {shards} shards are unknown")));
     }
-    let now_ms = store.age_ms();
     let age_ms = millis(core.options.care.orphan_age);
-    seen.retain(|key, _| orphans.contains(key));
-    let mut old = Vec::new();
-    for key in orphans {
-        let first = *seen.entry(key).or_insert(now_ms);
-        if now_ms.saturating_sub(first) >= age_ms && first < now_ms {
-            old.push(key);
-        }
-    }
+    let before = remembered(core, store).await;
+    let mut seen: Sightings = orphans
+        .into_iter()
+        .map(|key| (key, before.get(&key).map_or(0, |sum| sum.saturating_add(millis(since)))))
+        .collect();
+    let old: Vec<ShardKey> =
+        seen.iter().filter(|(_, sum)| **sum >= age_ms).map(|(key, _)| *key).collect();
     if !old.is_empty() {
         worker.did(store.trash(&old).await.map_err(drive_error)?, 0);
         seen.retain(|key, _| !old.contains(key));
     }
+    if seen != before {
+        remember(core, store, seen).await?;
+    }
     Ok(())
+}
+
+async fn remembered(core: &Arc<Core>, store: &DriveStore) -> Sightings {
+    let (disk, dir) = (Arc::clone(&core.env.disk), store.dir().to_owned());
+    core.env.exec.blocking(move || sightings::load(disk.as_ref(), &dir)).await
+}
+
+async fn remember(core: &Arc<Core>, store: &DriveStore, seen: Sightings) -> Result<(), GridError> {
+    let (disk, dir) = (Arc::clone(&core.env.disk), store.dir().to_owned());
+    let kept = core.env.exec.blocking(move || sightings::store(disk.as_ref(), &dir, &seen)).await;
+    kept.map_err(|error| GridError::Unavailable(format!("writing down orphans: {error}")))
 }
 
 fn millis(duration: Duration) -> u64 {
