@@ -7,14 +7,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use nexusgrid_codec::DriveId;
+use nexusgrid_codec::{DriveId, PgId};
 use nexusgrid_drive::{ClosedDrive, DriveState as StoreState, OpenError};
 use nexusgrid_env::BootInstant;
-use nexusgrid_meta::root::topology::Liveness as NodeLiveness;
+use nexusgrid_meta::root::topology::{Liveness as NodeLiveness, PgState};
 use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting};
 
 use crate::core::Core;
 use crate::error::GridError;
+use crate::limits;
 use crate::liveness::{Liveness, NodeHint};
 use crate::meta_port::ROOT;
 use crate::placement::{self, PlacementStep};
@@ -24,6 +25,7 @@ use crate::shard::ShardService;
 pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Arc<ShardService>) {
     let mut settled = Settled::default();
     let mut stopped = BTreeMap::new();
+    let mut fills = Fills::new();
     loop {
         core.env.clock.sleep(core.options.keeper_every).await;
         if let Err(error) = report(&core, liveness.as_ref()).await {
@@ -40,7 +42,36 @@ pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Ar
         {
             tracing::debug!(%error, "keeping placement groups");
         }
+        if core.meta.leads(ROOT)
+            && let Err(error) = close_forgotten_fills(&core, &mut fills).await
+        {
+            tracing::debug!(%error, "closing repair sessions");
+        }
     }
+}
+
+/// Open repair sessions, and since when this leader has seen each.
+type Fills = BTreeMap<PgId, (u64, BootInstant)>;
+
+/// Closes repair sessions whose worker must have died: an open one keeps tombstones alive (R5). One
+/// that still works hears that it is closed, and opens another (R4).
+async fn close_forgotten_fills(core: &Arc<Core>, fills: &mut Fills) -> Result<(), GridError> {
+    let map = core.map.current();
+    let now = core.env.clock.now();
+    let open: BTreeMap<PgId, u64> = map
+        .pgs
+        .values()
+        .filter(|pg| pg.fill_worker.is_some() && !matches!(pg.state, PgState::Preparing(_)))
+        .map(|pg| (pg.id, pg.fill_session))
+        .collect();
+    fills.retain(|pg, (session, _)| open.get(pg) == Some(session));
+    for (pg, session) in open {
+        let (_, since) = *fills.entry(pg).or_insert((session, now));
+        if now.since(since) >= limits::FILL_SESSION_MAX {
+            core.meta.root_command(&RootCommand::CloseFillSession { pg, session }).await?;
+        }
+    }
+    Ok(())
 }
 
 /// The storage hosts seen last, and since when they are the same: nodes often join in a row, and
@@ -107,19 +138,27 @@ async fn open_stopped_drives(
             stopped.insert(drive, store.into_closed().await);
         }
     }
+    if stopped.is_empty() {
+        return Ok(());
+    }
+    // Asked first: from here on nothing fails between taking a drive and putting it somewhere.
+    let jumps = shards.jumps();
+    let map = core.map.refresh().await?;
+    let mut outcome = Ok(());
     for (drive, closed) in std::mem::take(stopped) {
         match closed.open().await {
             Ok(store) => {
-                let jumps = shards.jumps();
                 shards.add(drive, store);
-                let map = core.map.refresh().await?;
                 shards.adopt(&map, jumps).await;
                 tracing::warn!(drive = drive.0, "drive is open again");
             }
             Err(error @ OpenError::Failed { .. }) => {
                 tracing::error!(drive = drive.0, %error, "drive stays closed");
                 let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
-                core.meta.root_command(&command).await?;
+                if let Err(error) = core.meta.root_command(&command).await {
+                    stopped.insert(drive, closed);
+                    outcome = Err(error.into());
+                }
             }
             Err(error) => {
                 tracing::error!(drive = drive.0, %error, "drive cannot be opened again yet");
@@ -127,7 +166,7 @@ async fn open_stopped_drives(
             }
         }
     }
-    Ok(())
+    outcome
 }
 
 /// One round of the root leader: brings joined nodes in, and the placement groups to the rules.

@@ -111,3 +111,5 @@ pub const MARKED_PER_COMMAND: usize = 250;
 pub const FSCK_BATCH: u32 = 1024;
 /// Faults that a check of the grid names; it counts the others.
 pub const FSCK_FAULTS_MAX: usize = 100;
+/// A repair session outside of a move that is open for so long was forgotten by its worker.
+pub const FILL_SESSION_MAX: Duration = Duration::from_secs(600);

@@ -111,6 +111,7 @@ fn namespace_error(error: NamespaceError) -> GridError {
         }
         NamespaceError::SessionClosed(_)
         | NamespaceError::NoQuorum(_)
+        | NamespaceError::Fenced(_)
         | NamespaceError::BlockBound(_) => GridError::Unavailable(error.to_string()),
         NamespaceError::NoSuchContent => {
             GridError::Unreadable("the content was freed while it was read".to_owned())

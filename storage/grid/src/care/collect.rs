@@ -290,10 +290,16 @@ async fn settle_sessions(
     let map = core.map.current();
     let mut calls = Vec::new();
     let mut is_known_by_all = true;
-    for drive in map.drives.values() {
-        // A removed or failed drive takes no writes whatever it knows.
+    // A drive without a slot takes no writes; when it gets one, it is fenced to a newer epoch, and
+    // what it holds is reconciled (R1, R7).
+    let mapped: BTreeSet<DriveId> =
+        map.pgs.values().flat_map(|pg| pg.slots.iter().copied()).collect();
+    for drive in map.drives.values().filter(|drive| mapped.contains(&drive.id)) {
+        // Neither does one that is removed or failed, nor one of a node that is gone.
+        let is_gone = matches!(drive.state, DriveState::Removed | DriveState::Failed)
+            || map.node(drive.node).is_none();
         let is_told = ledger.floors.get(&drive.id).is_some_and(|told| *told >= floor);
-        if is_told || matches!(drive.state, DriveState::Removed | DriveState::Failed) {
+        if is_told || is_gone {
             continue;
         }
         match core.map.drive(&map, drive.id) {

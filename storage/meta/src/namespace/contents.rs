@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 
-use nexusgrid_codec::id::{BlockId, SessionId};
+use nexusgrid_codec::id::{BlockId, Epoch, SessionId};
 
 use super::limits;
 use super::machine::{Change, Step, corrupt};
@@ -52,6 +52,10 @@ impl Change<'_> {
             let quorum = (u32::from(block.k) + 1).min(width);
             if width - block.missing_mask.count_ones() < quorum {
                 return Err(NamespaceError::NoQuorum(block.block).into());
+            }
+            let fence: Option<Epoch> = self.tx.load(rows::STATE, &rows::fence(block.pg))?;
+            if fence.is_some_and(|fence| block.epoch < fence) {
+                return Err(NamespaceError::Fenced(block.block).into());
             }
             missing += block.missing_mask.count_ones() as usize;
             if self.tx.get(rows::CONTENT, &rows::block(block.block))?.is_some()

@@ -181,6 +181,7 @@ impl<'a> Change<'a> {
                 self.abort_upload(session, &upload, now_ms)
             }
             C::RepairDone { shards } => self.repair_done(&shards),
+            C::FencePg { pg, epoch } => self.fence_pg(pg, epoch),
             C::MarkMissing { shards, now_ms } => self.mark_missing(&shards, now_ms),
             C::OutboxExpand { horizon_ms, now_ms } => self.outbox_expand(horizon_ms, now_ms),
             C::OutboxAck { blocks } => self.outbox_ack(&blocks),

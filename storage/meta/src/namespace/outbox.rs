@@ -8,7 +8,7 @@
 //! Each step touches few rows, so that one object of 5 TiB does not stall its group.
 #![deny(clippy::indexing_slicing)]
 
-use nexusgrid_codec::id::{BlockId, PgId};
+use nexusgrid_codec::id::{BlockId, Epoch, PgId};
 use nexusgrid_env::kv::prefix_end;
 
 use super::contents::slots;
@@ -193,6 +193,16 @@ impl Change<'_> {
         }
         for block in blocks {
             self.tx.delete(rows::STATE, rows::dead(*block));
+        }
+        Ok(NamespaceOk::Done)
+    }
+
+    /// What was acknowledged under an older epoch and is not committed yet never will be.
+    pub(super) fn fence_pg(&mut self, pg: PgId, epoch: Epoch) -> Step<NamespaceOk> {
+        let key = rows::fence(pg);
+        let known: Option<Epoch> = self.tx.load(rows::STATE, &key)?;
+        if known.is_none_or(|known| known < epoch) {
+            self.tx.store(rows::STATE, key, &epoch);
         }
         Ok(NamespaceOk::Done)
     }

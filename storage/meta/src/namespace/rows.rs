@@ -8,6 +8,7 @@
 //! inline   content                                   → ciphertext (blob files)
 //! state    'B' bucket                                → BucketRow
 //!          'D' block                                 → DeadRow    waits for its tombstones
+//!          'E' pg                                    → Epoch      older ones are not committed
 //!          'F'                                       → SessionId  session floor
 //!          'O' sequence ordinal                      → OutboxRow  released, to be expanded
 //!          'P' upload number                         → PartRow
@@ -326,6 +327,11 @@ pub fn page(content: ContentId, offset: u64) -> Vec<u8> {
 /// A live block.
 pub fn block(block: BlockId) -> Vec<u8> {
     KeyBuf::tag(b'b').raw(&block.to_bytes()).done()
+}
+
+/// The oldest epoch of a PG that commits may still refer to.
+pub fn fence(pg: PgId) -> Vec<u8> {
+    KeyBuf::tag(b'E').u32(pg.0).done()
 }
 
 /// All live blocks.

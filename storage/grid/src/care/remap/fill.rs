@@ -8,7 +8,9 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nexusgrid_codec::{BlockId, GroupId, PgId, ShardHeader};
 use nexusgrid_drive::{DriveStore, ShardKey};
-use nexusgrid_meta::namespace::types::{BlockState, NamespaceAnswer, NamespaceQuery};
+use nexusgrid_meta::namespace::types::{
+    BlockState, NamespaceAnswer, NamespaceCommand, NamespaceQuery,
+};
 use nexusgrid_meta::root::topology::{Pg, PgState, SlotMove, Topology};
 
 use super::sources::{self, Listed, Lists, SourceError, Sources};
@@ -76,7 +78,12 @@ impl Filling<'_> {
         let class = self.pg.class;
         // So many slots meet every quorum: a block that none of them lists was never acknowledged.
         let meets_quorums = class.width() - sources.silent.len() + class.quorum() > class.width();
-        let mut seen = (!meets_quorums).then(BTreeSet::new);
+        let mut seen = (!sources.silent.is_empty()).then(BTreeSet::new);
+        if !meets_quorums {
+            // What the silent drives alone acknowledged may wait for its commit: it never comes, or
+            // it has come before metadata is asked below.
+            self.fence_metadata().await?;
+        }
         while let Some(blocks) = lists.next(self.core).await? {
             if self.throttle.is_some() && self.urgent_waits() {
                 return Ok(Filled::Waits("gives way to urgent repair".to_owned()));
@@ -107,7 +114,10 @@ impl Filling<'_> {
                 }
             }
         }
-        if let Some(seen) = seen {
+        if let Some(seen) = &seen {
+            doubts.too_few += self.queued_elsewhere(seen).await?;
+        }
+        if let Some(seen) = seen.filter(|_| !meets_quorums) {
             match self.unaccounted(map, &sources, &seen).await? {
                 Some(0) => {}
                 Some(count) => doubts.too_few += count,
@@ -139,10 +149,45 @@ impl Filling<'_> {
         }
     }
 
+    /// From now on no commit refers to a block acknowledged before this epoch.
+    async fn fence_metadata(&self) -> Result<(), GridError> {
+        let command = NamespaceCommand::FencePg { pg: self.pg.id, epoch: self.pg.epoch };
+        for group in self.core.map.metadata_groups() {
+            self.core.meta.command(group, &command).await?;
+        }
+        Ok(())
+    }
+
+    /// Live blocks on the repair queue of which nothing was listed: a quorum of slots answered, but
+    /// theirs are lost there, so that only a silent drive may hold them.
+    async fn queued_elsewhere(&self, seen: &BTreeSet<BlockId>) -> Result<u64, GridError> {
+        let mut missing = BTreeSet::new();
+        for group in self.core.map.metadata_groups() {
+            let mut after = None;
+            loop {
+                let query = NamespaceQuery::RepairQueue {
+                    pg: Some(self.pg.id),
+                    after,
+                    limit: limits::REFILL_BATCH,
+                };
+                let answer = self.core.meta.ask(group, &query).await?;
+                let NamespaceAnswer::Repairs { repairs, more } = answer else {
+                    return Err(internal("answer to a repair query"));
+                };
+                missing.extend(
+                    repairs.iter().map(|row| row.block).filter(|block| !seen.contains(block)),
+                );
+                after = repairs.last().map(|row| (row.pg, row.block, row.slot));
+                if !more || after.is_none() {
+                    break;
+                }
+            }
+        }
+        Ok(missing.len() as u64)
+    }
+
     /// Too few slots were listed to meet every quorum. If all others are down or lost, not merely
-    /// asleep, metadata is asked instead: how many blocks live of which nothing was listed. (What a
-    /// writer has put on the silent drives alone and commits later has fewer shards than one loss
-    /// leaves, whatever is done here; verification finds that its new slot lacks it.)
+    /// asleep, metadata is asked instead: how many blocks live of which nothing was listed.
     async fn unaccounted(
         &self,
         map: &Topology,
@@ -282,7 +327,7 @@ impl Filling<'_> {
         }
         // Whoever was listed takes no write of an older epoch any more: with the silent ones alone it
         // cannot come to a quorum.
-        let possible = slots.len() + silent;
+        let possible = slots.len() + silent + usize::from(own.is_some());
         Ok(if possible >= self.pg.class.quorum() { Brought::Undecided } else { Brought::Done })
     }
 

@@ -70,6 +70,8 @@ pub(crate) async fn fence(
                     (holder, core.shards.fence(node, drive, pg.id, pg.epoch).await)
                 });
             }
+            // The slot comes back to the drive it left: its list is read as the target's.
+            _ if drive == made.to => {}
             _ => sources.silent.push((slot, drive)),
         }
     }

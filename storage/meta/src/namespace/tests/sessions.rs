@@ -1,6 +1,6 @@
 //! Sessions, buckets, preconditions, blocks: one fact each.
 
-use nexusgrid_codec::id::{BlockId, GroupId, SessionId};
+use nexusgrid_codec::id::{BlockId, Epoch, GroupId, PgId, SessionId};
 use nexusgrid_env::NodeId;
 
 use super::support::*;
@@ -201,4 +201,20 @@ fn ids_of_sessions_are_never_reused() {
     group.ok(NamespaceCommand::ForgetSessions { floor: SessionId(u64::MAX) });
     group.ok(NamespaceCommand::OpenSession { node: NodeId(1), lease_ms: 1, now_ms: 1 });
     assert!(sessions(&group).1.iter().all(|session| session.id > first));
+}
+
+#[test]
+fn a_fenced_pg_takes_no_commit_of_an_older_epoch() {
+    let mut group = Group::new();
+    group.put(b"before", b"bytes", 1, Precondition::None).unwrap();
+    let fence = |epoch| NamespaceCommand::FencePg { pg: PgId(3), epoch: Epoch(epoch) };
+    group.ok(fence(1));
+    group.put(b"same", b"bytes", 1, Precondition::None).unwrap();
+    group.ok(fence(2));
+    // A fence never goes back.
+    group.ok(fence(1));
+    let refused = group.put(b"after", b"bytes", 1, Precondition::None);
+    assert!(matches!(refused, Err(NamespaceError::Fenced(_))), "{refused:?}");
+    let read = NamespaceQuery::Head { bucket: BUCKET, key: b"same".to_vec() };
+    assert!(group.ask(read).is_ok());
 }

@@ -1,6 +1,6 @@
 //! What a metadata group can be told to do, and what it answers when it did.
 
-use nexusgrid_codec::id::{BlockId, PgId, SessionId};
+use nexusgrid_codec::id::{BlockId, Epoch, PgId, SessionId};
 use nexusgrid_env::NodeId;
 use serde::{Deserialize, Serialize};
 
@@ -306,6 +306,14 @@ pub enum NamespaceCommand {
         shards: Vec<(PgId, BlockId, u8)>,
         /// Now.
         now_ms: u64,
+    },
+    /// No commit may refer to blocks of this PG that were acknowledged under an older epoch, from now
+    /// on. For a repair that cannot list every quorum. → `Done`.
+    FencePg {
+        /// The PG.
+        pg: PgId,
+        /// Its epoch.
+        epoch: Epoch,
     },
 }
 

@@ -67,6 +67,9 @@ pub enum NamespaceError {
     /// No such content (freed, or never was).
     #[error("no such content")]
     NoSuchContent,
+    /// Its PG was fenced to a newer epoch since: write the bytes again under another id.
+    #[error("block {0} is of an epoch that repair has fenced")]
+    Fenced(BlockId),
 }
 
 /// What is wrong with a command or query.
