@@ -97,8 +97,8 @@ pub const BURIED_REMEMBERED_MAX: usize = 100_000;
 pub const SWEEP_BATCH: usize = 1024;
 /// A pass that finds more than one orphan in so many shards trashes nothing …
 pub const ORPHANS_ONE_IN: usize = 100;
-/// … unless they are no more than this.
-pub const ORPHANS_ALWAYS: usize = 32;
+/// … unless they are no more than this: what a gateway that dies in the middle of its work leaves.
+pub const ORPHANS_ALWAYS: usize = 1024;
 /// Orphans of one drive remembered between passes; a pass ends when it found more.
 pub const ORPHANS_REMEMBERED_MAX: usize = 100_000;
 /// Blocks that one remap of a slot reads, rebuilds and stores at once.
