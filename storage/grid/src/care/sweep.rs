@@ -8,8 +8,8 @@
 //!
 //! Nothing here deletes at once, and any error keeps everything: a listing that failed or metadata
 //! that is not up yet must never look like garbage, nor may a block that is newer than metadata put back
-//! from a copy. A pass in which more than one in a hundred
-//! shards is unknown trashes nothing and raises an alarm: then it is metadata that is wrong.
+//! from a copy. A pass in which more than one in a hundred shards (and more than a thousand) is unknown
+//! trashes nothing and raises an alarm: then it is metadata that is wrong.
 //!
 //! State: how long each orphan was seen so far, kept with each drive ([`super::sightings`]).
 
