@@ -165,8 +165,12 @@ impl Contents {
 
     /// Makes a hole, in memory.
     pub fn punch(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        let end = (offset + len).min(self.len);
-        for index in span(offset, end.saturating_sub(offset)) {
+        let end = offset.saturating_add(len).min(self.len);
+        if end <= offset {
+            // Nothing of the file lies there.
+            return Ok(());
+        }
+        for index in span(offset, end - offset) {
             if !self.is_allocated(index) {
                 continue;
             }

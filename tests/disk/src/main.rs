@@ -12,6 +12,12 @@ use nexusgrid_faultdisk::volume::Volume;
 use parking_lot::Mutex;
 
 fn main() -> anyhow::Result<()> {
+    // A mount that nobody serves any more would hang whoever uses it: end, so that they hear of it.
+    let print = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        print(panic);
+        std::process::abort();
+    }));
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let (Some(backing), Some(at), None) = (arguments.next(), arguments.next(), arguments.next())
     else {

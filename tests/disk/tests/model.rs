@@ -392,3 +392,16 @@ fn a_lock_holds_until_its_owner_is_gone() {
     drop(first);
     flock(&second, FlockOperation::NonBlockingLockExclusive).unwrap();
 }
+
+#[test]
+fn a_hole_past_the_end_changes_nothing() {
+    let machine = Machine::start();
+    let file = machine.open("file");
+    file.write_all_at(b"short", 0).unwrap();
+    let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+    // Within the page that the end lies in, at the next, and far beyond.
+    for offset in [100, 4096, 5000, 1 << 30] {
+        fallocate(&file, flags, offset, 100).unwrap();
+    }
+    assert_eq!(fs::read(machine.path("file")).unwrap(), b"short");
+}
