@@ -239,6 +239,10 @@ fn fsck_text(answer: &Value) -> String {
     ] {
         lines += &format!("{:>12}  {what}\n", text(answer, field));
     }
+    let unlisted = text(answer, "unlisted_drives");
+    if !unlisted.is_empty() {
+        lines += &format!("not looked at, for they do not answer: drives {unlisted}\n");
+    }
     for fault in answer.get("faults").and_then(Value::as_array).into_iter().flatten() {
         lines += &format!(
             "block {} slot {} of pg {}: {}\n",
