@@ -138,6 +138,13 @@ pub enum Durability {
     Unsynced,
 }
 
+/// A walk through all that a store has on disk, checksum by checksum; see [`Kv::verify`].
+pub trait KvVerify: Send {
+    /// Reads about `bytes` more of the rows; how many it read, `None` once all were. Rot is
+    /// [`KvError::Corrupt`].
+    fn step(&mut self, bytes: u64) -> Result<Option<u64>, KvError>;
+}
+
 /// An open store.
 pub trait Kv: KvRead {
     /// Applies a batch atomically.
@@ -149,6 +156,9 @@ pub trait Kv: KvRead {
     /// Writes a copy of the store, of now, into the absent directory `dir`: files that can be
     /// shipped and opened elsewhere (hard links where the engine can).
     fn checkpoint(&self, dir: &Path) -> Result<(), KvError>;
+    /// Begins a walk through the store's files as they are on disk now, past all caches. `scratch` is
+    /// a directory beside the store for what that takes; it is made anew, and removed at the end.
+    fn verify(&self, scratch: &Path) -> Result<Box<dyn KvVerify>, KvError>;
     /// Approximate bytes on disk.
     fn size_bytes(&self) -> u64;
 }

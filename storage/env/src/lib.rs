@@ -12,11 +12,13 @@
 pub mod clock;
 pub mod disk;
 pub mod exec;
+pub mod invariants;
 pub mod kv;
 pub mod limits;
 pub mod obfuscate;
 pub mod real;
 pub mod rng;
+pub mod rules;
 pub mod sim;
 pub mod transport;
 
@@ -25,8 +27,10 @@ use std::sync::Arc;
 pub use clock::{BootInstant, Clock, UnixMillis};
 pub use disk::{Disk, DiskFile, DiskLock, OpenMode, Space};
 pub use exec::Exec;
-pub use kv::{Batch, Durability, Kv, KvEngine, KvError, KvOptions, KvRead, ScanRange};
+pub use invariants::{Checks, Invariant, Invariants, Tally};
+pub use kv::{Batch, Durability, Kv, KvEngine, KvError, KvOptions, KvRead, KvVerify, ScanRange};
 pub use rng::Rng;
+pub use rules::{Rule, Rules};
 pub use transport::{
     Datagram, MethodId, NodeId, Peer, Roles, Rpc, RpcError, RpcRequest, RpcResponse, RpcService,
 };
@@ -44,4 +48,8 @@ pub struct Env {
     pub rng: Arc<dyn Rng>,
     /// Runs tasks and blocking work; ends them all at shutdown.
     pub exec: Exec,
+    /// What must always hold, and how often it was looked at.
+    pub invariants: Invariants,
+    /// The rules kept: all of them, but in a simulation of what their lack would do.
+    pub rules: Rules,
 }

@@ -14,6 +14,7 @@ mod clock;
 pub mod crash_point;
 mod disk;
 mod kv;
+mod kv_verify;
 mod rng;
 
 use std::sync::Arc;
@@ -23,7 +24,7 @@ pub use disk::RealDisk;
 pub use kv::RocksEngine;
 pub use rng::OsRng;
 
-use crate::{Env, Exec};
+use crate::{Env, Exec, Invariants, Rules};
 
 impl Env {
     /// The product's environment: this machine. Blocking work runs on tokio's threads.
@@ -34,6 +35,8 @@ impl Env {
             kv: Arc::new(RocksEngine::new()),
             rng: Arc::new(OsRng),
             exec: Exec::threads(),
+            invariants: Invariants::default(),
+            rules: Rules::default(),
         }
     }
 }

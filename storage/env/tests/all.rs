@@ -13,6 +13,9 @@ mod kv_contract;
 #[path = "all/kv_crash.rs"]
 mod kv_crash;
 #[cfg(test)]
+#[path = "all/kv_rot.rs"]
+mod kv_rot;
+#[cfg(test)]
 #[path = "all/net.rs"]
 mod net;
 #[cfg(test)]

@@ -21,8 +21,9 @@ use rocksdb::{
 };
 
 use super::RealDisk;
+use super::kv_verify::{self, RocksVerify};
 use crate::kv::{
-    Batch, Change, Durability, Kv, KvEngine, KvError, KvOptions, KvRead, Row, ScanRange,
+    Batch, Change, Durability, Kv, KvEngine, KvError, KvOptions, KvRead, KvVerify, Row, ScanRange,
 };
 use crate::limits;
 use crate::{Disk, DiskLock};
@@ -30,7 +31,7 @@ use crate::{Disk, DiskLock};
 /// Our own lock: RocksDB tells a lock that is held from other errors only in prose.
 const LOCK_NAME: &str = "OWNER";
 /// RocksDB's pointer to its present manifest: there is a store where it exists.
-const CURRENT_NAME: &str = "CURRENT";
+pub(super) const CURRENT_NAME: &str = "CURRENT";
 /// The family that every RocksDB store has.
 const DEFAULT_FAMILY: &str = "default";
 const BLOOM_BITS_PER_KEY: f64 = 10.0;
@@ -131,7 +132,7 @@ impl RocksEngine {
     }
 }
 
-fn kv_error(error: rocksdb::Error) -> KvError {
+pub(super) fn kv_error(error: rocksdb::Error) -> KvError {
     let text = error.to_string();
     match error.kind() {
         ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => {
@@ -141,7 +142,7 @@ fn kv_error(error: rocksdb::Error) -> KvError {
     }
 }
 
-fn io_error(error: std::io::Error) -> KvError {
+pub(super) fn io_error(error: std::io::Error) -> KvError {
     match error.kind() {
         std::io::ErrorKind::WouldBlock => KvError::Busy(error.to_string()),
         _ => KvError::Io(error.to_string()),
@@ -153,6 +154,9 @@ impl KvEngine for RocksEngine {
         let present = RealDisk.exists(&dir.join(CURRENT_NAME)).map_err(io_error)?;
         if !present && !options.create {
             return Err(KvError::Corrupt(format!("no store in {}", dir.display())));
+        }
+        if present {
+            kv_verify::check_current(dir)?;
         }
         RealDisk.create_dir_all(dir).map_err(io_error)?;
         let lock = RealDisk.lock(&dir.join(LOCK_NAME)).map_err(io_error)?;
@@ -303,6 +307,13 @@ impl Kv for RocksStore {
         let checkpoint = Checkpoint::new(&self.inner.db).map_err(kv_error)?;
         checkpoint.create_checkpoint(dir).map_err(kv_error)?;
         RealDisk.sync_dir(dir).and_then(|()| RealDisk.sync_dir(parent)).map_err(io_error)
+    }
+
+    fn verify(&self, scratch: &Path) -> Result<Box<dyn KvVerify>, KvError> {
+        kv_verify::check_current(self.inner.db.path())?;
+        RealDisk.remove_dir_all(scratch).map_err(io_error)?;
+        self.checkpoint(scratch)?;
+        Ok(Box::new(RocksVerify::open(scratch)?))
     }
 
     fn size_bytes(&self) -> u64 {
