@@ -5,8 +5,8 @@
 //! block), R6 (no closed writer session; a tombstone goes only when that holds), R7 (only shards
 //! stamped before the epoch are trashed). A refused operation leaves no trace: checks come first.
 
-use nexusgrid_codec::{BlockId, Epoch, PgId};
-use nexusgrid_env::KvError;
+use nexusgrid_codec::{BlockId, DriveId, Epoch, PgId};
+use nexusgrid_env::{Invariant, KvError, Rule};
 
 use crate::draft::Draft;
 use crate::error::DriveError;
@@ -59,12 +59,14 @@ impl Draft<'_> {
         self.check_epoch(write.pg, write.epoch)?;
         match write.fill {
             Some(session) => {
-                if self.txn.is_closed(Sessions::Fills(write.pg), session.0)? {
+                let closed = self.txn.is_closed(Sessions::Fills(write.pg), session.0)?;
+                if closed && self.env.rules.keeps(Rule::FillSession) {
                     return Err(DriveError::FillSessionClosed { pg: write.pg, session }.into());
                 }
             }
             None => {
-                if self.txn.is_closed(Sessions::Writers(block.group), block.session.0)? {
+                let closed = self.txn.is_closed(Sessions::Writers(block.group), block.session.0)?;
+                if closed && self.env.rules.keeps(Rule::SessionFloor) {
                     let (group, session) = (block.group, block.session);
                     return Err(DriveError::SessionClosed { group, session }.into());
                 }
@@ -72,7 +74,11 @@ impl Draft<'_> {
         }
         let stored = self.txn.shard(key)?;
         if let Some(row) = &stored {
-            if row.digest != put.digest {
+            let same = row.digest == put.digest;
+            self.env
+                .invariants
+                .check(Invariant::I3, same, || format!("{key:?} on {:?}", self.drive));
+            if !same {
                 return Err(DriveError::DigestConflict(key).into());
             }
             if put.bad_born != Some(row.born) {
@@ -128,7 +134,8 @@ impl Draft<'_> {
 
     fn check_epoch(&self, pg: PgId, given: Epoch) -> Result<(), Refusal> {
         let known = self.txn.epoch(pg)?;
-        if given < known {
+        self.env.invariants.not_below(Invariant::I5, &epoch_key(self.drive, pg), known.0);
+        if given < known && self.env.rules.keeps(Rule::DriveFence) {
             return Err(DriveError::StaleEpoch { pg, given, known }.into());
         }
         Ok(())
@@ -177,6 +184,10 @@ impl Draft<'_> {
         let mut dropped = 0;
         for block in blocks {
             if let Some(segment) = self.txn.tombstone(*block)?.map(|row| row.segment) {
+                let is_gone = self.txn.shards_of(*block)?.is_empty();
+                self.env.invariants.check(Invariant::I9, is_gone, || {
+                    format!("drive {} holds {block} beside its tombstone", self.drive.0)
+                });
                 self.fact(Fact::TombstoneDropped { block: *block, segment })?;
                 dropped += 1;
             }
@@ -357,4 +368,12 @@ impl Draft<'_> {
         }
         Ok(Reply::Count(1))
     }
+}
+
+/// Under what a simulated world remembers the epoch that a drive acknowledged (I5).
+pub(crate) fn epoch_key(drive: DriveId, pg: PgId) -> [u8; 16] {
+    let mut key = [0; 16];
+    key[..8].copy_from_slice(&drive.0.to_be_bytes());
+    key[8..].copy_from_slice(&u64::from(pg.0).to_be_bytes());
+    key
 }

@@ -10,6 +10,9 @@
 use std::io;
 use std::sync::Arc;
 
+use nexusgrid_env::Invariant;
+
+use crate::admit::epoch_key;
 use crate::draft::{Draft, Finished, Start};
 use crate::error::DriveError;
 use crate::index::SegmentRow;
@@ -138,7 +141,8 @@ fn attempt(
         age_ms: shared.age_ms(),
         meta: log.meta,
     };
-    let mut draft = Draft::new(shared.kv.as_ref(), &shared.options, budget, start);
+    let owner = (&shared.env, shared.info.identity.drive);
+    let mut draft = Draft::new(owner, shared.kv.as_ref(), &shared.options, budget, start);
     let mut answers = Vec::with_capacity(batch.len());
     for pending in batch {
         if pending.op.stores_shard() && !with_shards {
@@ -284,6 +288,7 @@ fn count(shared: &Shared, batch: &[Pending], answers: Vec<Answer>, bytes: u64) -
     at_least(&metrics.batch_ops_max, batch.len() as u64);
     add(&metrics.batch_bytes, bytes);
     for (pending, answer) in batch.iter().zip(&answers) {
+        witness(shared, &pending.op, answer);
         match (&pending.op, answer) {
             (Op::Put(_), Ok(Reply::Put(ack))) if ack.existed => add(&metrics.puts_existing, 1),
             (Op::Put(put), Ok(_)) => {
@@ -304,4 +309,19 @@ fn count(shared: &Shared, batch: &[Pending], answers: Vec<Answer>, bytes: u64) -
         }
     }
     answers
+}
+
+/// What is acknowledged from here on must hold over restarts (I5).
+fn witness(shared: &Shared, op: &Op, answer: &Answer) {
+    let (invariants, drive) = (&shared.env.invariants, shared.info.identity.drive);
+    match (op, answer) {
+        (Op::Put(put), Ok(Reply::Put(_))) => {
+            let write = &put.write;
+            invariants.raise(Invariant::I5, &epoch_key(drive, write.pg), write.epoch.0);
+        }
+        (Op::Fence { pg, epoch }, Ok(_)) => {
+            invariants.raise(Invariant::I5, &epoch_key(drive, *pg), epoch.0);
+        }
+        _ => {}
+    }
 }

@@ -2,8 +2,8 @@
 //! next operation of the batch sees what this one did.
 
 use bytes::Bytes;
-use nexusgrid_codec::{Epoch, PgId};
-use nexusgrid_env::KvError;
+use nexusgrid_codec::{DriveId, Epoch, PgId};
+use nexusgrid_env::{Env, KvError};
 
 use crate::fold;
 use crate::index::{Meta, ShardRow};
@@ -39,6 +39,9 @@ pub struct Start {
 
 /// A batch in the making.
 pub struct Draft<'a> {
+    pub(crate) env: &'a Env,
+    /// The drive, for what must hold over its restarts.
+    pub(crate) drive: DriveId,
     pub(crate) txn: Txn<'a>,
     pub(crate) options: &'a DriveOptions,
     pub(crate) budget: Budget,
@@ -57,12 +60,15 @@ pub struct Draft<'a> {
 impl<'a> Draft<'a> {
     /// An empty batch.
     pub fn new(
+        (env, drive): (&'a Env, DriveId),
         kv: &'a dyn nexusgrid_env::Kv,
         options: &'a DriveOptions,
         budget: Budget,
         start: Start,
     ) -> Draft<'a> {
         Draft {
+            env,
+            drive,
             txn: Txn::new(kv, start.meta),
             options,
             budget,

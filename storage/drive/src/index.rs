@@ -45,6 +45,11 @@ pub fn rebuild_mark(dir: &Path) -> PathBuf {
     dir.join("index.rebuild")
 }
 
+/// Where scrub puts what it takes to read the index's files; a leaving if the process ends meanwhile.
+pub fn verify_path(dir: &Path) -> PathBuf {
+    dir.join("index.verify")
+}
+
 /// How to open the index.
 pub fn options() -> KvOptions {
     KvOptions {

@@ -177,6 +177,7 @@ fn try_recover(
     options: &DriveOptions,
     incarnation: Incarnation,
 ) -> Result<(Arc<dyn Kv>, Recovered), Unusable> {
+    env.kv.destroy(&index::verify_path(dir))?;
     let kv = env.kv.open(&index::path(dir), &index::options())?;
     let recovered = recover(env, dir, options, incarnation.0, &kv)?;
     Ok((kv, recovered))

@@ -16,6 +16,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use nexusgrid_env::ScanRange;
 
@@ -71,6 +72,9 @@ async fn blocking<R: Send + 'static>(
 }
 
 async fn purge(shared: &Arc<Shared>, done: &mut Maintained) -> Result<(), DriveError> {
+    if shared.purge_held.load(Ordering::Acquire) {
+        return Ok(());
+    }
     let keep_ms = u64::try_from(shared.options.trash_age.as_millis()).unwrap_or(u64::MAX);
     let Some(due_ms) = shared.age_ms().checked_sub(keep_ms) else { return Ok(()) };
     loop {

@@ -3,6 +3,7 @@
 //! ```text
 //!  superblock ─► each segment: label, footer, facts, live shards ─► each row of the index
 //!                 (what the segment lists as live against what the index counts there)
+//!             ─► all files of the index, against their checksums
 //! ```
 //!
 //! What is found is healed at once, if asked:
@@ -15,7 +16,8 @@
 //! | a label, a footer, facts | written again from the records, the index, the footer (see `heal`) |
 //! | the index | the drive stops; opening it again rebuilds the index from the segments |
 //!
-//! State: none; the caller keeps the cursor, and the findings before it.
+//! State: the walk through the index's files, in memory: after a restart it begins anew. The caller
+//! keeps the cursor, and the findings before it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -59,6 +61,8 @@ enum Stage {
     Superblock,
     Segments,
     Index,
+    /// The files of the index.
+    Files,
 }
 
 /// How to scrub.
@@ -262,6 +266,7 @@ fn look(shared: &Shared, cursor: ScrubCursor, budget_bytes: u64) -> Result<Seen,
             }
             Stage::Segments => look_at_segment(shared, cursor, budget_bytes, &mut seen)?,
             Stage::Index => look_at_index(shared, cursor, budget_bytes, &mut seen)?,
+            Stage::Files => look_at_files(shared, cursor, budget_bytes, &mut seen)?,
         };
         seen.next = next;
         match next {
@@ -437,5 +442,47 @@ fn look_at_index(
     }
     let ended = rows.len() < SCRUB_ROWS
         && last == rows.last().and_then(|(key, _)| index::parse_shard_key(key)).or(cursor.shard);
-    Ok((!ended).then_some(ScrubCursor { shard: last, ..cursor }))
+    let files = ScrubCursor { stage: Stage::Files, ..ScrubCursor::default() };
+    Ok(Some(if ended { files } else { ScrubCursor { shard: last, ..cursor } }))
+}
+
+/// Reads the index as it is on disk; what lies in memory hides rot until the next start.
+fn look_at_files(
+    shared: &Shared,
+    cursor: ScrubCursor,
+    budget_bytes: u64,
+    seen: &mut Seen,
+) -> Result<Option<ScrubCursor>, DriveError> {
+    let walk = shared.index_walk.lock().take();
+    let mut walk = match walk {
+        Some(walk) => walk,
+        None => {
+            let space = shared.env.disk.space(&shared.dir).ok();
+            if space
+                .is_none_or(|space| space.free_bytes < shared.options.marks.index_headroom_bytes)
+            {
+                // The walk takes a little room itself.
+                return Ok(None);
+            }
+            match shared.kv.verify(&index::verify_path(&shared.dir)) {
+                Ok(walk) => walk,
+                Err(error) => {
+                    seen.index = Some(error.to_string());
+                    return Ok(None);
+                }
+            }
+        }
+    };
+    match walk.step(budget_bytes.saturating_sub(seen.bytes).max(SCRUB_ROW_BYTES)) {
+        Ok(Some(bytes)) => {
+            seen.bytes += bytes;
+            *shared.index_walk.lock() = Some(walk);
+            Ok(Some(cursor))
+        }
+        Ok(None) => Ok(None),
+        Err(error) => {
+            seen.index = Some(error.to_string());
+            Ok(None)
+        }
+    }
 }

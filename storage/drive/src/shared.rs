@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
-use nexusgrid_env::{BootInstant, DiskLock, Env, Kv, KvError, OpenMode};
+use nexusgrid_env::{BootInstant, DiskLock, Env, Kv, KvError, KvVerify, OpenMode};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -77,10 +78,14 @@ pub struct Shared {
     pub kept: Mutex<BTreeMap<u64, u64>>,
     /// One maintenance step at a time.
     pub maintaining: tokio::sync::Mutex<()>,
+    /// Nothing is purged from the trash while this is set.
+    pub purge_held: AtomicBool,
     /// Age of the drive when it was opened, in ms, and when that was.
     pub age_base_ms: u64,
     /// See `age_base_ms`.
     pub opened_at: BootInstant,
+    /// Scrub's walk through the files of the index.
+    pub index_walk: Mutex<Option<Box<dyn KvVerify>>>,
     files: Mutex<OpenFiles>,
     read_errors: Mutex<BTreeMap<ShardKey, BootInstant>>,
     _lock: Box<dyn DiskLock>,
@@ -129,8 +134,10 @@ impl Shared {
             facts_lost: Mutex::new(parts.facts_lost),
             kept: Mutex::default(),
             maintaining: tokio::sync::Mutex::new(()),
+            purge_held: AtomicBool::new(false),
             age_base_ms: meta.age_ms,
             opened_at,
+            index_walk: Mutex::default(),
             files: Mutex::default(),
             read_errors: Mutex::default(),
             _lock: parts.lock,

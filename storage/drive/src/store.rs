@@ -543,6 +543,12 @@ impl DriveStore {
         self.blocking(list::usage).await
     }
 
+    /// Keeps what is in the trash, however old, until it is called with `false`: while metadata may be
+    /// older than what the drive holds. Lasts as long as this store is open.
+    pub fn hold_purge(&self, held: bool) {
+        self.shared().purge_held.store(held, std::sync::atomic::Ordering::Release);
+    }
+
     /// One maintenance step: purges the trash, punches holes, compacts segments.
     pub async fn maintain(&self) -> Result<Maintained, DriveError> {
         reclaim::maintain(self.shared()).await

@@ -38,5 +38,13 @@ pub const NEWS_HOLD: Duration = Duration::from_secs(5);
 pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that could not join is passed over for so long.
 pub const INVITE_BACKOFF: Duration = Duration::from_secs(10);
+/// How often a host looks whether a read met rot.
+pub const ROT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Every so many rounds a leader asks the other members whether they still exist.
 pub const LOST_LOOK_ROUNDS: u64 = 5;
+/// A frame of an exported group has about so many bytes of rows.
+pub const EXPORT_FRAME_BYTES: usize = 256 * 1024;
+/// Rows read at once for a frame.
+pub const EXPORT_SCAN_ROWS: usize = 64;
+/// Longest frame that is taken in: a row may be as large as a command, and a scan brings many.
+pub const EXPORT_FRAME_BYTES_MAX: usize = 96 * 1024 * 1024;

@@ -416,3 +416,26 @@ fn the_trash_is_listed_by_age_restored_and_purged() {
         assert_eq!(headers[1], Some(shard(block(1, 4), 0, 0, 100).header), "siblings' digests too");
     });
 }
+
+#[test]
+fn a_flipped_bit_in_the_files_of_the_index_is_found_though_memory_hides_it() {
+    in_worlds(0..4, |bench| async move {
+        let store = bench.format().await;
+        put_many(&store, 1, 0..60, 9000).await;
+        let before = dump(&store);
+        let files = bench.disk().files();
+        let part = ["IMAGE", "LOG"][bench.world.seed() as usize % 2];
+        let is_meant = |(path, len): &(std::path::PathBuf, u64)| {
+            *len > 0 && path.to_string_lossy().contains(&format!("index/{part}"))
+        };
+        // An image that is empty yet has a head.
+        let (path, len) = files.into_iter().find(is_meant).unwrap();
+        bench.disk().flip_bit(&path, len * 4).unwrap();
+        assert_eq!(rots(&scrub_all(&store, 1 << 20).await), [Rot::Index]);
+        assert!(matches!(*store.state().borrow(), DriveState::Stopped(_)));
+        let store = store.into_closed().await.open().await.unwrap();
+        assert!(store.open_report().index_rebuilt);
+        assert_eq!(dump(&store), before);
+        assert_eq!(scrub_all(&store, 1 << 20).await, vec![]);
+    });
+}

@@ -35,6 +35,10 @@ pub enum MetaError {
     /// It comes back under a new one, when the group's leader takes it in again.
     #[error("the log of group {} is older than its floor", .0.0)]
     BelowFloor(GroupId),
+    /// What this node keeps of the group is rotten: the replica stays down, and comes back as after
+    /// [`MetaError::BelowFloor`].
+    #[error("the replica of group {} is rotten", .0.0)]
+    Rotten(GroupId),
     /// Another change of membership is under way, or its conditions do not hold yet: try later.
     #[error("membership of group {} cannot change now: {}", .0.0, .1)]
     MembershipBusy(GroupId, String),

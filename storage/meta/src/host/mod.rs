@@ -17,6 +17,8 @@ mod members;
 mod news;
 mod options;
 pub mod plan;
+pub mod restore;
+mod rot;
 mod service;
 mod standing;
 #[cfg(test)]
@@ -39,6 +41,7 @@ pub(crate) use group::Group;
 pub use group::{GroupStatus, LeaderView, MemberView};
 pub use members::{CandidateSource, VoterKeeper};
 pub use options::HostOptions;
+pub use rot::{MetaRotKind, MetaScrub, MetaScrubStep};
 
 use crate::machine::StateMachine;
 use crate::raft::log::floor::FloorFile;
@@ -78,8 +81,10 @@ pub(crate) struct Inner {
     pub machines: Machines,
     pub directory: Arc<dyn GroupDirectory>,
     pub options: HostOptions,
-    root_log: SegmentLog,
-    log: SegmentLog,
+    /// Another takes its place when it is found damaged.
+    root_log: RwLock<SegmentLog>,
+    log: RwLock<SegmentLog>,
+    pub rot: rot::RotCounts,
     pub groups: RwLock<BTreeMap<GroupId, Arc<Group>>>,
     /// Leaders that answered last, for groups without a replica here.
     pub hints: Mutex<BTreeMap<GroupId, NodeId>>,
@@ -111,8 +116,12 @@ impl MetaHost {
         directory: Arc<dyn GroupDirectory>,
         options: HostOptions,
     ) -> Result<MetaHost, MetaError> {
-        let root_log = open_log(&env, &dir.join("root"), &options).await?;
-        let log = open_log(&env, &dir, &options).await?;
+        let (root_log, root_damaged) = open_log(&env, &dir.join("root"), &options).await?;
+        let (log, damaged) = open_log(&env, &dir, &options).await?;
+        let rot = rot::RotCounts::default();
+        for _ in [root_damaged, damaged].into_iter().filter(|damaged| *damaged) {
+            rot.add(MetaRotKind::Log);
+        }
         let host = MetaHost {
             inner: Arc::new(Inner {
                 env: env.clone(),
@@ -122,8 +131,9 @@ impl MetaHost {
                 machines,
                 directory,
                 options,
-                root_log,
-                log,
+                root_log: RwLock::new(root_log),
+                log: RwLock::new(log),
+                rot,
                 groups: RwLock::default(),
                 hints: Mutex::default(),
                 nonces: Mutex::default(),
@@ -134,6 +144,7 @@ impl MetaHost {
         drop(env.exec.spawn(host.clone().step_down_on_suspend()));
         drop(env.exec.spawn(host.clone().watch_log_bytes()));
         drop(env.exec.spawn(host.clone().watch_standing()));
+        drop(env.exec.spawn(host.clone().watch_rot()));
         Ok(host)
     }
 
@@ -156,7 +167,7 @@ impl MetaHost {
             .exec
             .blocking(move || {
                 let mut found = Vec::new();
-                if Identity::load(&*disk, &group_dir(&dir, ROOT_GROUP))?.is_some() {
+                if has_replica(&*disk, &group_dir(&dir, ROOT_GROUP))? {
                     found.push(ROOT_GROUP);
                 }
                 let groups = dir.join("groups");
@@ -164,7 +175,7 @@ impl MetaHost {
                 for path in disk.list(&groups)? {
                     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
                     if let Ok(number) = name.parse::<u32>()
-                        && Identity::load(&*disk, &group_dir(&dir, GroupId(number)))?.is_some()
+                        && has_replica(&*disk, &group_dir(&dir, GroupId(number)))?
                     {
                         found.push(GroupId(number));
                     }
@@ -264,11 +275,29 @@ impl MetaHost {
 
     pub(crate) async fn identity(&self, group: GroupId) -> Result<Option<Identity>, MetaError> {
         let (disk, dir) = (self.inner.env.disk.clone(), group_dir(&self.inner.dir, group));
-        Ok(self.inner.env.exec.blocking(move || Identity::load(&*disk, &dir)).await?)
+        let loaded = self.inner.env.exec.blocking(move || Identity::load(&*disk, &dir)).await;
+        loaded.map_err(|error| rotten(group, error))
     }
 
-    fn log_of(&self, group: GroupId) -> &SegmentLog {
-        if group == ROOT_GROUP { &self.inner.root_log } else { &self.inner.log }
+    fn log_of(&self, group: GroupId) -> SegmentLog {
+        self.log_at(group == ROOT_GROUP)
+    }
+
+    /// The root group's log, or that of the others.
+    fn log_at(&self, root: bool) -> SegmentLog {
+        if root { self.inner.root_log.read().clone() } else { self.inner.log.read().clone() }
+    }
+
+    /// As [`MetaHost::identity`]; none if the file is rotten, for then nobody knows who the replica
+    /// was, and it never runs again.
+    pub(crate) async fn sure_identity(
+        &self,
+        group: GroupId,
+    ) -> Result<Option<Identity>, MetaError> {
+        match self.identity(group).await {
+            Err(MetaError::Rotten(_)) => Ok(None),
+            other => other,
+        }
     }
 
     /// Makes the directory of a replica that has no past.
@@ -301,8 +330,7 @@ impl MetaHost {
             let _ = running.raft.shutdown().await;
         }
         let (disk, dir) = (self.inner.env.disk.clone(), group_dir(&self.inner.dir, group));
-        let log = self.log_of(group).clone();
-        log.drop_group(group.0).await?;
+        self.log_of(group).drop_group(group.0).await?;
         // The identity goes last: until then a crash leaves a replica below its floor, which
         // refuses to start, and this can be done again.
         self.inner.env.exec.blocking(move || disk.remove_dir_all(&dir)).await?;
@@ -324,13 +352,26 @@ impl MetaHost {
         if self.inner.groups.read().contains_key(&group) {
             return Err(MetaError::Exists(group));
         }
-        let identity = self.identity(group).await?.ok_or(MetaError::UnknownGroup(group))?;
         let env = self.inner.env.clone();
-        let log = self.log_of(group).clone();
+        let log = self.log_of(group);
         let dir = group_dir(&self.inner.dir, group);
+        let (disk, at) = (env.disk.clone(), dir.clone());
+        if env.exec.blocking(move || rot::is_marked(&*disk, &at)).await? {
+            return Err(MetaError::Rotten(group));
+        }
+        let identity = match self.identity(group).await {
+            Err(MetaError::Rotten(_)) => {
+                self.inner.rot.add(MetaRotKind::Identity);
+                return Err(MetaError::Rotten(group));
+            }
+            identity => identity?.ok_or(MetaError::UnknownGroup(group))?,
+        };
 
         let (disk, at) = (env.disk.clone(), dir.clone());
         let (file, floor) = env.exec.blocking(move || FloorFile::load(disk, &at)).await?;
+        if floor.is_none() {
+            self.inner.rot.add(MetaRotKind::Floor);
+        }
         let found = log.floor_of(group.0);
         let Some(floor) = floor.filter(|floor| found.reaches(floor)) else {
             tracing::error!(
@@ -344,8 +385,14 @@ impl MetaHost {
 
         let machine = (self.inner.machines)(group);
         let (opener, at) = (env.clone(), dir.clone());
-        let store =
-            env.exec.blocking(move || StateStore::open(&opener, &at, identity, machine)).await?;
+        let opened = env.exec.blocking(move || StateStore::open(&opener, &at, identity, machine));
+        let store = opened.await.map_err(|error| {
+            tracing::error!(group = group.0, %error, "a replica's state does not open");
+            if error.kind() == std::io::ErrorKind::InvalidData {
+                self.inner.rot.add(MetaRotKind::State);
+            }
+            rotten(group, error)
+        })?;
         let connector = Connector {
             env: env.clone(),
             rpc: self.inner.rpc.clone(),
@@ -429,34 +476,57 @@ pub(crate) fn group_dir(dir: &Path, group: GroupId) -> PathBuf {
     }
 }
 
-/// Opens the log below `dir`; sets a damaged one aside and begins anew.
-async fn open_log(env: &Env, dir: &Path, options: &HostOptions) -> Result<SegmentLog, MetaError> {
+/// Whether there is a replica, sound or rotten; blocks.
+fn has_replica(disk: &dyn nexusgrid_env::Disk, dir: &Path) -> std::io::Result<bool> {
+    match Identity::load(disk, dir) {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Ok(true),
+        identity => Ok(identity?.is_some()),
+    }
+}
+
+fn rotten(group: GroupId, error: std::io::Error) -> MetaError {
+    match error.kind() {
+        std::io::ErrorKind::InvalidData => MetaError::Rotten(group),
+        _ => error.into(),
+    }
+}
+
+/// Gives the log below `dir` another name.
+async fn set_aside(env: &Env, dir: &Path) -> Result<(), MetaError> {
+    let (disk, at) = (env.disk.clone(), dir.to_path_buf());
+    let renamed = env.exec.blocking(move || {
+        let mut number = 1u32;
+        while disk.exists(&at.join(format!("log.damaged-{number}")))? {
+            number += 1;
+        }
+        disk.rename(&at.join("log"), &at.join(format!("log.damaged-{number}")))?;
+        disk.sync_dir(&at)
+    });
+    Ok(renamed.await?)
+}
+
+/// Opens the log below `dir`; sets a damaged one aside and begins anew. Says whether it did.
+async fn open_log(
+    env: &Env,
+    dir: &Path,
+    options: &HostOptions,
+) -> Result<(SegmentLog, bool), MetaError> {
     let path = dir.join("log");
     match SegmentLog::open(env, &path, options.log.clone()).await {
         Ok((log, cut_bytes)) => {
             if cut_bytes > 0 {
                 tracing::warn!(cut_bytes, log = %path.display(), "an unsynced tail of the Raft log was cut");
             }
-            Ok(log)
+            Ok((log, false))
         }
         Err(LogDamage::Io(error)) => Err(error.into()),
         Err(damage) => {
             tracing::error!(%damage, log = %path.display(), "the Raft log is damaged and set aside");
-            let (disk, at) = (env.disk.clone(), dir.to_path_buf());
-            env.exec
-                .blocking(move || {
-                    let mut number = 1u32;
-                    while disk.exists(&at.join(format!("log.damaged-{number}")))? {
-                        number += 1;
-                    }
-                    disk.rename(&at.join("log"), &at.join(format!("log.damaged-{number}")))?;
-                    disk.sync_dir(&at)
-                })
-                .await?;
+            set_aside(env, dir).await?;
             let (log, _) = SegmentLog::open(env, &path, options.log.clone())
                 .await
                 .map_err(|damage| MetaError::Storage(damage.to_string()))?;
-            Ok(log)
+            Ok((log, true))
         }
     }
 }

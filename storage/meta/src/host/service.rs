@@ -164,11 +164,11 @@ impl MetaService {
             return Ok(head_only(&Answer::<Invited>::Stopped));
         }
         let nonce = self.host.inner.env.rng.u64();
-        let have = match self.host.identity(group).await {
+        let have = match self.host.sure_identity(group).await {
             Ok(identity) => identity.map_or(0, |identity| identity.raft_id),
             Err(error) => return Err(failed(error)),
         };
-        let running = self.host.running(group).is_ok();
+        let running = self.host.running(group).is_ok_and(|group| !group.has_failed());
         if !only_looking {
             self.host.inner.nonces.lock().insert(group, nonce);
         }
@@ -194,7 +194,7 @@ impl MetaService {
         }
         let have = self
             .host
-            .identity(head.group)
+            .sure_identity(head.group)
             .await
             .map_err(failed)?
             .map_or(0, |identity| identity.raft_id);

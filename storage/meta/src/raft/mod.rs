@@ -4,6 +4,7 @@
 //! group, `network` carries its messages in the encodings of [`wire`].
 
 pub(crate) mod encode;
+pub(crate) mod guard;
 pub(crate) mod log;
 pub(crate) mod network;
 pub(crate) mod state;

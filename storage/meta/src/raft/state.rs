@@ -17,7 +17,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{Batch, Durability, Env, Kv, KvError, KvOptions, KvRead};
+use nexusgrid_env::{Batch, Durability, Env, Invariant, Kv, KvError, KvOptions, KvRead, KvVerify};
 use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::{Mutex, RwLock};
@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::encode::{decode, encode, open, seal};
+use super::guard::{Rot, guarded};
 use super::log::floor::{read_file, replace_file};
 use super::types::{
     Entry, LogId, MetaTypes, RaftId, Reply, SnapshotMeta, StoredMembership, generation_of, node_of,
@@ -34,8 +35,13 @@ use crate::limits::{APPLY_CHUNK_ENTRIES, COMMAND_ROWS_MAX, REPLY_WINDOW_ENTRIES}
 use crate::machine::{ApplyContext, FAMILY_RAFT, FAMILY_REPLIES, HOST_FAMILIES, StateMachine};
 
 const IDENTITY_FILE: &str = "GROUP";
+/// A checkpoint that is being read; a leaving if the process ends meanwhile.
+const VERIFY_DIR: &str = "snap-verify";
 const KEY_APPLIED: &[u8] = b"applied";
 const KEY_MEMBERSHIP: &[u8] = b"membership";
+/// No node's generation counts as lower: set where a group is founded from a checkpoint.
+const KEY_GENERATION_BASE: &[u8] = b"generation-base";
+const GENERATIONS: &[u8] = b"generation/";
 
 /// Who this node is in a group, and which store holds its state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -88,9 +94,10 @@ pub(crate) struct StateStore {
     snapshots: Mutex<Vec<(SnapshotMeta, Arc<SnapshotFiles>)>>,
     numbers: Mutex<u64>,
     retired: Mutex<Vec<(Arc<dyn Kv>, PathBuf)>>,
+    rot: Arc<Rot>,
 }
 
-fn failed(error: KvError) -> io::Error {
+pub(crate) fn failed(error: KvError) -> io::Error {
     match error {
         KvError::Corrupt(_) => io::Error::new(io::ErrorKind::InvalidData, error),
         _ => io::Error::other(error),
@@ -110,19 +117,19 @@ fn age_key(index: u64) -> Vec<u8> {
 }
 
 fn generation_key(node: u64) -> Vec<u8> {
-    let mut key = b"generation/".to_vec();
+    let mut key = GENERATIONS.to_vec();
     key.extend_from_slice(&node.to_be_bytes());
     key
 }
 
-fn options(machine: &dyn StateMachine) -> KvOptions {
+pub(crate) fn options(machine: &dyn StateMachine) -> KvOptions {
     let blob_families = machine.blob_families().to_vec();
     let plain = machine.families().iter().filter(|family| !blob_families.contains(family));
     let families = HOST_FAMILIES.iter().chain(plain).copied().collect();
     KvOptions { families, blob_families, create: true }
 }
 
-fn store_dir(dir: &Path, number: u64) -> PathBuf {
+pub(crate) fn store_dir(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("state-{number}"))
 }
 
@@ -130,6 +137,43 @@ fn read_row<T: serde::de::DeserializeOwned>(kv: &dyn KvRead, key: &[u8]) -> io::
     match kv.get(FAMILY_RAFT, key).map_err(failed)? {
         Some(bytes) => Ok(Some(decode(&bytes, "state row")?)),
         None => Ok(None),
+    }
+}
+
+fn known_generation(kv: &dyn KvRead, node: nexusgrid_env::NodeId) -> io::Result<u16> {
+    let own: u16 = read_row(kv, &generation_key(node.0))?.unwrap_or(0);
+    let base: u16 = read_row(kv, KEY_GENERATION_BASE)?.unwrap_or(0);
+    Ok(own.max(base))
+}
+
+/// Term and index of the newest entry that a view holds. Blocks.
+pub(crate) fn applied_in(kv: &dyn KvRead) -> io::Result<Option<(u64, u64)>> {
+    let applied = read_row::<Option<LogId>>(kv, KEY_APPLIED)?.flatten();
+    Ok(applied.map(|id| (id.leader_id.term, id.index)))
+}
+
+/// The highest generation that any node ever had, as a view knows. Blocks.
+pub(crate) fn highest_generation(kv: &dyn KvRead) -> io::Result<u16> {
+    let mut highest: u16 = read_row(kv, KEY_GENERATION_BASE)?.unwrap_or(0);
+    let all = nexusgrid_env::ScanRange::prefix(GENERATIONS, usize::MAX);
+    for (_, value) in kv.scan(FAMILY_RAFT, &all).map_err(failed)? {
+        highest = highest.max(decode(&value, "state row")?);
+    }
+    Ok(highest)
+}
+
+/// The host's own rows of a group that begins at `applied`.
+pub(crate) fn begin(
+    batch: &mut Batch,
+    applied: LogId,
+    membership: &StoredMembership,
+    generation_base: u16,
+) {
+    batch.put(FAMILY_RAFT, KEY_APPLIED, encode(&Some(applied)));
+    batch.put(FAMILY_RAFT, KEY_MEMBERSHIP, encode(membership));
+    batch.put(FAMILY_RAFT, KEY_GENERATION_BASE, encode(&generation_base));
+    for (id, _) in membership.membership().nodes() {
+        batch.put(FAMILY_RAFT, generation_key(node_of(*id).0), encode(&generation_of(*id)));
     }
 }
 
@@ -152,8 +196,9 @@ impl StateStore {
             }
         }
         env.disk.sync_dir(dir)?;
-        let kv =
-            env.kv.open(&store_dir(dir, identity.store), &options(&*machine)).map_err(failed)?;
+        let rot = Arc::new(Rot::default());
+        let kv = env.kv.open(&store_dir(dir, identity.store), &options(&*machine));
+        let kv = guarded(kv.map_err(failed)?, rot.clone());
         let applied: Option<LogId> = read_row::<Option<LogId>>(&*kv, KEY_APPLIED)?.flatten();
         let (applied, _) = watch::channel(applied.map_or(0, |id| id.index));
         Ok(Arc::new(StateStore {
@@ -167,12 +212,34 @@ impl StateStore {
             snapshots: Mutex::new(Vec::new()),
             numbers: Mutex::new(identity.store),
             retired: Mutex::new(Vec::new()),
+            rot,
         }))
     }
 
     /// The store as it is now.
     pub(crate) fn kv(&self) -> Arc<dyn Kv> {
         self.current.read().kv.clone()
+    }
+
+    /// What was found rotten in the state since it was opened.
+    pub(crate) fn rotten(&self) -> Option<String> {
+        self.rot.found()
+    }
+
+    /// Begins to read all of the store against its checksums. Blocks.
+    pub(crate) fn verify(&self) -> Result<Box<dyn KvVerify>, KvError> {
+        self.kv().verify(&self.dir.join(VERIFY_DIR))
+    }
+
+    /// Reads the identity file again, and writes it again if it is rotten; says whether it was.
+    pub(crate) fn verify_identity(&self) -> io::Result<bool> {
+        // Held, so that no newer identity is written in between.
+        let identity = self.identity.lock();
+        match Identity::load(&*self.env.disk, &self.dir) {
+            Ok(Some(_)) => Ok(false),
+            Err(error) if error.kind() != io::ErrorKind::InvalidData => Err(error),
+            _ => identity.store(&*self.env.disk, &self.dir).map(|()| true),
+        }
     }
 
     /// The machine.
@@ -194,7 +261,7 @@ impl StateStore {
 
     /// The highest generation under which `node` was ever a member.
     pub(crate) fn generation(&self, node: nexusgrid_env::NodeId) -> io::Result<u16> {
-        Ok(read_row(&*self.kv(), &generation_key(node.0))?.unwrap_or(0))
+        known_generation(&*self.kv(), node)
     }
 
     /// What the applied entries say of an incarnation. A leader draws an id above all it has applied,
@@ -206,7 +273,7 @@ impl StateStore {
         if membership.membership().get_node(&id).is_some() {
             return Ok(Standing::Member);
         }
-        let known: u16 = read_row(&*rows, &generation_key(node_of(id).0))?.unwrap_or(0);
+        let known = known_generation(&*rows, node_of(id))?;
         Ok(if generation_of(id) <= known { Standing::Gone } else { Standing::Unknown })
     }
 
@@ -226,8 +293,13 @@ impl StateStore {
             .await
     }
 
-    fn apply_entry(&self, kv: &dyn Kv, entry: &Entry) -> io::Result<Reply> {
+    fn apply_entry(&self, kv: &dyn Kv, previous: u64, entry: &Entry) -> io::Result<Reply> {
         let index = entry.log_id.index;
+        // The first entry of a group has index zero.
+        let follows = index == previous + 1 || index == 0;
+        self.env.invariants.check(Invariant::I6, follows, || {
+            format!("group {} applies {index} after {previous}", self.identity.lock().group.0)
+        });
         let mut reply = Reply::default();
         let mut batch = Batch::default();
         match &entry.payload {
@@ -247,6 +319,7 @@ impl StateStore {
                             "a command changes too many rows"
                         );
                     }
+                    self.env.invariants.enter(applied.checks);
                     batch = applied.batch;
                     reply = Reply(Bytes::from(applied.reply));
                     batch.put(FAMILY_REPLIES, key, encode(&reply));
@@ -328,6 +401,7 @@ impl StateStore {
         disk.rename(&files.dir, &dir)?;
         disk.sync_dir(&self.dir)?;
         let kv = self.env.kv.open(&dir, &options(&*self.machine)).map_err(failed)?;
+        let kv = guarded(kv, self.rot.clone());
         let (applied, membership) = self.applied_rows(&*kv)?;
         if applied != meta.last_log_id || membership != meta.last_membership {
             return Err(io::Error::new(
@@ -336,11 +410,12 @@ impl StateStore {
             ));
         }
         kv.flush().map_err(failed)?;
-        let identity = Identity { store: number, ..*self.identity.lock() };
-        identity.store(disk, &self.dir)?;
         let old = {
             let _still = self.apply.lock();
-            *self.identity.lock() = identity;
+            let mut current = self.identity.lock();
+            let identity = Identity { store: number, ..*current };
+            identity.store(disk, &self.dir)?;
+            *current = identity;
             std::mem::replace(&mut *self.current.write(), Current { kv, number })
         };
         self.applied.send_replace(applied.map_or(0, |id| id.index));
@@ -395,7 +470,8 @@ impl RaftStateMachine<MetaTypes> for Machine {
                     let mut replied = Vec::with_capacity(chunk.len());
                     let mut last = None;
                     for (entry, responder) in chunk {
-                        let reply = store.apply_entry(&*kv, &entry)?;
+                        let previous = last.unwrap_or_else(|| *store.applied.borrow());
+                        let reply = store.apply_entry(&*kv, previous, &entry)?;
                         last = Some(entry.log_id.index);
                         if let Some(responder) = responder {
                             replied.push((responder, reply));

@@ -3,6 +3,8 @@
 mod cluster;
 mod faults;
 mod membership;
+mod restore;
+mod rot;
 
 use std::time::Duration;
 

@@ -54,13 +54,31 @@ impl FloorFile {
                 continue;
             }
             let bytes = read_file(&*disk, &path)?;
-            let Ok(copy) = open::<(u64, Floor)>(&bytes, "floor") else { continue };
+            let Ok(copy) = open::<(u64, Floor)>(&bytes, "floor") else {
+                // Torn as power failed, or rotten: the next write goes there.
+                tracing::warn!(copy = %path.display(), "a copy of a floor is damaged");
+                continue;
+            };
             if newest.as_ref().is_none_or(|(count, _)| copy.0 > *count) {
                 newest = Some(copy);
             }
         }
         let count = newest.as_ref().map_or(0, |(count, _)| *count);
         Ok((FloorFile { disk, dir: dir.to_path_buf(), count }, newest.map(|(_, floor)| floor)))
+    }
+
+    /// Whether both copies read as they were written, as far as there are two.
+    pub(crate) fn is_whole(&self) -> io::Result<bool> {
+        for name in COPIES {
+            let path = self.dir.join(name);
+            if self.disk.exists(&path)? {
+                let bytes = read_file(&*self.disk, &path)?;
+                if open::<(u64, Floor)>(&bytes, "floor").is_err() {
+                    return Ok(false);
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// Makes `floor` durable.

@@ -17,6 +17,7 @@ mod recover;
 mod store;
 #[cfg(test)]
 mod tests;
+mod verify;
 mod writer;
 
 use std::collections::BTreeMap;
@@ -123,6 +124,8 @@ struct State {
     copying: Option<u64>,
     /// Why the log is dead.
     dead: Option<String>,
+    /// What of its files was found damaged.
+    rotten: Option<String>,
 }
 
 struct Shared {

@@ -12,6 +12,7 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use tokio::sync::oneshot;
 
 use super::index::{Place, Slot};
+use super::verify::read_payload;
 use super::{Op, SegmentLog, dead, index_of};
 use crate::limits::{APPEND_BYTES_MAX, LOG_QUEUE_BYTES_MAX};
 use crate::raft::encode::{decode, encode_bytes};
@@ -80,19 +81,20 @@ impl GroupLog {
             for source in sources {
                 let bytes = match source {
                     Source::Memory(bytes) => bytes,
-                    Source::Disk(file, place) => {
-                        let mut buffer = vec![0; place.bytes as usize];
-                        if file.read_at(&mut buffer, place.offset)? < buffer.len() {
-                            return Err(io::ErrorKind::UnexpectedEof.into());
-                        }
-                        Bytes::from(buffer)
-                    }
+                    Source::Disk(file, place) => read_payload(&*file, place)?,
                 };
                 entries.push(decode(&bytes, "log entry")?);
             }
             Ok(entries)
         };
-        if in_memory { load() } else { self.log.shared.env.exec.blocking(load).await }
+        if in_memory {
+            return load();
+        }
+        self.log.shared.env.exec.blocking(load).await.inspect_err(|error| {
+            if error.kind() == io::ErrorKind::InvalidData {
+                self.log.shared.note_rot(&error.to_string());
+            }
+        })
     }
 }
 

@@ -12,6 +12,7 @@ use super::format::{
 };
 use super::index::{Marks, Place};
 use super::recover::{Segment, segment_path};
+use super::verify::read_payload;
 use super::{Done, Floor, Op, Shared, Straggler, dead};
 use crate::raft::encode::encode;
 use crate::raft::types::MetaTypes;
@@ -109,6 +110,9 @@ pub(super) async fn run(shared: Arc<Shared>, mut next_sequence: u64) {
     // Records of earlier runs stay in sealed segments: a new run begins a new one at its first write.
     let mut active: Option<u64> = None;
     loop {
+        if shared.check().is_err() {
+            return;
+        }
         let (queue, bytes) = {
             let mut state = shared.state.lock();
             (std::mem::take(&mut state.queue), std::mem::take(&mut state.queued_bytes))
@@ -454,15 +458,15 @@ async fn copy_forward(shared: &Arc<Shared>, active: Option<u64>) -> io::Result<(
     };
     let read = move || -> io::Result<Vec<Straggler>> {
         for item in &mut items {
-            let mut bytes = vec![0; item.place.bytes as usize];
-            if file.read_at(&mut bytes, item.place.offset)? < bytes.len() {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            item.bytes = Bytes::from(bytes);
+            item.bytes = read_payload(&*file, item.place)?;
         }
         Ok(items)
     };
-    let items = shared.env.exec.blocking(read).await?;
+    let items = shared.env.exec.blocking(read).await.inspect_err(|error| {
+        if error.kind() == io::ErrorKind::InvalidData {
+            shared.note_rot(&error.to_string());
+        }
+    })?;
     shared.state.lock().queue.push(Op::Copies { items });
     shared.work.notify_one();
     Ok(())
