@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nexusgrid_codec::{DriveId, GroupId};
 use nexusgrid_drive::{DriveState, Usage};
-use nexusgrid_env::Env;
+use nexusgrid_env::{Env, Invariants};
 use nexusgrid_gateway::SharedRegistry;
 use nexusgrid_grid::{Grid, GridNode, ShardService};
 use nexusgrid_meta::MetaHost;
@@ -38,6 +38,7 @@ struct NodeMetrics {
     grid: Grid,
     shards: Arc<ShardService>,
     usage: Mutex<BTreeMap<DriveId, Usage>>,
+    invariants: Invariants,
 }
 
 impl fmt::Debug for NodeMetrics {
@@ -53,6 +54,7 @@ pub fn register(env: &Env, registry: &SharedRegistry, meta: &MetaHost, node: &Gr
         grid: node.grid(),
         shards: node.shard_service(),
         usage: Mutex::default(),
+        invariants: env.invariants.clone(),
     });
     let boxed: Box<dyn Collector> = Box::new(Arc::clone(&metrics));
     registry.lock().sub_registry_with_prefix("nexusgrid").register_collector(boxed);
@@ -99,7 +101,10 @@ impl NodeMetrics {
             .into_iter()
             .filter_map(|group| self.meta.status(group).ok())
             .collect();
-        let gauges: [Gauge<GroupStatus>; 5] = [
+        let gauges: [Gauge<GroupStatus>; 6] = [
+            ("raft_incarnation", "How often this node was taken into the group", |status| {
+                u64::from(nexusgrid_meta::raft::types::generation_of(status.raft_id))
+            }),
             ("raft_term", "Term of a Raft group", |status| status.term),
             ("raft_last_index", "Newest entry in the log here", |status| status.last_index),
             ("raft_applied_index", "Newest entry applied here", |status| status.applied_index),
@@ -107,6 +112,10 @@ impl NodeMetrics {
             ("raft_leader", "1 where this node leads", |status| u64::from(status.leader.is_me)),
         ];
         let label = |group: GroupId| vec![("group", group.0.to_string())];
+        let rot = self.meta.rot();
+        let rows = rot.iter().map(|(kind, count)| (vec![("kind", kind.name().to_owned())], *count));
+        let help = "Rotten files met in what this node keeps of the groups";
+        write(encoder, MetricType::Counter, "meta_rot", help, &rows.collect())?;
         for (name, help, value) in gauges {
             let rows = groups.iter().map(|status| (label(status.group), value(status)));
             write(encoder, MetricType::Gauge, name, help, &rows.collect())?;
@@ -165,10 +174,24 @@ impl NodeMetrics {
     }
 }
 
+impl NodeMetrics {
+    fn invariants(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let tallies = self.invariants.tallies();
+        let label = |name: &str| vec![("invariant", name.to_owned())];
+        let checked = tallies.iter().map(|of| (label(of.invariant.name()), of.checked));
+        let help = "Looks at an invariant";
+        write(encoder, MetricType::Counter, "invariant_checked", help, &checked.collect())?;
+        let broken = tallies.iter().map(|of| (label(of.invariant.name()), of.broken));
+        let help = "Looks that found it broken";
+        write(encoder, MetricType::Counter, "invariant_broken", help, &broken.collect())
+    }
+}
+
 impl Collector for NodeMetrics {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         self.raft(&mut encoder)?;
         self.drives(&mut encoder)?;
-        self.grid(&mut encoder)
+        self.grid(&mut encoder)?;
+        self.invariants(&mut encoder)
     }
 }

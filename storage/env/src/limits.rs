@@ -61,3 +61,6 @@ pub const SIM_DATAGRAMS_QUEUED_MAX: usize = 1024;
 
 /// Time after which a simulated connection attempt without an answer fails.
 pub const SIM_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Requests that a simulated network keeps to deliver again.
+pub const SIM_REQUESTS_KEPT_MAX: usize = 20_000;

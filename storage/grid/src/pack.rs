@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use nexusgrid_codec::{Code, ContentKey, GroupId, seal};
+use nexusgrid_env::Invariant;
 use nexusgrid_meta::limits as meta_limits;
 use nexusgrid_meta::namespace::types::{
     BucketId, ContentBody, NamespaceCommand, NamespaceOk, NewContent, ObjectMeta, Precondition,
@@ -281,6 +282,7 @@ fn seal_inline(core: &Core, session: &Session, put: &SmallPut) -> Result<Content
     let block = session
         .next_block()
         .ok_or_else(|| GridError::Unavailable("block ids are used up".to_owned()))?;
+    core.env.invariants.once(Invariant::I14, &block.to_bytes());
     let code = Code::copies(1).map_err(internal)?;
     let (sealed, _) =
         seal::seal_one(core.keys.cluster(), block, code, &put.content_key, &put.pieces)

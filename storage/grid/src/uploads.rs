@@ -1,6 +1,7 @@
 //! Uploads in parts: each part a content of its own, the object links them.
 
 use nexusgrid_codec::{Code, seal};
+use nexusgrid_env::Invariant;
 use nexusgrid_meta::namespace::types as row;
 use nexusgrid_meta::namespace::types::{
     CompletedPart, ContentBody, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
@@ -157,6 +158,7 @@ impl Grid {
             let block = session
                 .next_block()
                 .ok_or_else(|| GridError::Unavailable("block ids are used up".to_owned()))?;
+            core.env.invariants.once(Invariant::I14, &block.to_bytes());
             let code = Code::copies(1).map_err(internal)?;
             let (sealed, _) = seal::seal_one(core.keys.cluster(), block, code, &key.open, &pieces)
                 .map_err(internal)?;

@@ -9,7 +9,7 @@
 //! know that it is replicated.
 
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{Batch, KvError, KvRead};
+use nexusgrid_env::{Batch, Checks, KvError, KvRead};
 use serde::Serialize;
 
 use crate::limits::COMMAND_ROWS_MAX;
@@ -32,6 +32,8 @@ pub struct Applied {
     pub batch: Batch,
     /// What the proposer gets, an encoded success or refusal of the machine's own.
     pub reply: Vec<u8>,
+    /// What the machine found of the invariants that it keeps.
+    pub checks: Checks,
 }
 
 /// A pure, deterministic state machine over a key-value store.
@@ -82,13 +84,18 @@ pub(crate) fn applied<T: Serialize, E: Serialize>(
     outcome: Result<(T, Tx<'_>), Stop<E>>,
     too_large: E,
 ) -> Result<Applied, KvError> {
-    let (reply, batch) = match outcome {
-        Ok((_, tx)) if tx.rows() > COMMAND_ROWS_MAX => (Err(too_large), Batch::default()),
-        Ok((done, tx)) => (Ok(done), tx.into_batch()),
-        Err(Stop::Refuse(error)) => (Err(error), Batch::default()),
+    let (reply, batch, checks) = match outcome {
+        Ok((_, tx)) if tx.rows() > COMMAND_ROWS_MAX => {
+            (Err(too_large), Batch::default(), Checks::default())
+        }
+        Ok((done, mut tx)) => {
+            let checks = tx.take_checks();
+            (Ok(done), tx.into_batch(), checks)
+        }
+        Err(Stop::Refuse(error)) => (Err(error), Batch::default(), Checks::default()),
         Err(Stop::Store(error)) => return Err(error),
     };
-    Ok(Applied { batch, reply: codec::encode(&reply) })
+    Ok(Applied { batch, reply: codec::encode(&reply), checks })
 }
 
 /// What a query came to, encoded.

@@ -25,6 +25,9 @@ use super::cluster::{Cluster, NODES};
 /// Clients give up after so long.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// A slow reader takes no longer: less than any reader horizon.
+const SLOW_READ_MAX: Duration = Duration::from_secs(8);
+
 /// Room left in a key's history for the reads after the faults.
 const ROOM_AT_THE_END: usize = 24;
 
@@ -53,6 +56,8 @@ struct State {
     counts: BTreeMap<&'static str, u64>,
     /// What must never happen, as it happened.
     wrongs: Vec<String>,
+    /// Nothing goes wrong around the clients: every read must be served.
+    calm: bool,
 }
 
 /// All that clients saw.
@@ -101,6 +106,11 @@ impl Book {
         let completed = Some(self.tick());
         let record = Record { invoked, completed, deed: Deed::Read(value) };
         self.state.lock().keys.entry(place).or_default().push(record);
+    }
+
+    /// Whether a read that fails is wrong.
+    pub fn expect_answers(&self, calm: bool) {
+        self.state.lock().calm = calm;
     }
 
     pub fn count(&self, what: &'static str) {
@@ -260,7 +270,12 @@ async fn upload(grid: Grid, place: Place, value: u64) -> Result<(), GridError> {
 }
 
 /// What a read found: a value whose bytes were right, or nothing.
-async fn get(grid: Grid, place: Place) -> Result<Result<Option<u64>, String>, GridError> {
+/// `pause`: how long the reader takes between two chunks.
+async fn get(
+    grid: Grid,
+    place: Place,
+    pause: Duration,
+) -> Result<Result<Option<u64>, String>, GridError> {
     let mut got = match grid.get(place.0, place.1, None).await {
         Ok(got) => got,
         Err(GridError::NoSuchKey) => return Ok(Ok(None)),
@@ -270,8 +285,13 @@ async fn get(grid: Grid, place: Place) -> Result<Result<Option<u64>, String>, Gr
         return Ok(Err(format!("{place:?} has the ETag {}", got.info.etag)));
     };
     let mut bytes = Vec::new();
+    let mut left = SLOW_READ_MAX;
     while let Some(chunk) = got.body.next().await {
         bytes.extend_from_slice(&chunk?);
+        if pause > Duration::ZERO && left > Duration::ZERO {
+            tokio::time::sleep(pause.min(left)).await;
+            left = left.saturating_sub(pause);
+        }
     }
     if bytes != content(value) || got.info.size != bytes.len() as u64 {
         return Ok(Err(format!(
@@ -366,7 +386,7 @@ impl Client {
 
     /// Does random operations until told to stop.
     pub async fn run(self, stop: tokio::sync::watch::Receiver<bool>) {
-        let pace_ms = [10, 100, 400][self.rng.below(3) as usize];
+        let pace_ms = [30, 120, 500][self.rng.below(3) as usize];
         while !*stop.borrow() {
             let pause = Duration::from_millis(self.rng.between(1, pace_ms));
             tokio::time::sleep(pause).await;
@@ -381,7 +401,11 @@ impl Client {
                 36..40 => self.upload(node, place).await,
                 40..45 => self.copy(node, self.any_place(), place).await,
                 45..57 => self.delete(node, place).await,
-                57..94 => drop(self.get(node, place).await),
+                57..91 => drop(self.get(node, place).await),
+                91..94 => {
+                    let pause = Duration::from_millis(self.rng.between(100, 3_000));
+                    self.get_slowly(node, place, pause).await;
+                }
                 _ => drop(self.list(node, place.0).await),
             }
         }
@@ -467,8 +491,12 @@ impl Client {
     }
 
     pub async fn get(&self, node: NodeId, place: Place) -> Option<Option<u64>> {
+        self.get_slowly(node, place, Duration::ZERO).await
+    }
+
+    async fn get_slowly(&self, node: NodeId, place: Place, pause: Duration) -> Option<Option<u64>> {
         let invoked = self.book.tick();
-        match self.at(node, |grid| get(grid, place)).await {
+        match self.at(node, |grid| get(grid, place, pause)).await {
             End::Answer(Ok(value)) => {
                 self.trace(format_args!("reads {value:?} of {place:?} at {node}"));
                 self.book.read(place, invoked, value);
@@ -481,6 +509,9 @@ impl Client {
             }
             End::Refusal(error) => {
                 self.trace(format_args!("cannot read {place:?} at {node}: {error}"));
+                if self.book.state.lock().calm {
+                    self.book.wrong(format!("{place:?} cannot be read at {node}: {error}"));
+                }
                 self.book.count("reads failed");
                 None
             }

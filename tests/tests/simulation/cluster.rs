@@ -71,6 +71,8 @@ impl RpcService for Router {
 /// What stands between machines, as membership would find out after a while.
 #[derive(Default)]
 pub struct Links {
+    /// How many machines there are.
+    pub nodes: u64,
     pub cuts: BTreeSet<(NodeId, NodeId)>,
     pub suspended: BTreeSet<NodeId>,
 }
@@ -93,7 +95,9 @@ impl Liveness for Observer {
             |node: NodeId| self.world.is_up(node) && !self.links.lock().suspended.contains(&node);
         // As with SWIM, a third node that reaches both vouches for it.
         let vouched = || {
-            nodes().any(|third| answers(third) && reaches(self.own, third) && reaches(third, node))
+            let all = self.links.lock().nodes;
+            let mut thirds = (1..=all).map(NodeId);
+            thirds.any(|third| answers(third) && reaches(self.own, third) && reaches(third, node))
         };
         let mut silent = self.silent_since.lock();
         if answers(node) && (reaches(self.own, node) || vouched()) {
@@ -179,11 +183,41 @@ impl Knobs {
     }
 }
 
+impl Knobs {
+    /// Whatever waits, waits briefly, so that a mutant meets it within a short run.
+    pub fn haste(&mut self) {
+        self.horizon = Duration::from_secs(HORIZON_SHORT);
+        self.grid.session.pin_after = self.horizon / 5;
+        self.grid.session.lease = Duration::from_secs(10);
+        self.grid.session.rotate_after = Duration::from_secs(15);
+        self.grid.care.remap.grace_stable = Duration::from_secs(8);
+        self.host.replace_after = Duration::from_secs(12);
+    }
+}
+
+/// Which machines there are.
+#[derive(Clone)]
+pub struct Shape {
+    /// How many at first.
+    pub nodes: u64,
+    /// The failure domain of each.
+    pub host: fn(u64) -> u64,
+    /// Whether people switch it off.
+    pub class: fn(u64) -> NodeClass,
+}
+
+impl Default for Shape {
+    fn default() -> Shape {
+        Shape { nodes: NODES, host: |node| node, class: |_| NodeClass::Stable }
+    }
+}
+
 /// The machines.
 pub struct Cluster {
     pub world: World,
     pub knobs: Knobs,
     mutant: Option<Mutant>,
+    shape: Shape,
     pub links: Arc<Mutex<Links>>,
     members: Mutex<BTreeMap<NodeId, Arc<Member>>>,
     /// Each machine's file with the newest map.
@@ -197,47 +231,119 @@ impl Cluster {
         knobs: Knobs,
         mutant: Option<Mutant>,
     ) -> Result<Arc<Cluster>, String> {
+        Cluster::found_as(world, knobs, mutant, Shape::default()).await
+    }
+
+    /// As [`Cluster::found`], of other machines.
+    pub async fn found_as(
+        world: &World,
+        knobs: Knobs,
+        mutant: Option<Mutant>,
+        shape: Shape,
+    ) -> Result<Arc<Cluster>, String> {
+        let first_nodes = shape.nodes;
         let cluster = Arc::new(Cluster {
             world: world.clone(),
             knobs,
             mutant,
+            shape,
             links: Arc::default(),
             members: Mutex::default(),
             maps: Arc::default(),
         });
-        for node in nodes() {
-            let env = world.start(node);
-            let formatted =
-                DriveStore::format(&env, drive_dir(), identity(node), &cluster.knobs.drive);
-            formatted.await.map_err(|error| format!("formatting the drive of {node}: {error}"))?;
-            world.kill(node);
-        }
+        cluster.links.lock().nodes = 1;
+        cluster.format(NodeId(1)).await?;
         cluster.start(NodeId(1)).await?;
         let first = cluster.member(NodeId(1)).ok_or("the first node is gone")?;
         for group in 0..=GROUPS {
             let created = first.host.create_group(GroupId(group)).await;
             created.map_err(|error| format!("creating group {group}: {error}"))?;
         }
-        cluster.root(&init(&cluster.knobs)).await?;
-        for node in nodes().skip(1) {
-            for command in join(node) {
-                cluster.root(&command).await?;
+        cluster.root(&init(&cluster.knobs, cluster.new_node(NodeId(1)))).await?;
+        cluster.add_drive(NodeId(1)).await?;
+        cluster.grow_to(first_nodes).await?;
+        Ok(cluster)
+    }
+
+    /// Lets machines in until there are so many, and waits until all is settled.
+    pub async fn grow_to(&self, count: u64) -> Result<(), String> {
+        let before = self.links.lock().nodes;
+        for node in (before + 1..=count).map(NodeId) {
+            self.format(node).await?;
+            for command in self.join(node) {
+                self.root(&command).await?;
             }
             // What a node is told when it joins.
-            cluster.until("a map", || first.grid.topology().nodes.contains_key(&node)).await?;
-            cluster.maps.lock().insert(node, first.grid.topology());
-            cluster.start(node).await?;
+            let (_, first) = self.leader(ROOT_GROUP).ok_or("the root group has no leader")?;
+            self.until("a map", || first.grid.topology().nodes.contains_key(&node)).await?;
+            self.maps.lock().insert(node, first.grid.topology());
+            self.links.lock().nodes = node.0;
+            self.start(node).await?;
         }
-        for node in nodes() {
-            let drive =
-                cluster.member(node).and_then(|member| member.drive.clone()).ok_or("no drive")?;
-            let added = cluster.root(&add_drive(node, drive.info().incarnation.0)).await?;
-            if added != RootOk::Drive(DriveId(node.0)) {
-                return Err(format!("the drive of {node} got another id: {added:?}"));
-            }
+        for node in (before + 1..=count).map(NodeId) {
+            self.add_drive(node).await?;
         }
-        cluster.until_settled().await?;
-        Ok(cluster)
+        self.until_settled().await
+    }
+
+    async fn format(&self, node: NodeId) -> Result<(), String> {
+        let env = self.world.start(node);
+        let formatted = DriveStore::format(&env, drive_dir(), identity(node), &self.knobs.drive);
+        formatted.await.map_err(|error| format!("formatting the drive of {node}: {error}"))?;
+        self.world.kill(node);
+        Ok(())
+    }
+
+    async fn add_drive(&self, node: NodeId) -> Result<(), String> {
+        let drive = self.member(node).and_then(|member| member.drive.clone()).ok_or("no drive")?;
+        let added = self.root(&add_drive(node, drive.info().incarnation.0)).await?;
+        if added != RootOk::Drive(DriveId(node.0)) {
+            return Err(format!("the drive of {node} got another id: {added:?}"));
+        }
+        Ok(())
+    }
+
+    /// The machines there are.
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (1..=self.links.lock().nodes).map(NodeId)
+    }
+
+    fn new_node(&self, node: NodeId) -> NewNode {
+        let index = node.0;
+        NewNode {
+            name: format!("node{index}"),
+            host: format!("host{}", (self.shape.host)(index)),
+            zone: String::new(),
+            class: (self.shape.class)(index),
+            roles: Roles::ALL,
+            addresses: Addresses {
+                rpc: format!("10.0.0.{index}:1"),
+                shard: format!("10.0.0.{index}:2"),
+                gossip: format!("10.0.0.{index}:3"),
+                s3: format!("10.0.0.{index}:4"),
+            },
+            key_hash: [index as u8; 32],
+        }
+    }
+
+    /// The commands that let a node in.
+    fn join(&self, node: NodeId) -> [RootCommand; 2] {
+        let token = format!("token{:04}", node.0);
+        [
+            RootCommand::CreateToken {
+                id: token.clone(),
+                secret_hash: [9; 32],
+                expires_ms: u64::MAX / 2,
+                roles: Roles::ALL,
+                now_ms: 1,
+            },
+            RootCommand::RedeemToken {
+                token,
+                secret_hash: [9; 32],
+                node: self.new_node(node),
+                now_ms: 2,
+            },
+        ]
     }
 
     pub fn member(&self, node: NodeId) -> Option<Arc<Member>> {
@@ -410,21 +516,31 @@ impl Cluster {
         leading.pop()
     }
 
-    /// Whether all groups have their voters, all nodes the map, all drives their epochs.
-    async fn until_settled(&self) -> Result<(), String> {
-        self.until("five voters in each group", || {
+    /// Waits until all groups have their voters, all nodes the map, all drives their epochs.
+    pub async fn until_settled(&self) -> Result<(), String> {
+        let stable = self.nodes().filter(|node| (self.shape.class)(node.0) == NodeClass::Stable);
+        let hosts: BTreeSet<u64> = stable.map(|node| (self.shape.host)(node.0)).collect();
+        let voters = match hosts.len() {
+            0..=2 => 1,
+            3 | 4 => 3,
+            _ => VOTERS,
+        };
+        self.until("voters in each group", || {
             (0..=GROUPS).map(GroupId).all(|group| {
                 let leader = self.leader(group);
                 leader.is_some_and(|(_, member)| {
-                    member.host.voters(group).is_ok_and(|voters| voters.len() == VOTERS)
+                    member.host.voters(group).is_ok_and(|now| now.len() == voters)
                 })
             })
         })
         .await?;
+        let pgs =
+            2 * self.nodes().map(|node| (self.shape.host)(node.0)).collect::<BTreeSet<_>>().len();
         self.until("placement groups on every node", || {
             self.members().iter().all(|(_, member)| {
                 member.node.shard_service().is_ready()
-                    && member.grid.topology().active_pgs(None).count() >= 2 * NODES as usize
+                    && member.grid.topology().active_pgs(None).count()
+                        >= pgs.min(2 * NODES as usize)
             })
         })
         .await
@@ -443,25 +559,7 @@ fn identity(node: NodeId) -> DriveIdentity {
     DriveIdentity { cluster: CLUSTER, drive: DriveId(node.0) }
 }
 
-fn new_node(node: NodeId) -> NewNode {
-    let index = node.0;
-    NewNode {
-        name: format!("node{index}"),
-        host: format!("host{index}"),
-        zone: String::new(),
-        class: NodeClass::Stable,
-        roles: Roles::ALL,
-        addresses: Addresses {
-            rpc: format!("10.0.0.{index}:1"),
-            shard: format!("10.0.0.{index}:2"),
-            gossip: format!("10.0.0.{index}:3"),
-            s3: format!("10.0.0.{index}:4"),
-        },
-        key_hash: [index as u8; 32],
-    }
-}
-
-fn init(knobs: &Knobs) -> RootCommand {
+fn init(knobs: &Knobs, node: NewNode) -> RootCommand {
     let reader_horizon_ms = u64::try_from(knobs.horizon.as_millis()).unwrap_or(u64::MAX);
     RootCommand::Init(Box::new(Init {
         cluster: CLUSTER,
@@ -470,25 +568,10 @@ fn init(knobs: &Knobs) -> RootCommand {
         gossip_key: SecretBytes(vec![3; 32]),
         settings: ClusterSettings { reader_horizon_ms, ..ClusterSettings::default() },
         metadata_groups: GROUPS,
-        node: new_node(NodeId(1)),
+        node,
         master_key_check: vec![4; 100],
         now_ms: 1,
     }))
-}
-
-/// The commands that let a node in.
-fn join(node: NodeId) -> [RootCommand; 2] {
-    let token = format!("token{:04}", node.0);
-    [
-        RootCommand::CreateToken {
-            id: token.clone(),
-            secret_hash: [9; 32],
-            expires_ms: u64::MAX / 2,
-            roles: Roles::ALL,
-            now_ms: 1,
-        },
-        RootCommand::RedeemToken { token, secret_hash: [9; 32], node: new_node(node), now_ms: 2 },
-    ]
 }
 
 fn add_drive(node: NodeId, incarnation: [u8; 16]) -> RootCommand {

@@ -5,12 +5,14 @@
 //! one machine of a run has a bad drive. Everything else may happen at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexusgrid_codec::GroupId;
+use nexusgrid_codec::{DriveId, GroupId};
 use nexusgrid_env::sim::{DiskFault, DiskOp, Effect, NetOptions, SeededRng};
 use nexusgrid_env::{NodeId, Rng};
+use nexusgrid_meta::root::types::{DriveState, RootCommand};
 
 use super::cluster::{Cluster, GROUPS, NODES, nodes};
 
@@ -39,9 +41,15 @@ pub enum Kind {
     LyingDrive,
     WallClock,
     Drift,
+    /// A drive is to be emptied, and not any more: slots move.
+    Drain,
+    /// A machine is off for longer than its slots wait.
+    Away,
+    /// The disk with a machine's metadata is replaced.
+    Wipe,
 }
 
-const KINDS: [Kind; 19] = [
+const KINDS: [Kind; 22] = [
     Kind::Kill,
     Kind::KillLeader,
     Kind::KillAll,
@@ -61,6 +69,9 @@ const KINDS: [Kind; 19] = [
     Kind::LyingDrive,
     Kind::WallClock,
     Kind::Drift,
+    Kind::Drain,
+    Kind::Away,
+    Kind::Wipe,
 ];
 
 /// How a fault ends, by itself or at the latest when all do.
@@ -73,6 +84,7 @@ enum Mend {
     /// A process that saw an error of its disk is started anew.
     GoodDisk(NodeId),
     FastDisk(NodeId),
+    Undrain(NodeId),
 }
 
 /// Brings faults about.
@@ -82,6 +94,8 @@ pub struct Nemesis {
     kinds: Vec<Kind>,
     /// The one machine whose drive may be bad.
     bad: NodeId,
+    /// The drive that is to be emptied.
+    drained: Option<NodeId>,
     mends: BTreeMap<(Duration, u64), Mend>,
     mends_made: u64,
     pub injected: BTreeMap<Kind, u64>,
@@ -92,7 +106,7 @@ impl Nemesis {
     pub fn new(cluster: &Arc<Cluster>, kinds: Option<Vec<Kind>>) -> Nemesis {
         let rng = SeededRng::for_part(cluster.world.seed(), "nemesis");
         // Few kinds at a time find more than all of them always.
-        let count = rng.between(1, 6);
+        let count = rng.between(0, 6);
         let drawn = (0..count).map(|_| KINDS[rng.below(KINDS.len() as u64) as usize]).collect();
         let kinds = kinds.unwrap_or(drawn);
         let bad = NodeId(rng.between(1, NODES));
@@ -101,10 +115,16 @@ impl Nemesis {
             rng,
             kinds,
             bad,
+            drained: None,
             mends: BTreeMap::new(),
             mends_made: 0,
             injected: BTreeMap::new(),
         }
+    }
+
+    /// Whether nothing will go wrong.
+    pub fn is_idle(&self) -> bool {
+        self.kinds.is_empty()
     }
 
     /// The machine whose drive went bad, if one did.
@@ -132,13 +152,32 @@ impl Nemesis {
     }
 
     fn mend_later(&mut self, mend: Mend) {
-        let due = self.cluster.world.elapsed() + self.span();
+        let millis = self.span().as_millis() as u64;
+        self.mend_in(mend, millis);
+    }
+
+    /// Has the root group told; it may take a while to hear.
+    fn set_drive(&self, node: NodeId, state: DriveState) {
+        let cluster = Arc::clone(&self.cluster);
+        drop(tokio::spawn(async move {
+            let command = RootCommand::SetDriveState { drive: DriveId(node.0), state };
+            if let Err(error) = cluster.root(&command).await {
+                cluster.world.trace().record(format_args!("{node} {state:?}: {error}"));
+            }
+        }));
+    }
+
+    fn mend_in(&mut self, mend: Mend, millis: u64) {
+        let due = self.cluster.world.elapsed() + Duration::from_millis(millis);
         self.mends_made += 1;
         self.mends.insert((due, self.mends_made), mend);
     }
 
     /// Faults for so long.
     pub async fn run(&mut self, duration: Duration) {
+        if self.is_idle() {
+            return tokio::time::sleep(duration).await;
+        }
         let end = self.cluster.world.elapsed() + duration;
         let pause_max_ms = [500, 2_000, 6_000][self.rng.below(3) as usize];
         let mut next = self.cluster.world.elapsed();
@@ -240,7 +279,7 @@ impl Nemesis {
             }
             Kind::SlowNetwork => {
                 world.net().set_slow(node, self.rng.between(2, 100) as u32);
-                self.mend_later(Mend::FastNetwork(node));
+                self.mend_in(Mend::FastNetwork(node), self.rng.between(100, 15_000));
             }
             Kind::Jump => world.jump(node, Duration::from_secs(self.rng.between(1, 7200))),
             Kind::Suspend => {
@@ -288,6 +327,42 @@ impl Nemesis {
                 world.set_wall_skew(node, skew);
             }
             Kind::Drift => world.set_drift(node, self.rng.between(0, 40_000) as i32 - 20_000),
+            Kind::Drain => {
+                // There is one spare host.
+                if self.drained.is_some() {
+                    return false;
+                }
+                self.drained = Some(node);
+                self.set_drive(node, DriveState::Draining);
+                self.mend_in(Mend::Undrain(node), self.rng.between(3_000, 20_000));
+            }
+            Kind::Away => {
+                if !world.is_up(node) {
+                    return false;
+                }
+                match self.rng.below(3) {
+                    0 => self.cluster.kill(node),
+                    1 => self.cluster.crash(node),
+                    _ => {
+                        self.cluster.suspend(node);
+                        self.mend_in(Mend::Resume(node), self.rng.between(10_000, 40_000));
+                        return true;
+                    }
+                }
+                self.mend_in(Mend::Start(node), self.rng.between(10_000, 40_000));
+            }
+            Kind::Wipe => {
+                // One voter of five may forget what it said.
+                if self.injected.contains_key(&Kind::Wipe) || !world.is_up(node) {
+                    return false;
+                }
+                self.cluster.kill(node);
+                let wiped = world.disk(node).mount().remove_dir_all(Path::new("/meta"));
+                if wiped.is_err() {
+                    world.trace().record(format_args!("{node} cannot be wiped"));
+                }
+                self.mend_later(Mend::Start(node));
+            }
         }
         true
     }
@@ -314,6 +389,10 @@ impl Nemesis {
                 }
             }
             Mend::FastDisk(node) => world.set_slow_disk(node, Duration::ZERO),
+            Mend::Undrain(node) => {
+                self.drained = None;
+                self.set_drive(node, DriveState::Active);
+            }
         }
     }
 
@@ -341,6 +420,21 @@ impl Nemesis {
         }
         for node in nodes() {
             self.start(node).await?;
+        }
+        if self.injected.contains_key(&Kind::Drain) {
+            self.undrain().await?;
+        }
+        Ok(())
+    }
+
+    /// No drive is to be emptied any more.
+    async fn undrain(&mut self) -> Result<(), String> {
+        self.drained = None;
+        let (_, member) = self.cluster.members().into_iter().next().ok_or("nobody is up")?;
+        let map = member.grid.topology();
+        for drive in map.drives.values().filter(|drive| drive.state != DriveState::Failed) {
+            let command = RootCommand::SetDriveState { drive: drive.id, state: DriveState::Active };
+            self.cluster.root(&command).await?;
         }
         Ok(())
     }

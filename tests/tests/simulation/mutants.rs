@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nexusgrid_codec::GroupId;
-use nexusgrid_env::{Disk, DiskFile, DiskLock, Env, OpenMode, Space};
+use nexusgrid_env::{Disk, DiskFile, DiskLock, Env, OpenMode, Rule, Space};
 use nexusgrid_grid::{CommandId, HostPort, MetaPort, PortError};
 use nexusgrid_meta::{Consistency, MetaHost};
 
@@ -23,6 +23,8 @@ pub enum Mutant {
     FreshIds,
     /// Raft logs and segments are never synced: acknowledged is not durable.
     NoSync,
+    /// The agents do not keep a rule.
+    Without(Rule),
 }
 
 impl Mutant {
@@ -32,6 +34,27 @@ impl Mutant {
             Mutant::StaleReads => vec![Kind::Partition, Kind::Isolate],
             Mutant::FreshIds => vec![Kind::RoughNetwork, Kind::SlowNetwork],
             Mutant::NoSync => vec![Kind::PowerLossAll],
+            Mutant::Without(rule) => match rule {
+                Rule::DriveFence | Rule::FenceThenList | Rule::OneEpochQuorum => {
+                    vec![Kind::Drain, Kind::Drain, Kind::Isolate, Kind::SlowNetwork]
+                }
+                Rule::FillSession => vec![Kind::Kill],
+                Rule::TombstoneHold => vec![Kind::Kill, Kind::Away],
+                Rule::RejoinReconcile | Rule::CleanIsComplete => vec![Kind::Away, Kind::Drain],
+                Rule::SessionFloor => vec![Kind::Jump],
+                Rule::ReaderHorizon => Vec::new(),
+                Rule::ErrorsKeep => vec![Kind::Partition, Kind::Isolate],
+                Rule::NewIncarnation => vec![Kind::Wipe],
+                Rule::NewIdPerTry => vec![Kind::Partition, Kind::Isolate],
+            },
+        }
+    }
+
+    /// The rule that it breaks, if it is one.
+    pub fn rule(self) -> Option<Rule> {
+        match self {
+            Mutant::Without(rule) => Some(rule),
+            _ => None,
         }
     }
 

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nexusgrid_codec::GroupId;
+use nexusgrid_codec::{DriveId, GroupId};
 use nexusgrid_drive::ShardKey;
 use nexusgrid_env::sim::{SeededRng, World};
-use nexusgrid_env::{NodeId, ScanRange};
+use nexusgrid_env::{Invariant, NodeId, ScanRange};
 use nexusgrid_grid::Precondition;
 use nexusgrid_meta::namespace::audit::audit;
 use nexusgrid_meta::namespace::rows::{self, BlockRow};
@@ -29,6 +29,18 @@ const MOVES_MAX: Duration = Duration::from_secs(120);
 /// died, and two looks at an orphan.
 const GARBAGE_MAX: Duration = Duration::from_secs(300);
 
+/// Methods that change what drives hold.
+const WRITES_OF_SHARDS: std::ops::Range<u16> = 0x0301..0x0309;
+
+/// Everything is replayed within so long.
+const REPLAYED_WITHIN: Duration = Duration::from_secs(2);
+
+/// One in so many seeds waits until tombstones are gone before messages are replayed.
+const FORGETS_EVERY: u64 = 4;
+
+/// Shards of one page of a drive's list.
+const PAGE: usize = 1000;
+
 /// What a seed came to.
 pub struct Outcome {
     pub trace_hash: u64,
@@ -42,7 +54,10 @@ pub struct Outcome {
 
 /// Runs one seed, with a bug put in if one is given.
 pub fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
-    let world = World::new(seed);
+    let world = match mutant.and_then(Mutant::rule) {
+        Some(rule) => World::breaking(seed, rule),
+        None => World::new(seed),
+    };
     if std::env::var_os("NEXUSGRID_SIM_TRACE").is_some() {
         world.trace().keep_events();
     }
@@ -55,8 +70,16 @@ pub fn run(seed: u64, mutant: Option<Mutant>) -> Outcome {
         wrongs: Vec::new(),
     };
     let book = Arc::new(Book::default());
-    if let Err(error) = world.run(play(&world, mutant, &book, &mut outcome)) {
+    let mut went_bad = false;
+    if let Err(error) = world.run(play(&world, mutant, &book, &mut outcome, &mut went_bad)) {
         outcome.wrongs.push(error);
+    }
+    // A drive that lies loses what it acknowledged, and forgets: not the grid's fault.
+    let by_drives = [Invariant::I2, Invariant::I3, Invariant::I5, Invariant::I9];
+    for (node, invariant, detail) in world.broken() {
+        if !(went_bad && by_drives.contains(&invariant)) {
+            outcome.wrongs.push(format!("{invariant} is broken on {node}: {detail}"));
+        }
     }
     outcome.wrongs.extend(book.check());
     outcome.counts = book.counts();
@@ -78,9 +101,15 @@ async fn play(
     mutant: Option<Mutant>,
     book: &Arc<Book>,
     outcome: &mut Outcome,
+    went_bad: &mut bool,
 ) -> Result<(), String> {
     let rng = SeededRng::for_part(world.seed(), "knobs");
-    let cluster = Cluster::found(world, Knobs::draw(&rng), mutant).await?;
+    let mut knobs = Knobs::draw(&rng);
+    if mutant.is_some() {
+        knobs.haste();
+    }
+    let cluster = Cluster::found(world, knobs, mutant).await?;
+    world.net().keep_requests(WRITES_OF_SHARDS);
     let first = Client::new(&cluster, book, "first client");
     first.make_buckets().await?;
 
@@ -90,8 +119,10 @@ async fn play(
         .map(|client| tokio::spawn(client.run(stopped.clone())))
         .collect();
     let mut nemesis = Nemesis::new(&cluster, mutant.map(Mutant::faults));
+    book.expect_answers(nemesis.is_idle());
     nemesis.run(Duration::from_secs(rng.between(10, 40))).await;
     outcome.injected = nemesis.injected.clone();
+    *went_bad = nemesis.bad_drive().is_some();
     let healed = nemesis.heal().await;
     let calm = world.elapsed();
     stop.send_replace(true);
@@ -114,10 +145,68 @@ async fn play(
     rows_are_sound(&cluster)?;
     moves_end(&cluster).await?;
     shards_are_there(&cluster, nemesis.bad_drive()).await?;
-    if nemesis.bad_drive().is_none() && cluster.knobs.horizon.as_secs() == HORIZON_SHORT {
+    if nemesis.bad_drive().is_some() {
+        return Ok(());
+    }
+    nothing_returned(&cluster).await?;
+    let is_short = cluster.knobs.horizon.as_secs() == HORIZON_SHORT;
+    if is_short && mutant.is_none() {
         garbage_goes(&cluster).await?;
     }
+    if mutant.is_some() || (is_short && world.seed().is_multiple_of(FORGETS_EVERY)) {
+        tombstones_go(&cluster).await?;
+    }
+    // All that was ever sent to a drive arrives once more.
+    world.net().replay_requests(REPLAYED_WITHIN);
+    tokio::time::sleep(2 * REPLAYED_WITHIN).await;
+    nothing_returned(&cluster).await?;
+    everything_is_there(&settler).await
+}
+
+/// I9: no drive holds a block that was erased while the drive had a slot of its placement group.
+async fn nothing_returned(cluster: &Cluster) -> Result<(), String> {
+    for (node, member) in cluster.members() {
+        let Some(drive) = &member.drive else { continue };
+        let map = member.grid.topology();
+        let mut after = None;
+        loop {
+            let page = drive.list_blocks(after, PAGE).await.map_err(|error| error.to_string())?;
+            let Some(last) = page.last() else { break };
+            after = Some(last.key);
+            for shard in &page {
+                let block = shard.key.block;
+                let is_mapped = map.pgs.get(&shard.pg).is_some_and(|pg| {
+                    !matches!(pg.state, PgState::Preparing(_))
+                        && pg.slots.contains(&DriveId(node.0))
+                });
+                let is_erased = member.env.invariants.remembers(Invariant::I9, &block.to_bytes());
+                if is_mapped && is_erased && !shard.trashed {
+                    return Err(format!("I9: {block}, which was erased, is on {node} again"));
+                }
+            }
+        }
+    }
     Ok(())
+}
+
+/// Nobody needs a tombstone any more, within [`GARBAGE_MAX`]: what refuses the blocks now is the floor.
+async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
+    let since = cluster.world.elapsed();
+    loop {
+        let mut left = 0;
+        for (_, member) in cluster.members() {
+            if let Some(drive) = &member.drive {
+                left += drive.usage().await.map_err(|error| error.to_string())?.tombstones;
+            }
+        }
+        if left == 0 {
+            return Ok(());
+        }
+        if cluster.world.elapsed() - since > GARBAGE_MAX {
+            return Err(format!("{left} tombstones are left after {GARBAGE_MAX:?}"));
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+    }
 }
 
 /// What was overwritten, deleted or never committed leaves every drive, within [`GARBAGE_MAX`].

@@ -247,6 +247,8 @@ impl TestCluster {
             kv: Arc::new(SimEngine::new(SimDisk::new(0).mount())),
             rng: Arc::new(OsRng),
             exec: Exec::threads(),
+            invariants: Default::default(),
+            rules: Default::default(),
         };
         let id = ClusterId([id; 16]);
         let root = Arc::new(Root::default());

@@ -11,6 +11,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::rng::SeededRng;
 use super::trace::Trace;
-use crate::limits::{SIM_CONNECT_TIMEOUT, SIM_DATAGRAMS_QUEUED_MAX};
+use crate::limits::{SIM_CONNECT_TIMEOUT, SIM_DATAGRAMS_QUEUED_MAX, SIM_REQUESTS_KEPT_MAX};
 use crate::{
     Datagram, Exec, NodeId, Peer, Roles, Rpc, RpcError, RpcRequest, RpcResponse, RpcService,
 };
@@ -98,6 +99,14 @@ struct State {
     slow: BTreeMap<NodeId, u32>,
     datagram_ends: BTreeMap<SocketAddr, (NodeId, mpsc::Sender<(SocketAddr, Bytes)>)>,
     calls: u64,
+    kept: Kept,
+}
+
+/// Requests as they were sent, to be sent again much later.
+#[derive(Default)]
+struct Kept {
+    methods: Option<Range<u16>>,
+    requests: Vec<(NodeId, NodeId, RpcRequest)>,
 }
 
 struct Attached {
@@ -232,6 +241,24 @@ impl SimNet {
         self.shared.state.lock().slow.insert(node, factor);
     }
 
+    /// From now on keeps a copy of each request of these methods, the first so many.
+    pub fn keep_requests(&self, methods: Range<u16>) {
+        self.shared.state.lock().kept.methods = Some(methods);
+    }
+
+    /// Delivers all kept requests once more, in any order within `within`, whoever sent them and
+    /// whether or not they arrived before. Nobody hears the answers. Gives their number.
+    pub fn replay_requests(&self, within: Duration) -> usize {
+        let kept = std::mem::take(&mut self.shared.state.lock().kept.requests);
+        let count = kept.len();
+        for (from, to, request) in kept {
+            let delay = self.shared.rng.between(0, within.as_micros() as u64);
+            let delay = Duration::from_micros(delay);
+            self.deliver(Delivery { number: 0, from, to, request, delay, reply: None });
+        }
+        count
+    }
+
     /// Calls made so far.
     pub fn calls(&self) -> u64 {
         self.shared.state.lock().calls
@@ -352,6 +379,11 @@ impl SimRpc {
         let number = {
             let mut state = net.shared.state.lock();
             state.calls += 1;
+            let kept = &mut state.kept;
+            let is_wanted = kept.methods.as_ref().is_some_and(|of| of.contains(&request.method.0));
+            if is_wanted && kept.requests.len() < SIM_REQUESTS_KEPT_MAX {
+                kept.requests.push((self.node, to, request.clone()));
+            }
             state.calls
         };
         net.shared.trace.record(format_args!(

@@ -17,7 +17,8 @@ use super::net::SimNet;
 use super::rng::SeededRng;
 use super::trace::{Event, Trace};
 use crate::exec::SimulatedMachine;
-use crate::{Env, Exec, NodeId, Rng};
+use crate::invariants::Memory;
+use crate::{Env, Exec, Invariant, Invariants, NodeId, Rng, Rule, Rules};
 
 /// Up to so long a simulated machine was up when its agent starts.
 const UPTIME_AT_START_MAX: Duration = Duration::from_secs(3600);
@@ -48,12 +49,15 @@ struct Shared {
     rng: Arc<SeededRng>,
     net: SimNet,
     machines: Mutex<BTreeMap<NodeId, Machine>>,
+    memory: Arc<Mutex<Memory>>,
+    rules: Rules,
 }
 
 struct Machine {
     disk: SimDisk,
     suspended: watch::Sender<bool>,
     blocking_micros: Arc<AtomicU64>,
+    invariants: Invariants,
     /// Replaced when power returns.
     clock: Arc<SimClock>,
     lives: u64,
@@ -64,6 +68,15 @@ struct Machine {
 impl World {
     /// A world in which everything follows from `seed`.
     pub fn new(seed: u64) -> World {
+        World::build(seed, Rules::default())
+    }
+
+    /// As [`World::new`], but its agents break `rule`: to see that somebody notices.
+    pub fn breaking(seed: u64, rule: Rule) -> World {
+        World::build(seed, Rules::without(rule))
+    }
+
+    fn build(seed: u64, rules: Rules) -> World {
         let trace = Trace::default();
         let shared = Shared {
             seed,
@@ -72,6 +85,8 @@ impl World {
             rng: Arc::new(SeededRng::for_part(seed, "test")),
             net: SimNet::new(seed, trace),
             machines: Mutex::default(),
+            memory: Arc::default(),
+            rules,
         };
         World { shared: Arc::new(shared) }
     }
@@ -132,6 +147,16 @@ impl World {
         &self.shared.net
     }
 
+    /// The first breach of each invariant on each machine, over all its lives.
+    pub fn broken(&self) -> Vec<(NodeId, Invariant, String)> {
+        let machines = self.shared.machines.lock();
+        let of = |(node, machine): (&NodeId, &Machine)| {
+            let broken = machine.invariants.broken().into_iter();
+            broken.map(|(invariant, detail)| (*node, invariant, detail)).collect::<Vec<_>>()
+        };
+        machines.iter().flat_map(of).collect()
+    }
+
     fn trace_node(&self, node: NodeId, what: &str) {
         let at = self.elapsed();
         self.shared.trace.record(format_args!("{at:?} {node} {what}"));
@@ -158,6 +183,8 @@ impl World {
             disk,
             rng: Arc::new(SeededRng::for_part(self.shared.seed, &label)),
             exec: exec.clone(),
+            invariants: machine.invariants.clone(),
+            rules: self.shared.rules,
         };
         machine.env = Some(env.clone());
         self.shared.net.attach(node, machine.lives, exec, machine.suspended.subscribe());
@@ -170,7 +197,9 @@ impl World {
         let clock = self.power_on_clock(node, 0, 0, &suspended);
         let disk =
             SimDisk::labelled(self.shared.seed, &format!("{node}"), self.shared.trace.clone());
-        Machine { disk, suspended, blocking_micros: Arc::default(), clock, lives: 0, env: None }
+        let invariants = Invariants::remembering(Arc::clone(&self.shared.memory));
+        let blocking_micros = Arc::default();
+        Machine { disk, suspended, blocking_micros, invariants, clock, lives: 0, env: None }
     }
 
     fn power_on_clock(

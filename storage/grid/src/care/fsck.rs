@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use nexusgrid_codec::{BlockId, DriveId, GroupId, PgId};
-use nexusgrid_env::NodeId;
+use nexusgrid_env::{Invariant, NodeId};
 use nexusgrid_meta::namespace::types::{
     BlockState, LiveBlock, NamespaceAnswer, NamespaceCommand, NamespaceQuery,
 };
@@ -36,6 +36,8 @@ pub struct FsckFault {
     pub pg: PgId,
     /// The slot; `None`: the whole block.
     pub slot: Option<u8>,
+    /// The invariant that it breaks, if it is no mere leftover.
+    pub invariant: Option<Invariant>,
     /// What is wrong, for people.
     pub what: &'static str,
 }
@@ -81,9 +83,14 @@ impl FsckReport {
         self.missing == 0 && self.lost == 0 && self.unheard == 0
     }
 
-    fn fault(&mut self, block: BlockId, pg: PgId, slot: Option<u8>, what: &'static str) {
+    fn fault(
+        &mut self,
+        (block, pg, slot): (BlockId, PgId, Option<u8>),
+        invariant: Option<Invariant>,
+        what: &'static str,
+    ) {
         if self.faults.len() < limits::FSCK_FAULTS_MAX {
-            self.faults.push(FsckFault { block, pg, slot, what });
+            self.faults.push(FsckFault { block, pg, slot, invariant, what });
         }
     }
 }
@@ -150,6 +157,9 @@ async fn check_group(
         after = Some(last.block);
         let seen = look(core, map, &blocks).await;
         let doubtful = judge(map, &blocks, &seen, report);
+        if doubtful.len() < blocks.len() {
+            core.env.invariants.check(Invariant::I2, true, String::new);
+        }
         confirm(core, group, doubtful, repair, report).await?;
         if !more {
             return Ok(());
@@ -198,7 +208,8 @@ fn judge(
         report.blocks += 1;
         let Some(pg) = map.pgs.get(&block.pg) else {
             report.lost += 1;
-            report.fault(block.block, block.pg, None, "its placement group is not known");
+            let at = (block.block, block.pg, None);
+            report.fault(at, Some(Invariant::I1), "its placement group is not known");
             continue;
         };
         let (mut found, mut unreachable, mut missing) = (0, 0, Vec::new());
@@ -253,13 +264,18 @@ async fn confirm(
                 continue;
             }
             report.missing += 1;
-            report.fault(block.block, block.pg, Some(slot), "missing, and not known to repair");
+            core.env.invariants.check(Invariant::I2, false, || {
+                format!("slot {slot} of {} in pg {}", block.block, block.pg.0)
+            });
+            let at = (block.block, block.pg, Some(slot));
+            report.fault(at, Some(Invariant::I2), "missing, and not known to repair");
             marked.push((block.pg, block.block, slot));
         }
         let possible = (0..block.k + block.m).filter(|slot| is_there(*slot) != Some(false)).count();
         if is_lost && possible < usize::from(block.k) && !is_any_moving(pg) {
             report.lost += 1;
-            report.fault(block.block, block.pg, None, "fewer shards than it takes to read it");
+            let at = (block.block, block.pg, None);
+            report.fault(at, Some(Invariant::I1), "fewer shards than it takes to read it");
         }
     }
     if repair {
@@ -359,7 +375,7 @@ async fn check_page(
             Some(BlockState::Unheard) => {
                 report.unheard += 1;
                 let what = "newer than metadata, which never heard of its writer";
-                report.fault(shard.block, shard.pg, Some(shard.index), what);
+                report.fault((shard.block, shard.pg, Some(shard.index)), None, what);
             }
             Some(BlockState::Unknown) | None => unknown.push(shard),
         }
@@ -373,7 +389,8 @@ async fn check_page(
         let Ok(still) = core.shards.stat(node, drive, keys).await else { continue };
         for facts in still.into_iter().flatten() {
             report.orphans += 1;
-            report.fault(facts.block, facts.pg, Some(facts.index), "unknown to metadata");
+            let at = (facts.block, facts.pg, Some(facts.index));
+            report.fault(at, None, "unknown to metadata");
         }
     }
     Ok(())

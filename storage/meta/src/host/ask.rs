@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{BootInstant, NodeId, RpcError, RpcRequest};
+use nexusgrid_env::{BootInstant, Invariant, NodeId, RpcError, RpcRequest};
 
 use super::group::{Group, Tried};
 use super::{Consistency, MetaError, MetaHost};
@@ -158,6 +158,10 @@ impl MetaHost {
             };
             if let Ok(applied) = tokio::time::timeout(patience, replica.applied(at)).await {
                 applied.map_err(failed)?;
+                let reached = replica.applied_index();
+                self.inner.env.invariants.check(Invariant::I12, reached >= at, || {
+                    format!("group {} answers at {reached}, asked at {at}", replica.id.0)
+                });
                 let answered = tokio::time::timeout(left, replica.answer(query)).await;
                 return answered.ok().transpose().map_err(failed);
             }

@@ -288,6 +288,11 @@ impl Group {
         Ok(())
     }
 
+    /// Index of the newest entry applied here.
+    pub(crate) fn applied_index(&self) -> u64 {
+        *self.store.watch_applied().borrow()
+    }
+
     /// Answers a query from this replica as it is.
     pub(crate) async fn answer(&self, query: Bytes) -> Result<Bytes, String> {
         let store = self.store.clone();

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{BootInstant, NodeId, RpcRequest};
+use nexusgrid_env::{BootInstant, Invariant, NodeId, RpcRequest, Rule};
 use openraft::errors::{ClientWriteError, RaftError};
 use openraft::{ChangeMembers, ReadPolicy};
 use serde::de::DeserializeOwned;
@@ -58,10 +58,17 @@ impl MetaHost {
             return Ok(invited.have);
         }
         let known = replica.store.generation(node)?;
-        let generation = known.max(generation_of(invited.have)).checked_add(1);
+        let used = known.max(generation_of(invited.have));
+        let generation = match self.inner.env.rules.keeps(Rule::NewIncarnation) {
+            true => used.checked_add(1),
+            false => Some(used.max(1)),
+        };
         let generation =
             generation.ok_or_else(|| cannot("its incarnations are used up".to_owned()))?;
         let id = raft_id(node, generation);
+        self.inner.env.invariants.check(Invariant::I15, generation > used, || {
+            format!("group {}: {node} comes back as {id}", group.0)
+        });
         let head = encode_bytes(&JoinHead { group, raft_id: id, nonce: invited.nonce });
         let () = self.ask_member(node, JOIN, head).await.map_err(cannot)?;
         self.changed(group, replica.raft.add_learner(id, node, false)).await?;

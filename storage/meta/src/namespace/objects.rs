@@ -2,6 +2,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use nexusgrid_codec::id::SessionId;
+use nexusgrid_env::Invariant;
 
 use super::limits;
 use super::machine::{Change, Step, check_key};
@@ -199,6 +200,8 @@ impl Change<'_> {
             row.usage.objects += 1;
         }
         let replaced = current.as_ref().map_or(0, |object| object.size);
+        let counted = row.usage.bytes >= replaced;
+        self.tx.check(Invariant::I8, counted, || format!("{bucket:?}: {:?}", row.usage));
         row.usage.bytes = row.usage.bytes.saturating_sub(replaced).saturating_add(done.size);
         self.set_bucket(bucket, row);
         if let Some(current) = current {
@@ -233,6 +236,8 @@ impl Change<'_> {
             if let Some(current) = &current {
                 self.remove_dentry(bucket, &delete.key)?;
                 let mut row = self.bucket(bucket)?;
+                let counted = row.usage.objects > 0 && row.usage.bytes >= current.size;
+                self.tx.check(Invariant::I8, counted, || format!("{bucket:?}: {:?}", row.usage));
                 row.usage.objects = row.usage.objects.saturating_sub(1);
                 row.usage.bytes = row.usage.bytes.saturating_sub(current.size);
                 self.set_bucket(bucket, row);

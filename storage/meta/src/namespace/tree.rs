@@ -4,7 +4,7 @@
 //! a PUT are implicit and vanish with their last child in the same command (I13).
 #![deny(clippy::indexing_slicing)]
 
-use nexusgrid_env::KvError;
+use nexusgrid_env::{Invariant, KvError};
 
 use super::machine::{Change, Step, corrupt};
 use super::rows::{self, Dentry, DirId, DirRow};
@@ -137,6 +137,7 @@ impl Change<'_> {
         let parent = found.last().map_or(DirId::ROOT, |above| above.row.id);
         self.tx.delete(rows::TREE, rows::dentry(bucket, parent, name));
         while let Some(above) = found.pop() {
+            self.tx.check(Invariant::I13, above.row.children > 0, || format!("{:?}", above.row));
             let children = above.row.children.saturating_sub(1);
             if children > 0 || above.row.explicit {
                 let row = DirRow { sequence: self.sequence, children, ..above.row };
@@ -146,6 +147,7 @@ impl Change<'_> {
             self.tx.delete(rows::TREE, rows::dentry(bucket, above.parent, above.name));
         }
         let mut row = self.bucket(bucket)?;
+        self.tx.check(Invariant::I13, row.children > 0, || format!("root of {bucket:?}"));
         row.children = row.children.saturating_sub(1);
         self.set_bucket(bucket, row);
         Ok(())

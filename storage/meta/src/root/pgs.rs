@@ -16,7 +16,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nexusgrid_codec::id::{DriveId, Epoch, PgId};
-use nexusgrid_env::NodeId;
+use nexusgrid_env::{Invariant, NodeId};
 
 use super::limits;
 use super::machine::{Change, Step, all, full, invalid};
@@ -72,6 +72,7 @@ impl Change<'_> {
         if sleepy > allowed.max(width.saturating_sub(stable.len())) {
             return fault(PlacementFault::TooSleepy);
         }
+        self.tx.check(Invariant::I11, slots.len() == width, || format!("{class:?}: {slots:?}"));
         Ok(())
     }
 

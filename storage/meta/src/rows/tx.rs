@@ -3,12 +3,13 @@
 //! A command with several parts sees in each what the ones before did; nothing is written here:
 //! the changes become the batch that the host writes (I6).
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::ops::Bound;
 
 use bytes::Bytes;
 use nexusgrid_env::kv::Row;
-use nexusgrid_env::{Batch, KvError, KvRead, ScanRange};
+use nexusgrid_env::{Batch, Checks, Invariant, KvError, KvRead, ScanRange};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -21,12 +22,13 @@ type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 pub struct Tx<'a> {
     base: &'a dyn KvRead,
     changes: BTreeMap<&'static str, Changes>,
+    checks: RefCell<Checks>,
 }
 
 impl<'a> Tx<'a> {
     /// No changes yet.
     pub fn new(base: &'a dyn KvRead) -> Tx<'a> {
-        Tx { base, changes: BTreeMap::new() }
+        Tx { base, changes: BTreeMap::new(), checks: RefCell::default() }
     }
 
     /// The value of a key.
@@ -116,6 +118,16 @@ impl<'a> Tx<'a> {
     /// Removes a key.
     pub fn delete(&mut self, family: &'static str, key: Vec<u8>) {
         self.changes.entry(family).or_default().insert(key, None);
+    }
+
+    /// Notes whether an invariant holds; whoever applies the command counts it.
+    pub fn check(&self, invariant: Invariant, holds: bool, detail: impl FnOnce() -> String) {
+        self.checks.borrow_mut().check(invariant, holds, detail);
+    }
+
+    /// What was noted.
+    pub fn take_checks(&mut self) -> Checks {
+        self.checks.take()
     }
 
     /// Rows changed so far.

@@ -23,7 +23,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// query is a key, its answer the value.
 pub struct Registers;
 
-const FAMILY: &str = "registers";
+pub const FAMILY: &str = "registers";
 
 fn value(state: &dyn KvRead, key: &[u8]) -> Result<u64, KvError> {
     let row = state.get(FAMILY, key)?;
@@ -48,7 +48,7 @@ impl StateMachine for Registers {
         let new = if command[0] == 0 { number } else { value(state, key)? + number };
         let mut batch = Batch::default();
         batch.put(FAMILY, key, new.to_le_bytes());
-        Ok(Applied { batch, reply: new.to_le_bytes().to_vec() })
+        Ok(Applied { batch, reply: new.to_le_bytes().to_vec(), ..Applied::default() })
     }
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
         Ok(value(state, query)?.to_le_bytes().to_vec())
