@@ -12,6 +12,8 @@ use nexusgrid_env::{Disk, OpenMode, Roles};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
+use crate::node::files;
+
 /// Name of the file inside a node's directory.
 pub const FILE_NAME: &str = "nexusgrid.toml";
 
@@ -73,6 +75,11 @@ pub struct DriveConfig {
     pub reserve_bytes: Option<u64>,
     /// Size of a segment file, in bytes. Default 1 GiB.
     pub segment_bytes: Option<u64>,
+    /// How long what nobody knows any more, or what is rotten, stays in the drive's trash; default
+    /// 604 800 000 (7 days).
+    pub trash_age_ms: Option<u64>,
+    /// Pause between two steps that give space back; default 30 000.
+    pub maintain_every_ms: Option<u64>,
 }
 
 /// How shards travel.
@@ -110,9 +117,18 @@ pub struct Timers {
     /// Pause between two looks of a node at its own drives for what nothing needs any more. Default
     /// 3 600 000 (1 h).
     pub sweep_every_ms: u64,
+    /// Pause between two stretches of scrub. Default 60 000.
+    pub scrub_every_ms: u64,
+    /// Pause between two looks for packs half dead and for data in the code of fewer hosts; what is
+    /// found is rewritten. Default 600 000 (10 min).
+    pub rewrite_every_ms: u64,
     /// A block unknown to metadata goes to the trash when it was so twice, this far apart. Default
     /// 86 400 000 (24 h).
     pub orphan_age_ms: u64,
+    /// A copy of each metadata group is put into the grid so often. Default 900 000 (15 min).
+    pub checkpoint_every_ms: u64,
+    /// Likewise of the root group. Default 300 000 (5 min).
+    pub checkpoint_root_every_ms: u64,
 }
 
 impl Default for Config {
@@ -153,7 +169,11 @@ impl Default for Timers {
             repair_grace_sleepy_ms: 24 * 3_600 * 1_000,
             reader_horizon_ms: 600 * 1_000,
             sweep_every_ms: 3_600 * 1_000,
+            scrub_every_ms: 60 * 1_000,
+            rewrite_every_ms: 600 * 1_000,
             orphan_age_ms: 24 * 3_600 * 1_000,
+            checkpoint_every_ms: 900 * 1_000,
+            checkpoint_root_every_ms: 300 * 1_000,
         }
     }
 }
@@ -167,23 +187,20 @@ impl From<RolesConfig> for Roles {
 impl Config {
     /// Reads `nexusgrid.toml` of a node's directory.
     pub fn load(disk: &dyn Disk, node_dir: &Path) -> anyhow::Result<Config> {
-        let path = node_dir.join(FILE_NAME);
-        let file = disk.open(&path, OpenMode::Read).with_context(|| {
-            format!(
-                "{} is not a node's directory: run `nexusgrid init` or `nexusgrid join` first",
-                node_dir.display()
-            )
-        })?;
-        let len = file.len()?;
-        if len > CONFIG_LEN_MAX {
-            bail!("{} is larger than {CONFIG_LEN_MAX} bytes", path.display());
-        }
-        let mut bytes = vec![0; len as usize];
-        let read = file.read_at(&mut bytes, 0)?;
-        bytes.truncate(read);
-        let text =
-            String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
+        let (path, text) = read(disk, node_dir)?;
         Config::parse(&text).with_context(|| format!("in {}", path.display()))
+    }
+
+    /// Adds a drive at the end of `nexusgrid.toml`, and leaves what people wrote there as it is.
+    pub fn append_drive(disk: &dyn Disk, node_dir: &Path, drive: &Path) -> anyhow::Result<()> {
+        let (path, text) = read(disk, node_dir)?;
+        let drive = drive.to_str().context("the path is not text")?;
+        let line = toml::Value::String(drive.to_owned());
+        let text = format!("{}\n\n[[drives]]\npath = {line}\n", text.trim_end());
+        Config::parse(&text)
+            .with_context(|| format!("add it to {} by hand: [[drives]]", path.display()))?;
+        files::replace(disk, &path, text.as_bytes())?;
+        Ok(())
     }
 
     /// Parses and checks a configuration.
@@ -248,6 +265,27 @@ impl Timers {
     pub fn raft_heartbeat(&self) -> Duration {
         Duration::from_millis(self.raft_heartbeat_ms)
     }
+}
+
+/// The configuration's file and its text.
+fn read(disk: &dyn Disk, node_dir: &Path) -> anyhow::Result<(PathBuf, String)> {
+    let path = node_dir.join(FILE_NAME);
+    let file = disk.open(&path, OpenMode::Read).with_context(|| {
+        format!(
+            "{} is not a node's directory: run `nexusgrid init` or `nexusgrid join` first",
+            node_dir.display()
+        )
+    })?;
+    let len = file.len()?;
+    if len > CONFIG_LEN_MAX {
+        bail!("{} is larger than {CONFIG_LEN_MAX} bytes", path.display());
+    }
+    let mut bytes = vec![0; len as usize];
+    let read = file.read_at(&mut bytes, 0)?;
+    bytes.truncate(read);
+    let text =
+        String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
+    Ok((path, text))
 }
 
 fn refuse_unknown<T: DeserializeOwned>(table: &toml::Table, prefix: &str) -> anyhow::Result<()> {

@@ -24,6 +24,12 @@ pub struct StatusReport {
     pub codes: Vec<CodeStatus>,
     /// What moves and what should.
     pub repair: RepairStatus,
+    /// What is in another code than the one that today's hosts allow; `None`: not known now.
+    #[serde(default)]
+    pub recode: Option<RecodeStatus>,
+    /// Background jobs of the answering node that have something to do, rest or failed.
+    #[serde(default)]
+    pub workers: Vec<WorkerProgress>,
     /// How many more hosts may be lost before data is.
     pub data_host_losses: u32,
     /// How many more hosts may be lost before a metadata group stops.
@@ -90,6 +96,30 @@ pub struct RepairStatus {
     pub beyond_repair: u32,
 }
 
+/// What a grid that grew has still to bring into its new code.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecodeStatus {
+    /// Bytes of plaintext.
+    pub bytes: u64,
+    /// Those that survive the loss of fewer hosts than they will.
+    pub under_protected_bytes: u64,
+}
+
+/// A background job that is worth a line.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerProgress {
+    /// Its name.
+    pub name: String,
+    /// Paused by an administrator, on all nodes.
+    pub paused: bool,
+    /// Things left to do, if it is known.
+    pub left: Option<u64>,
+    /// Seconds until nothing is left, at the rate so far.
+    pub eta_seconds: Option<u64>,
+    /// Why its last round ended early.
+    pub error: Option<String>,
+}
+
 impl StatusReport {
     /// For people.
     pub fn to_text(&self) -> String {
@@ -121,6 +151,31 @@ impl StatusReport {
                  {} groups are urgent, {} beyond repair",
                 repair.moving, repair.to_move, repair.down, repair.urgent, repair.beyond_repair
             );
+        }
+        if let Some(recode) = self.recode.filter(|recode| *recode != RecodeStatus::default()) {
+            let _ = writeln!(
+                text,
+                "recode: {} are not yet in the code that today's hosts allow; {} under-protected until \
+                 then",
+                megabytes(recode.bytes),
+                megabytes(recode.under_protected_bytes)
+            );
+        }
+        for worker in &self.workers {
+            let mut line = format!("worker {}:", worker.name);
+            if worker.paused {
+                line.push_str(" paused");
+            }
+            if let Some(left) = worker.left {
+                let _ = write!(line, " {left} left");
+            }
+            if let Some(seconds) = worker.eta_seconds {
+                let _ = write!(line, ", about {} min", seconds.div_ceil(60));
+            }
+            if let Some(error) = &worker.error {
+                let _ = write!(line, " ({error})");
+            }
+            let _ = writeln!(text, "{line}");
         }
         for group in &self.groups {
             let name = if group.id == 0 { "root".to_owned() } else { format!("meta {}", group.id) };
@@ -160,4 +215,8 @@ impl StatusReport {
         }
         text
     }
+}
+
+fn megabytes(bytes: u64) -> String {
+    format!("{:.1} MB", bytes as f64 / 1e6)
 }

@@ -29,13 +29,21 @@ pub struct GridOptions {
     pub storage_only: Vec<usize>,
     /// Further lines for each node's configuration.
     pub config: String,
+    /// Further lines for each node's drive.
+    pub drive: String,
     /// Each node's directory is a [`FaultDisk`], so that its power can be cut.
     pub disks: bool,
 }
 
 impl Default for GridOptions {
     fn default() -> GridOptions {
-        GridOptions { nodes: 7, storage_only: Vec::new(), config: String::new(), disks: false }
+        GridOptions {
+            nodes: 7,
+            storage_only: Vec::new(),
+            config: String::new(),
+            drive: String::new(),
+            disks: false,
+        }
     }
 }
 
@@ -93,7 +101,8 @@ impl LocalGrid {
         grid
     }
 
-    fn add_node(&mut self, number: usize, options: &GridOptions) -> anyhow::Result<()> {
+    /// One more node joins, and serves. `number` is the next.
+    pub fn add_node(&mut self, number: usize, options: &GridOptions) -> anyhow::Result<()> {
         let home = self.root.as_ref().context("the grid is up")?.path().join(format!("n{number}"));
         fs::create_dir_all(&home)?;
         let (dir, disk) = if options.disks {
@@ -119,12 +128,13 @@ impl LocalGrid {
             ""
         };
         let config = format!(
-            "rpc_listen = \"{}\"\ns3_listen = \"{}\"\nadmin_listen = \"{}\"\nhost = \"host-{number}\"\n{}\n{roles}\n[[drives]]\npath = \"{}/drive\"\nreserve_bytes = 1048576\n",
+            "rpc_listen = \"{}\"\ns3_listen = \"{}\"\nadmin_listen = \"{}\"\nhost = \"host-{number}\"\n{}\n{roles}\n[[drives]]\npath = \"{}/drive\"\nreserve_bytes = 1048576\n{}\n",
             node.rpc,
             node.s3,
             node.admin,
             options.config,
-            node.dir.display()
+            node.dir.display(),
+            options.drive
         );
         let mut file = File::create(node.dir.join("nexusgrid.toml"))?;
         file.write_all(config.as_bytes())?;
@@ -207,7 +217,8 @@ impl LocalGrid {
         self.await_ready_line(number, &lines)
     }
 
-    fn await_ready_line(
+    /// Waits for the `ready` line of a node that was spawned.
+    pub fn await_ready_line(
         &self,
         number: usize,
         lines: &mpsc::Receiver<String>,
@@ -357,6 +368,11 @@ impl LocalGrid {
         let status = fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmHWM:")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() * 1024
+    }
+
+    /// A node's whole log.
+    pub fn log(&self, number: usize) -> String {
+        fs::read_to_string(&self.node(number).log).unwrap_or_default()
     }
 
     /// The last lines of a node's log.

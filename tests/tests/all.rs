@@ -7,11 +7,15 @@
 )]
 
 mod bad_input;
+mod bitrot;
 mod clients;
+mod crashes;
 mod faults;
+mod growth;
 mod layering;
 mod limits;
 mod power;
 mod repair;
+mod restore;
 mod secrecy;
 mod simulation;

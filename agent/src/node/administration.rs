@@ -2,35 +2,45 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
 use async_trait::async_trait;
 use nexusgrid_cluster::JoinToken;
-use nexusgrid_codec::{DriveId, GroupId};
+use nexusgrid_codec::{ClusterId, DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
-use nexusgrid_grid::{Grid, Liveness, NodeHint, WorkerStatus, Workers};
+use nexusgrid_grid::care::Checkpoints;
+use nexusgrid_grid::care::scrub;
+use nexusgrid_grid::{Grid, Liveness, NodeHint, RecodeLeft, ShardService, WorkerStatus, Workers};
 use nexusgrid_iam::{AccessKeyId, Secret};
 use nexusgrid_meta::MetaHost;
 use nexusgrid_meta::root::topology::{PgState, Topology};
 use nexusgrid_meta::root::types::{
-    AccessKey, Grant, NodeState, RootAnswer, RootCommand, RootQuery,
+    AccessKey, DriveState, Grant, NodeState, RootAnswer, RootCommand, RootQuery, SpaceMark,
+    WorkerSetting,
 };
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::admission::token_name;
 use super::directory::Directory;
+use super::drives;
 use super::keys::RootKeys;
 use super::leave::{self, Decision, Vouched};
+use super::metadata;
 use super::report::{self, Heard};
 use super::root::Root;
 use crate::admin::AdminRequest;
 use crate::admin::server::Administration;
+use crate::status::{RecodeStatus, StatusReport, WorkerProgress};
 
 /// Owner of buckets made at the command line.
 const OWNER: &str = "administrator";
+
+/// How long a status waits to hear from every group what is in yesterday's code.
+const RECODE_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Access keys read at once.
 const KEY_PAGE: u32 = 500;
@@ -41,6 +51,14 @@ pub struct NodeAdministration {
     pub env: Env,
     /// This node.
     pub own: NodeId,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// Its drives as others use them.
+    pub shards: Arc<ShardService>,
+    /// One drive is added at a time.
+    pub adding: tokio::sync::Mutex<()>,
+    /// The cluster.
+    pub cluster: ClusterId,
     /// Where new nodes are told to join.
     pub rpc_address: SocketAddr,
     /// SHA-256 of the CA's certificate.
@@ -59,6 +77,8 @@ pub struct NodeAdministration {
     pub workers: Workers,
     /// Access keys, if this node is a gateway.
     pub keys: Option<Arc<RootKeys>>,
+    /// Copies of metadata.
+    pub checkpoints: Arc<Checkpoints>,
 }
 
 impl NodeAdministration {
@@ -90,8 +110,37 @@ impl NodeAdministration {
         Heard { own: self.own, hints, groups }
     }
 
-    fn status(&self) -> anyhow::Result<Value> {
-        Ok(serde_json::to_value(report::make(&self.directory.topology(), &self.heard()))?)
+    fn report(&self) -> StatusReport {
+        let mut report = report::make(&self.directory.topology(), &self.heard());
+        for (invariant, detail) in self.env.invariants.broken() {
+            let statement = invariant.statement();
+            report.warnings.push(format!("{invariant} was broken here ({statement}): {detail}"));
+        }
+        metadata::warn(self, &mut report);
+        report.workers = self
+            .workers
+            .list()
+            .into_iter()
+            .map(|row| WorkerProgress {
+                name: row.name.to_owned(),
+                paused: row.paused,
+                left: row.left.filter(|left| *left > 0),
+                eta_seconds: row.eta_seconds.filter(|_| row.left.is_some_and(|left| left > 0)),
+                error: row.error,
+            })
+            .filter(|row| row.paused || row.left.is_some() || row.error.is_some())
+            .collect();
+        report
+    }
+
+    async fn status(&self) -> anyhow::Result<Value> {
+        let mut report = self.report();
+        // Not known while a group does not answer: the rest of the report must not wait for it.
+        if let Ok(Ok(left)) = tokio::time::timeout(RECODE_PATIENCE, self.grid.recode_left()).await {
+            let RecodeLeft { bytes, under_protected_bytes } = left;
+            report.recode = Some(RecodeStatus { bytes, under_protected_bytes });
+        }
+        Ok(serde_json::to_value(report)?)
     }
 
     fn drives(&self) -> Value {
@@ -105,6 +154,18 @@ impl NodeAdministration {
                     "node": drive.node.0,
                     "state": format!("{:?}", drive.state).to_lowercase(),
                     "size_bytes": drive.size_bytes,
+                    "used_bytes": drive.used_bytes,
+                    "space": match drive.space {
+                        SpaceMark::Normal => "normal",
+                        SpaceMark::Warn => "low",
+                        SpaceMark::NoBackfill => "no-repair",
+                        SpaceMark::NoWrites => "full",
+                    },
+                    "slots": topology
+                        .pgs
+                        .values()
+                        .filter(|pg| pg.slots.contains(&drive.id))
+                        .count(),
                     "weight": drive.weight,
                 })
             })
@@ -152,7 +213,9 @@ impl NodeAdministration {
                     "done": worker.done,
                     "bytes": worker.bytes,
                     "left": worker.left,
+                    "percent": worker.percent,
                     "eta_seconds": worker.eta_seconds,
+                    "rate": worker.bytes_per_second,
                     "error": worker.error,
                 })
             })
@@ -169,6 +232,7 @@ impl NodeAdministration {
                     "block": fault.block.to_string(),
                     "pg": fault.pg.0,
                     "slot": fault.slot,
+                    "invariant": fault.invariant.map(|invariant| invariant.name()),
                     "what": fault.what,
                 })
             })
@@ -196,7 +260,8 @@ impl NodeAdministration {
         let topology = self.directory.topology();
         topology
             .buckets
-            .values()
+            .keys()
+            .filter_map(|name| topology.bucket(name))
             .map(|bucket| {
                 json!({
                     "name": bucket.name,
@@ -313,6 +378,35 @@ impl NodeAdministration {
         Ok(decision.answer)
     }
 
+    /// Changes what holds for one kind of worker on all nodes.
+    async fn set_worker(
+        &self,
+        name: String,
+        change: impl FnOnce(&mut WorkerSetting),
+    ) -> anyhow::Result<Value> {
+        let rows = self.workers.list();
+        if !rows.iter().any(|row| row.name == name) {
+            let names: Vec<&str> = rows.iter().map(|row| row.name).collect();
+            bail!("there is no worker {name}; there are {}", names.join(", "));
+        }
+        let map = fresh(&self.root).await?;
+        let mut setting = map.workers.get(&name).copied().unwrap_or_default();
+        change(&mut setting);
+        self.root.command(&RootCommand::SetWorker { name, setting }).await?;
+        Ok(json!({}))
+    }
+
+    async fn add_drive(&self, path: PathBuf) -> anyhow::Result<Value> {
+        let cluster =
+            self.directory.topology().cluster.context("this node knows no cluster yet")?;
+        let _alone = self.adding.lock().await;
+        let (id, store) =
+            drives::add(&self.env, &self.dir, cluster, self.own, &self.root, &path).await?;
+        self.shards.add(id, store);
+        let text = format!("drive {} at {} is in use", id.0, path.display());
+        Ok(json!({ "id": id.0, "text": text }))
+    }
+
     async fn create_token(&self, ttl: Duration) -> anyhow::Result<Value> {
         let cluster =
             self.directory.topology().cluster.context("this node knows no cluster yet")?;
@@ -351,8 +445,8 @@ async fn fresh(root: &Root) -> anyhow::Result<Topology> {
 impl Administration for NodeAdministration {
     async fn answer(&self, request: AdminRequest) -> anyhow::Result<Value> {
         match request {
-            AdminRequest::Status => self.status(),
-            AdminRequest::NodeList => Ok(self.status()?.get("nodes").cloned().unwrap_or_default()),
+            AdminRequest::Status => self.status().await,
+            AdminRequest::NodeList => Ok(serde_json::to_value(self.report().nodes)?),
             AdminRequest::NodeDrain { id, cancel } => {
                 let (map, now_ms) = (fresh(&self.root).await?, self.env.clock.wall().0);
                 self.carry_out(leave::drain(&map, leave::node_id(&id)?, cancel, now_ms)?).await
@@ -372,11 +466,37 @@ impl Administration for NodeAdministration {
             }
             AdminRequest::DriveList => Ok(self.drives()),
             AdminRequest::WorkerList => Ok(self.workers()),
+            AdminRequest::DriveAdd { path } => self.add_drive(path).await,
+            AdminRequest::DriveWeight { id, weight } => {
+                let (map, drive) = (fresh(&self.root).await?, DriveId(id));
+                let known = map.drives.get(&drive).filter(|row| row.state != DriveState::Removed);
+                let size_bytes =
+                    known.with_context(|| format!("there is no drive {id}"))?.size_bytes;
+                self.root.command(&RootCommand::SetDriveSize { drive, size_bytes, weight }).await?;
+                Ok(json!({}))
+            }
             AdminRequest::WorkerPause { name, paused } => {
-                self.workers.pause(&name, paused)?;
+                self.set_worker(name, |setting| setting.paused = paused).await
+            }
+            AdminRequest::WorkerRate { name, bytes_per_second } => {
+                let rows = self.workers.list();
+                if rows.iter().any(|row| row.name == name && row.bytes_per_second.is_none()) {
+                    bail!("what {name} moves is not bounded by a rate");
+                }
+                self.set_worker(name, |setting| setting.bytes_per_second = bytes_per_second).await
+            }
+            AdminRequest::Scrub => {
+                self.workers.hurry(scrub::DRIVES);
+                self.workers.hurry(scrub::METADATA);
                 Ok(json!({}))
             }
             AdminRequest::Fsck { repair } => self.fsck(repair).await,
+            AdminRequest::MetadataCheckpoint => metadata::checkpoint(self).await,
+            AdminRequest::MetadataList => Ok(metadata::list(self)),
+            AdminRequest::MetadataRestore { confirm, newer_lost } => {
+                metadata::restore(self, confirm.as_deref(), newer_lost).await
+            }
+            AdminRequest::MetadataThaw { incarnation } => metadata::thaw(self, incarnation).await,
             AdminRequest::PgList => Ok(self.placement_groups()),
             AdminRequest::BucketList => Ok(self.buckets()),
             AdminRequest::BucketCreate { name } => {

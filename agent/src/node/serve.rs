@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   lock ─ identity ─ map on disk ─ transport ─ Raft groups ─ gossip ─ [founding] ─ drives ─ grid
-//!     ─ admission ─ own addresses told ─ S3, metrics, administration ─ "ready"
+//!     ─ administration ─ map of the root group ─ new drives ─ admission ─ own addresses told ─ S3, metrics ─ "ready"
 //! ```
 
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ use nexusgrid_cluster::{
 use nexusgrid_codec::{GroupId, MasterKey};
 use nexusgrid_env::{Env, NodeId, Rpc, RpcService};
 use nexusgrid_gateway::{Admin, Gateway, GatewayOptions, Metrics, ServerOptions, SharedRegistry};
+use nexusgrid_grid::care::checkpoint::{CheckpointOptions, CheckpointParts, Shelf};
 use nexusgrid_grid::session::SessionOptions;
 use nexusgrid_grid::{CareOptions, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeParts};
 use nexusgrid_iam::Secret;
@@ -35,7 +36,7 @@ use super::drives::Drives;
 use super::files;
 use super::found;
 use super::keys::RootKeys;
-use super::parts::{MapReadiness, SwimLiveness, meta_specs, shard_specs};
+use super::parts::{MapReadiness, SwimLiveness, checkpoint_specs, meta_specs, shard_specs};
 use super::root::Root;
 use super::setup::MASTER_KEY_FILE;
 use crate::admin;
@@ -160,7 +161,7 @@ async fn start(
 
     // Drives that are there already need nobody else; a wrong or missing one is said at once.
     let mut drives = Drives::load(env, dir)?;
-    let mut open_drives = drives.open_known(cluster, config).await?;
+    let open_drives = drives.open_known(cluster, config).await?;
 
     let cell = IdentityCell::new(Arc::clone(&env.clock), identity)?;
     let router = RpcRouter::new();
@@ -173,6 +174,8 @@ async fn start(
     let shard_specs = shard_specs(nexusgrid_grid::shard::wire::METHODS);
     router.declare(&meta_specs);
     router.declare(&shard_specs);
+    let checkpoint_specs = checkpoint_specs();
+    router.declare(&checkpoint_specs);
     let transport = Transport::start(
         env.clone(),
         transport_options,
@@ -206,10 +209,6 @@ async fn start(
 
     let port: Arc<dyn MetaPort> = Arc::new(HostPort::new(host.clone(), META_DEADLINE));
     let root = Root::new(env.clone(), Arc::clone(&port));
-    wait_for_map(env, &root, &directory).await;
-    tell_addresses(&root, &directory, node_id, config).await?;
-    open_drives.extend(drives.add_new(cluster, node_id, &root, config).await?);
-
     let node = Arc::new(GridNode::start(NodeParts {
         env: env.clone(),
         node: node_id,
@@ -222,6 +221,43 @@ async fn start(
         options: grid_options(config),
     }));
     router.register(&shard_specs, node.shard_service());
+    let checkpoints = node.keep_checkpoints(CheckpointParts {
+        host: host.clone(),
+        shelf: Shelf::open(env, dir).await?,
+        rpc: Arc::clone(&rpc),
+        kept_map: directory.clone(),
+        options: checkpoint_options(config),
+    });
+    router.register(&checkpoint_specs, checkpoints.clone());
+    let keys =
+        master.is_some().then(|| Arc::new(RootKeys::new(env.clone(), root.clone(), node.grid())));
+    let administration = NodeAdministration {
+        env: env.clone(),
+        own: node_id,
+        cluster,
+        dir: dir.to_owned(),
+        shards: node.shard_service(),
+        adding: tokio::sync::Mutex::default(),
+        rpc_address: config.rpc_address(),
+        ca_fingerprint,
+        directory: Arc::clone(&directory),
+        root: root.clone(),
+        meta: host.clone(),
+        grid: node.grid(),
+        liveness: Arc::clone(&liveness),
+        workers: node.workers(),
+        keys: keys.clone(),
+        checkpoints: Arc::clone(&checkpoints),
+    };
+    // From here on this node can be administered, and gives what its drives hold, also while no root
+    // group answers: that is how lost metadata is restored.
+    admin::server::serve(env, dir, Arc::new(administration)).await?;
+
+    wait_for_map(env, &root, &directory).await;
+    tell_addresses(&root, &directory, node_id, config).await?;
+    for (drive, store) in drives.add_new(cluster, node_id, &root, config).await? {
+        node.add_drive(drive, store);
+    }
     nexusgrid_grid::voters::keep_voters(
         env,
         &host,
@@ -229,27 +265,19 @@ async fn start(
         directory.subscribe(),
         Arc::clone(&liveness),
     );
+    let care = grid_options(config).care;
+    nexusgrid_grid::care::scrub::scrub_metadata(
+        env,
+        &host,
+        &node.workers(),
+        care.scrub_every,
+        care.scrub_bytes,
+    );
     env.exec.spawn(follow_map(node.map(), Arc::clone(&directory), swim.clone(), node_id));
 
     start_admission(env, dir, &cell, &directory, &router, &root, &rpc, master.as_ref()).await?;
-    let keys =
-        master.is_some().then(|| Arc::new(RootKeys::new(env.clone(), root.clone(), node.grid())));
-    let administration = NodeAdministration {
-        env: env.clone(),
-        own: node_id,
-        rpc_address: config.rpc_address(),
-        ca_fingerprint,
-        directory: Arc::clone(&directory),
-        root,
-        meta: host.clone(),
-        grid: node.grid(),
-        liveness,
-        workers: node.workers(),
-        keys: keys.clone(),
-    };
     let (s3, admin, serving) =
         start_listeners(env, config, stop, &node, &host, &directory, node_id, keys).await?;
-    admin::server::serve(env, dir, Arc::new(administration)).await?;
     Ok(Running { node_id, s3, admin, node, swim, meta: host, serving })
 }
 
@@ -269,6 +297,8 @@ fn grid_options(config: &Config) -> GridOptions {
     care.remap.grace_stable = Duration::from_millis(config.timers.repair_grace_ms);
     care.remap.grace_sleepy = Duration::from_millis(config.timers.repair_grace_sleepy_ms);
     care.sweep_every = Duration::from_millis(config.timers.sweep_every_ms);
+    care.rewrite.every = Duration::from_millis(config.timers.rewrite_every_ms);
+    care.scrub_every = Duration::from_millis(config.timers.scrub_every_ms);
     care.orphan_age = Duration::from_millis(config.timers.orphan_age_ms);
     let horizon = Duration::from_millis(config.timers.reader_horizon_ms);
     // A long read makes itself known well before the horizon passes it.
@@ -281,6 +311,14 @@ fn grid_options(config: &Config) -> GridOptions {
         wait_alive: Duration::from_millis(config.timers.shard_wait_alive_ms),
         wait_suspect: Duration::from_millis(config.timers.shard_wait_suspect_ms),
         ..GridOptions::default()
+    }
+}
+
+fn checkpoint_options(config: &Config) -> CheckpointOptions {
+    CheckpointOptions {
+        every: Duration::from_millis(config.timers.checkpoint_every_ms),
+        root_every: Duration::from_millis(config.timers.checkpoint_root_every_ms),
+        ..CheckpointOptions::default()
     }
 }
 

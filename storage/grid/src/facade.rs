@@ -12,7 +12,7 @@ use nexusgrid_meta::namespace::types::{
 use nexusgrid_meta::root::topology::{Bucket, Topology};
 
 use crate::api::{ByteRange, ObjectInfo, Precondition, ReadStream, ResolvedRange, Tenant};
-use crate::care::{FsckReport, fsck};
+use crate::care::{FsckReport, RecodeLeft, fsck, rewrite};
 use crate::convert;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -85,6 +85,11 @@ impl Grid {
     /// queues. Takes as long as it takes to list everything.
     pub async fn fsck(&self, repair: bool) -> Result<FsckReport, GridError> {
         fsck::run(&self.core, repair).await
+    }
+
+    /// What lies in another code than the one that today's hosts allow; it is moved little by little.
+    pub async fn recode_left(&self) -> Result<RecodeLeft, GridError> {
+        rewrite::left(&self.core).await
     }
 
     /// Bytes of the body budget that nobody holds, and all of it.

@@ -14,6 +14,7 @@ use nexusgrid_meta::root::types::{RootAnswer, RootQuery};
 use parking_lot::{Mutex, RwLock};
 use zeroize::Zeroize;
 
+use crate::care::checkpoint::RecordKeys;
 use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::MetaClient;
@@ -54,6 +55,11 @@ impl KeyRing {
     /// Takes the master key.
     pub(crate) fn set_master(&self, master: MasterKey) {
         *self.master.write() = Some(master);
+    }
+
+    /// Whether this node may read and write contents.
+    pub(crate) fn has_master(&self) -> bool {
+        self.master.read().is_some()
     }
 
     fn master(&self) -> Result<MasterKey, GridError> {
@@ -149,6 +155,21 @@ impl KeyRing {
         }
         body.truncate(body.len().saturating_sub(TAG_LEN));
         Ok(body)
+    }
+
+    /// Whether this node holds the master key.
+    pub(crate) fn holds_master(&self) -> bool {
+        self.master.read().is_some()
+    }
+
+    /// The keys of bootstrap records.
+    pub(crate) fn record_keys(&self) -> Result<RecordKeys, GridError> {
+        Ok(RecordKeys::new(&self.master()?, self.cluster))
+    }
+
+    /// A random nonce.
+    pub(crate) fn random_nonce(&self) -> [u8; NONCE_LEN] {
+        self.nonce()
     }
 
     fn random_key(&self) -> [u8; KEY_LEN] {

@@ -43,7 +43,7 @@ mod uploads;
 pub mod voters;
 mod write;
 
-pub use crate::care::{CareOptions, FsckFault, FsckReport, WorkerStatus, Workers};
+pub use crate::care::{CareOptions, FsckFault, FsckReport, RecodeLeft, WorkerStatus, Workers};
 pub use crate::core::GridOptions;
 pub use api::*;
 pub use error::GridError;

@@ -7,7 +7,7 @@ pub const BLOCK_BYTES_MAX: usize = 8 << 20;
 /// Contents up to this length stand in the metadata itself.
 pub const INLINE_BYTES_MAX: usize = 4 << 10;
 /// Contents up to this length are packed with others into one block.
-pub const PACKED_BYTES_MAX: usize = 512 << 10;
+pub const PACKED_BYTES_MAX: usize = nexusgrid_meta::namespace::limits::PACKED_BYTES_MAX as usize;
 /// A pack is flushed at this size although the flush before it still runs.
 pub const PACK_BYTES_MAX: usize = 4 << 20;
 /// Contents in one pack: bounds the commit command.
@@ -107,9 +107,60 @@ pub const REMAP_BLOCKS_AT_ONCE: usize = 4;
 pub const REMAP_RESOLVE_BATCH: usize = 1024;
 /// Shards that one command puts on a repair queue.
 pub const MARKED_PER_COMMAND: usize = 250;
+/// Live blocks that a look for half-dead ones reads at once.
+pub const REWRITE_BLOCKS_PAGE: u32 = 4096;
+/// Half-dead blocks that one round rewrites.
+pub const REWRITE_BLOCKS_MAX: usize = 4096;
+/// Extents that one step of a rewrite reads about; those of one page may be more.
+pub const REWRITE_EXTENTS_PAGE: u32 = 256;
+/// Seconds that a rewrite waits for clients to leave it a part of the byte budget.
+pub const REWRITE_BUDGET_TRIES: usize = 60;
 /// Live blocks, or shards of a drive, that a check of the grid looks at in one go.
 pub const FSCK_BATCH: u32 = 1024;
 /// Faults that a check of the grid names; it counts the others.
 pub const FSCK_FAULTS_MAX: usize = 100;
 /// A repair session outside of a move that is open for so long was forgotten by its worker.
 pub const FILL_SESSION_MAX: Duration = Duration::from_secs(600);
+/// One bootstrap record: the map of thousands of drives, and extents of a checkpoint of terabytes.
+pub const BOOTSTRAP_RECORD_BYTES_MAX: usize = 32 << 20;
+/// Records of one group that a node keeps.
+pub const BOOTSTRAP_RECORDS_KEPT: usize = 2;
+/// Groups whose records a node keeps.
+pub const BOOTSTRAP_GROUPS_MAX: usize = 2048;
+/// Heads of messages about checkpoints.
+pub const BOOTSTRAP_HEAD_BYTES_MAX: usize = 1 << 20;
+/// Checkpoints of one group that are kept in the grid.
+pub const CHECKPOINTS_KEPT: usize = 3;
+/// Old checkpoints looked for in one listing.
+pub const CHECKPOINTS_LISTED_MAX: u32 = 256;
+/// Deadline of a call that brings, fetches or lists records.
+pub const BOOTSTRAP_CALL_DEADLINE: Duration = Duration::from_secs(10);
+/// Deadline of a checkpoint that another node takes.
+pub const CHECKPOINT_TAKE_DEADLINE: Duration = Duration::from_secs(600);
+
+/// Pause between two looks at how full own drives are.
+pub const SPACE_EVERY: Duration = Duration::from_secs(10);
+
+/// A drive that has room again must have it for so long before the map says so: around a mark every
+/// deletion would make a new map.
+pub const SPACE_CALM: Duration = Duration::from_secs(60);
+
+/// Bytes taken are told anew when they changed by one of so many parts of a drive.
+pub const SPACE_STEPS: u64 = 50;
+
+/// Bytes of a drive that scrub reads between two pauses.
+pub const SCRUB_STEP_BYTES: u64 = 4 << 20;
+/// Pause between two steps of a stretch: at most 80 MB/s, and clients come in between.
+pub const SCRUB_STEP_PAUSE: Duration = Duration::from_millis(50);
+/// A drive that serves more requests than this waits with scrub.
+pub const SCRUB_BUSY_REQUESTS_PER_SECOND: f64 = 20.0;
+/// Longest stream of rows of one checkpoint.
+pub const CHECKPOINT_BYTES_MAX: u64 = 1 << 40;
+/// Deadline of telling a node of restores.
+pub const ANNOUNCE_DEADLINE: Duration = Duration::from_secs(5);
+/// How long a group may take to prove, before a restore, that it still decides.
+pub const RESTORE_PROOF_DEADLINE: Duration = Duration::from_secs(4);
+/// A restored group begins so many entries behind the newest that is known of the lost one.
+pub const RESTORE_INDEX_GAP: u64 = 1 << 32;
+/// Its replicas have generations so far above those that are known of the lost one.
+pub const RESTORE_GENERATION_GAP: u16 = 64;

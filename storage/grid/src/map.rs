@@ -59,6 +59,18 @@ impl MapView {
         self.shared.current.subscribe()
     }
 
+    /// Takes a map from elsewhere, if it is newer: where no root group answers, to read what the drives
+    /// hold all the same.
+    pub(crate) fn offer(&self, map: &Arc<Topology>) {
+        self.shared.current.send_if_modified(|current| {
+            let is_newer = map.version > current.version;
+            if is_newer {
+                *current = Arc::clone(map);
+            }
+            is_newer
+        });
+    }
+
     /// A map read after this call began.
     pub(crate) async fn refresh(&self) -> Result<Arc<Topology>, MetaError> {
         let before = *self.shared.reads.borrow();
@@ -101,15 +113,19 @@ impl MapView {
             return None;
         }
         let node = map.node(record.node)?;
-        if node.id == self.shared.own {
-            return Some((node.id, NodeHint::Alive));
+        Some((node.id, self.node_hint(map, node.id)))
+    }
+
+    /// What is held of a node now.
+    pub(crate) fn node_hint(&self, map: &Topology, node: NodeId) -> NodeHint {
+        if node == self.shared.own {
+            return NodeHint::Alive;
         }
-        let hint = match (self.shared.liveness.state(node.id), node.liveness) {
+        match (self.shared.liveness.state(node), map.node(node).map(|node| node.liveness)) {
             // Back, but the root group has not said so yet: do not wait long for it.
-            (NodeHint::Alive, NodeLiveness::Down | NodeLiveness::Asleep) => NodeHint::Suspect,
+            (NodeHint::Alive, Some(NodeLiveness::Down | NodeLiveness::Asleep)) => NodeHint::Suspect,
             (hint, _) => hint,
-        };
-        Some((node.id, hint))
+        }
     }
 
     /// All metadata groups.

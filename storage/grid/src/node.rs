@@ -13,8 +13,9 @@ use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
 use tokio::sync::mpsc;
 
+use crate::care::checkpoint::{CheckpointParts, Checkpoints};
 use crate::care::remap::{self, leftovers, planner};
-use crate::care::{Workers, collect, fsck, scrub, sweep};
+use crate::care::{Workers, collect, fsck, rewrite, scrub, sweep};
 use crate::core::{Core, GridOptions};
 use crate::facade::Grid;
 use crate::keys::KeyRing;
@@ -67,15 +68,16 @@ impl GridNode {
         let (bad_shards, reports) = mpsc::channel(limits::REPORT_QUEUE_MAX);
         let core =
             Arc::new(Core::new(env.clone(), node, options, meta, map, keys, client, bad_shards));
-        let shards = ShardService::new(env.clone());
+        let shards = ShardService::new(env.clone(), Arc::clone(&core.deletions));
         for (drive, store) in drives {
             shards.add(drive, store);
         }
-        drop(env.exec.spawn(follow_map(Arc::clone(&core), Arc::clone(&shards))));
-        drop(env.exec.spawn(Arc::clone(&core.sessions).keep()));
-        drop(env.exec.spawn(refill::run(Arc::clone(&core), reports)));
-        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness, Arc::clone(&shards))));
         let workers = Workers::new(env.clone());
+        drop(env.exec.spawn(follow_map(Arc::clone(&core), Arc::clone(&shards), workers.clone())));
+        drop(env.exec.spawn(Arc::clone(&core.sessions).keep()));
+        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness, Arc::clone(&shards))));
+        let worker = workers.add("refill", "rebuilds shards that are missing or bad");
+        drop(env.exec.spawn(refill::run(Arc::clone(&core), reports, worker)));
         let worker = workers.add("collect", "frees what was deleted, buries dead blocks");
         drop(env.exec.spawn(collect::run(Arc::clone(&core), worker)));
         let worker = workers.add("scrub", "reads and checks all that is stored");
@@ -84,9 +86,12 @@ impl GridNode {
         drop(env.exec.spawn(fsck::watch(Arc::clone(&core), worker)));
         let worker = workers.add("sweep", "drops settled tombstones, finds orphans");
         drop(env.exec.spawn(sweep::run(Arc::clone(&core), Arc::clone(&shards), worker)));
+        let worker = workers.add("rewrite", "empties half-dead packs, moves to today's code");
+        drop(env.exec.spawn(rewrite::worker::run(Arc::clone(&core), worker)));
         let worker =
             workers.add("remap-plan", "decides which slots move off lost and leaving drives");
-        drop(env.exec.spawn(planner::run(Arc::clone(&core), worker)));
+        let balancer = workers.add("balance", "evens out how much drives hold for their weight");
+        drop(env.exec.spawn(planner::run(Arc::clone(&core), worker, balancer)));
         let worker = workers.add("remap", "fills slots that moved to this node's drives");
         drop(env.exec.spawn(remap::worker::run(Arc::clone(&core), Arc::clone(&shards), worker)));
         let worker = workers.add("leftovers", "trashes shards of slots that moved away");
@@ -124,6 +129,15 @@ impl GridNode {
         self.shards.add(drive, store);
     }
 
+    /// Takes checkpoints of the groups of this node from now on; whoever administers the node asks the
+    /// result. Register it for the methods of [`crate::care::checkpoint::wire::METHODS`].
+    pub fn keep_checkpoints(&self, parts: CheckpointParts) -> Arc<Checkpoints> {
+        let checkpoints = Checkpoints::new(Arc::clone(&self.core), parts);
+        let worker = self.workers.add("checkpoint", "keeps copies of metadata in the grid");
+        drop(self.core.env.exec.spawn(Arc::clone(&checkpoints).run(worker)));
+        checkpoints
+    }
+
     /// Clean end: closes the write sessions, so that their groups need not wait for the leases.
     /// Give it a short while, then stop `env.exec`.
     pub async fn close(&self) {
@@ -133,14 +147,18 @@ impl GridNode {
 
 /// Keeps the map fresh, and the drives told: reads it whenever the root group has decided something,
 /// and every few seconds for safety's sake.
-async fn follow_map(core: Arc<Core>, shards: Arc<ShardService>) {
+async fn follow_map(core: Arc<Core>, shards: Arc<ShardService>, workers: Workers) {
     let mut jumps = core.env.clock.suspend_jumps();
     let mut known = 0;
     loop {
         jumps.borrow_and_update();
         let jumps_before = shards.jumps();
         match core.map.refresh().await {
-            Ok(map) if map.version > 0 => shards.adopt(&map, jumps_before).await,
+            Ok(map) if map.version > 0 => {
+                workers.follow(&map.workers);
+                shards.adopt(&map, jumps_before).await;
+                core.deletions.follow(&core, &shards, &map).await;
+            }
             Ok(_) => {}
             Err(error) => tracing::debug!(%error, "reading the map"),
         }

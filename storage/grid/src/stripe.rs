@@ -25,8 +25,8 @@ use nexusgrid_codec::seal::{self, SealingBlock};
 use nexusgrid_codec::{
     BlockId, ClusterId, Code, ContentKey, Epoch, PgId, Region, RegionContext, SealedBlock,
 };
-use nexusgrid_env::NodeId;
-use nexusgrid_meta::namespace::types::{NamespaceCommand, NewBlock};
+use nexusgrid_env::{Invariant, NodeId, Rule};
+use nexusgrid_meta::namespace::types::{NamespaceCommand, NewBlock, Repaired};
 use nexusgrid_meta::root::topology::{Pg, PgClass, PgState, Topology};
 
 use crate::core::{Core, internal};
@@ -102,15 +102,19 @@ impl Core {
         mut payload: Payload,
     ) -> Result<Stored, GridError> {
         let mut tried = BTreeSet::new();
+        let mut before = None;
         for _ in 0..limits::WRITE_PGS_TRIED_MAX {
             let map = self.map.current();
             let Some(pg) = self.choose_pg(&map, kind, &tried).cloned() else { break };
             tried.insert(pg.id);
             let code = code_of(pg.class)?;
-            let Some(block) = session.next_block() else {
+            let reused = before.filter(|_| !self.env.rules.keeps(Rule::NewIdPerTry));
+            let Some(block) = reused.or_else(|| session.next_block()) else {
                 self.sessions.forget(session);
                 return Err(GridError::Unavailable("block ids are used up".to_owned()));
             };
+            before = Some(block);
+            self.env.invariants.once(Invariant::I14, &block.to_bytes());
             let (encoded, sealed) = self.seal_and_encode(block, code, payload).await?;
             let pg_id = pg.id;
             if let Placement::Stored(mut row, refill) =
@@ -153,12 +157,14 @@ impl Core {
         tried: &BTreeSet<PgId>,
     ) -> Option<&'map Pg> {
         let wanted = placement::classes_of(map)?;
+        // While a grid grows, those for large contents may not be drawn yet: what there is serves.
+        let is_drawn = map.active_pgs(None).any(|pg| placement::for_large(pg.class, wanted));
         let mut best: Option<((u8, usize, u64), &Pg)> = None;
         for pg in map.active_pgs(None).filter(|pg| !tried.contains(&pg.id)) {
             let class_rank = match kind {
                 BlockKind::Pack if !pg.class.is_replicated() => continue,
                 BlockKind::Pack => u8::from(pg.class != wanted.small),
-                BlockKind::Large if !placement::for_large(pg.class, wanted) => continue,
+                BlockKind::Large if is_drawn && !placement::for_large(pg.class, wanted) => continue,
                 BlockKind::Large => u8::from(pg.class != wanted.large),
             };
             if self.reachable(map, pg) < pg.class.quorum() {
@@ -210,6 +216,8 @@ impl Core {
         mut pg: Pg,
         encoded: &EncodedBlock,
     ) -> Result<Placement, GridError> {
+        let mut epochs = BTreeSet::new();
+        let mut before = 0;
         for _ in 0..limits::EPOCH_RETRIES_MAX {
             let round = self.put_round(&map, &pg, encoded).await;
             if round.session_closed {
@@ -217,10 +225,16 @@ impl Core {
                 return Err(GridError::Unavailable("the write session was closed".to_owned()));
             }
             if round.conflict {
+                let detail = || format!("{} was put before", encoded.block);
+                self.env.invariants.check(Invariant::I3, false, detail);
                 tracing::error!(block = %encoded.block, "I3: a drive holds another digest under a fresh block id");
                 return Err(internal("block id is bound to other bytes"));
             }
             if round.stale {
+                if round.acked != 0 && !self.env.rules.keeps(Rule::OneEpochQuorum) {
+                    before |= round.acked;
+                    epochs.insert(pg.epoch);
+                }
                 map = self.map.refresh().await?;
                 match map.pgs.get(&pg.id) {
                     Some(now) if now.state == PgState::Active && now.epoch > pg.epoch => {
@@ -230,9 +244,14 @@ impl Core {
                     _ => return Ok(Placement::TooFew),
                 }
             }
-            if (round.acked.count_ones() as usize) < pg.class.quorum() {
+            let acked = round.acked | before;
+            if (acked.count_ones() as usize) < pg.class.quorum() {
                 return Ok(Placement::TooFew);
             }
+            epochs.insert(pg.epoch);
+            self.env.invariants.check(Invariant::I1, epochs.len() == 1, || {
+                format!("{} was acknowledged under {epochs:?}", encoded.block)
+            });
             let all = (1u32 << pg.class.width()) - 1;
             let row = NewBlock {
                 block: encoded.block,
@@ -241,7 +260,7 @@ impl Core {
                 len: 0,
                 k: pg.class.k(),
                 m: pg.class.m(),
-                missing_mask: all & !round.acked,
+                missing_mask: all & !acked,
             };
             Counters::add(&self.counters.blocks_written, 1);
             Counters::add(&self.counters.shards_missed, row.missing_mask.count_ones() as usize);
@@ -373,7 +392,9 @@ impl Core {
                     match core.shards.put(shard.clone()).await {
                         Ok(stamped) if stamped == shard.epoch => {
                             let block = shard.header.block;
-                            let shards = vec![(shard.pg, block, slot)];
+                            // Whoever missed it did so before: it was not there.
+                            let (pg, sequence) = (shard.pg, u64::MAX);
+                            let shards = vec![Repaired { pg, block, slot, sequence }];
                             let done = NamespaceCommand::RepairDone { shards };
                             Counters::add(&core.counters.shards_refilled, 1);
                             let _ = core.meta.command(block.group, &done).await;

@@ -16,7 +16,7 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nexusgrid_codec::{Code, ContentKey, GroupId, Region, RegionContext, seal};
 use nexusgrid_meta::namespace::types::{
-    ContentId, ContentMap, NamespaceAnswer, NamespaceQuery, Piece, PieceData,
+    ContentId, ContentMap, NamespaceAnswer, NamespaceQuery, Piece, PieceData, WrappedKey,
 };
 
 use crate::api::{ByteRange, ReadStream, ResolvedRange, Tenant};
@@ -106,6 +106,25 @@ impl Core {
             chunk
         });
         Ok(Box::pin(held))
+    }
+
+    /// Opens a content's key.
+    pub(crate) async fn content_key(&self, row: &WrappedKey) -> Result<ContentKey, GridError> {
+        let name = {
+            let map = self.map.current();
+            map.bucket_by_id(row.bucket).map(|bucket| bucket.name.clone())
+        };
+        let name = match name {
+            Some(name) => name,
+            None => {
+                let map = self.map.refresh().await?;
+                let bucket = map.bucket_by_id(row.bucket).ok_or_else(|| {
+                    GridError::DataLost("the bucket of a content key is gone".to_owned())
+                })?;
+                bucket.name.clone()
+            }
+        };
+        self.keys.open(row, &name).await
     }
 
     async fn fetch(&self, work: Work) -> Result<Vec<Bytes>, GridError> {
@@ -212,21 +231,7 @@ impl Walk {
         }
         let corrupt = || GridError::DataLost("a key index is corrupt".to_owned());
         let row = self.range.map.keys.get(index as usize).ok_or_else(corrupt)?.clone();
-        let name = {
-            let map = self.core.map.current();
-            map.bucket_by_id(row.bucket).map(|bucket| bucket.name.clone())
-        };
-        let name = match name {
-            Some(name) => name,
-            None => {
-                let map = self.core.map.refresh().await?;
-                let bucket = map.bucket_by_id(row.bucket).ok_or_else(|| {
-                    GridError::DataLost("the bucket of a content key is gone".to_owned())
-                })?;
-                bucket.name.clone()
-            }
-        };
-        let key = self.core.keys.open(&row, &name).await?;
+        let key = self.core.content_key(&row).await?;
         self.keys.insert(index, key.clone());
         Ok(key)
     }

@@ -20,7 +20,7 @@ use nexusgrid_grid::{
 use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::root::types::{
     Addresses, ClusterSettings, Init, NewDrive, NewNode, NodeClass, RootCommand, RootOk,
-    SecretBytes, decode_reply,
+    SecretBytes, WorkerSetting, decode_reply,
 };
 use parking_lot::Mutex;
 
@@ -209,13 +209,7 @@ impl Cluster {
             assert_eq!(cluster.root(&redeem), RootOk::Node(NodeId(index)));
         }
         for index in 1..=count {
-            let env = world.start(NodeId(index));
-            let info =
-                DriveStore::format(&env, &drive_dir(), identity(index), &DriveOptions::small())
-                    .await
-                    .unwrap();
-            let added = cluster.root(&add_drive(index, info.incarnation.0));
-            assert_eq!(added, RootOk::Drive(DriveId(index)));
+            cluster.format_drive(index).await;
         }
         for index in 1..=count {
             cluster.start_node(NodeId(index)).await;
@@ -224,11 +218,46 @@ impl Cluster {
         cluster
     }
 
+    async fn format_drive(&self, index: u64) {
+        let env = self.world.start(NodeId(index));
+        let info = DriveStore::format(&env, &drive_dir(), identity(index), &DriveOptions::small())
+            .await
+            .unwrap();
+        let added = self.root(&add_drive(index, info.incarnation.0));
+        assert_eq!(added, RootOk::Drive(DriveId(index)));
+    }
+
+    /// One more node, the next after those there are.
+    pub async fn join(&mut self, index: u64) {
+        let [create, redeem] = join_commands(index);
+        self.root(&create);
+        assert_eq!(self.root(&redeem), RootOk::Node(NodeId(index)));
+        self.format_drive(index).await;
+        self.start_node(NodeId(index)).await;
+        self.count = self.count.max(index);
+    }
+
     pub fn root(&self, command: &RootCommand) -> RootOk {
         let mut id = [0; 16];
         nexusgrid_env::Rng::fill(&*self.world.rng(), &mut id);
         let reply = self.meta.apply(GroupId(0), CommandId(id), &command.encode()).unwrap();
         decode_reply(&reply).unwrap().unwrap_or_else(|error| panic!("{command:?}: {error}"))
+    }
+
+    /// Pauses or resumes a worker on all nodes, and waits until they have heard.
+    pub async fn pause(&self, name: &str, paused: bool) {
+        let setting = WorkerSetting { paused, bytes_per_second: None };
+        self.root(&RootCommand::SetWorker { name: name.to_owned(), setting });
+        let begin = tokio::time::Instant::now();
+        let has_heard = |node: NodeId| {
+            let workers = self.member(node.0).node.workers().list();
+            workers.iter().any(|worker| worker.name == name && worker.paused == paused)
+        };
+        let nodes = || self.members.lock().keys().copied().collect::<Vec<_>>();
+        while !nodes().into_iter().all(has_heard) {
+            assert!(begin.elapsed() < Duration::from_secs(60), "{name}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     pub async fn start_node(&self, node: NodeId) -> Arc<Member> {

@@ -7,3 +7,4 @@ mod objects;
 mod protocol;
 mod raft;
 mod repair;
+mod rewrite;

@@ -9,13 +9,14 @@ use nexusgrid_env::kv::prefix_end;
 use nexusgrid_env::{KvError, KvRead, ScanRange};
 use serde::de::DeserializeOwned;
 
+use super::codes::is_large;
 use super::contents::slots;
 use super::limits;
 use super::rows::{
-    self, BlockRow, BucketRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket, OutboxRow, Page,
-    PartRow, Released, UploadRow,
+    self, BlockRow, BucketRow, CodeRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket,
+    OutboxRow, Page, PartRow, Released, UploadRow,
 };
-use super::types::{BucketId, ContentId, UploadId, Usage};
+use super::types::{BucketId, CodeUsage, ContentId, UploadId, Usage};
 use crate::rows::key::KeyReader;
 use crate::rows::tx::decode_row;
 
@@ -68,6 +69,7 @@ struct Audit {
     with_parts: BTreeMap<UploadId, u64>,
     live_uploads: BTreeSet<UploadId>,
     live_bytes: BTreeMap<BlockId, u64>,
+    codes: BTreeMap<(u8, u8), CodeUsage>,
 }
 
 impl Audit {
@@ -165,8 +167,12 @@ impl Audit {
             let kind = contents.get(&content).map(|row| &row.kind);
             let entries: Vec<(u64, u64)> = match &page {
                 Page::Extents { extents, .. } => {
+                    let size = contents.get(&content).map_or(0, |row| row.size);
                     for extent in extents {
                         *self.live_bytes.entry(extent.block).or_default() += extent.len;
+                        let code = self.codes.entry((extent.k, extent.m)).or_default();
+                        code.bytes += extent.len;
+                        code.large_bytes += if is_large(size) { extent.len } else { 0 };
                     }
                     extents.iter().map(|extent| (extent.offset, extent.len)).collect()
                 }
@@ -236,6 +242,11 @@ impl Audit {
                 Released::Upload(upload) | Released::Parts(upload, _) => {
                     owners.insert(upload);
                 }
+                Released::Extents(extents) => {
+                    for extent in extents {
+                        *self.live_bytes.entry(extent.block).or_default() += extent.len;
+                    }
+                }
             }
         }
         let with_parts = std::mem::take(&mut self.with_parts);
@@ -256,6 +267,9 @@ impl Audit {
             let is_dead = state.get(rows::STATE, &rows::dead(block))?.is_some();
             self.expect("I10", !is_dead, || format!("block {block} is live and dead"));
             wanted.extend(slots(row.missing_mask).map(|slot| (row.pg, block, slot)));
+            let code = self.codes.entry((row.k, row.m)).or_default();
+            code.blocks += 1;
+            code.block_bytes += u64::from(row.len);
         }
         let unbound = std::mem::take(&mut self.live_bytes);
         self.expect("I10", unbound.is_empty(), || format!("extents of no block: {unbound:?}"));
@@ -263,6 +277,18 @@ impl Audit {
             .iter()
             .filter_map(|(key, _)| rows::parse_repair(key))
             .collect();
+        for (key, row) in read::<CodeRow>(state, rows::STATE, b"C")? {
+            let Some((k, m)) = rows::parse_code(&key) else { continue };
+            let there = self.codes.remove(&(k, m)).unwrap_or_default();
+            let CodeRow { blocks, block_bytes, bytes, large_bytes, .. } = row;
+            let counted =
+                CodeUsage { blocks, block_bytes, bytes, large_bytes, ..CodeUsage::default() };
+            self.expect("I8", there == counted, || {
+                format!("code {k}+{m} has {there:?}, counts {counted:?}")
+            });
+        }
+        let uncounted = std::mem::take(&mut self.codes);
+        self.expect("I8", uncounted.is_empty(), || format!("not counted: {uncounted:?}"));
         self.expect("I2", queue == wanted, || format!("queue {queue:?}, missing {wanted:?}"));
         Ok(())
     }

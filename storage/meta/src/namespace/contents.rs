@@ -1,12 +1,14 @@
 //! Contents: made, linked, released.
 //!
-//! A content never changes after it was made; only its count does (I7). The last reference moves it
+//! What a content holds never changes after it was made; only its count does (I7), and where its bytes
+//! lie ([`super::rewrite`]). The last reference moves it
 //! to the outbox (I10), whose steps ([`super::outbox`]) take its pages apart later.
 #![deny(clippy::indexing_slicing)]
 
 use std::collections::BTreeMap;
 
 use nexusgrid_codec::id::{BlockId, Epoch, SessionId};
+use nexusgrid_env::Invariant;
 
 use super::limits;
 use super::machine::{Change, Step, corrupt};
@@ -23,9 +25,31 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
-    /// Bytes of a block that extents refer to so far.
-    fn live(&mut self, block: &BlockId) -> Option<(&NewBlock, &mut u32)> {
-        self.by_id.get_mut(block).map(|(new, live)| (&*new, live))
+    /// Counts an extent that refers to a block from now on.
+    pub(super) fn refer(&mut self, extent: &Extent) {
+        if let Some((_, live)) = self.by_id.get_mut(&extent.block) {
+            *live = live.saturating_add(u32::try_from(extent.len).unwrap_or(u32::MAX));
+        }
+    }
+
+    /// Checks that an extent lies in one of these blocks, as that is coded.
+    pub(super) fn check_extent(&self, extent: &Extent) -> Result<(), NamespaceError> {
+        let Some((block, _)) = self.by_id.get(&extent.block) else {
+            return Err(Malformed::Blocks.into());
+        };
+        let in_region = u64::from(extent.skip)
+            .checked_add(extent.len)
+            .is_some_and(|last| last <= u64::from(extent.region_len));
+        if extent.len == 0
+            || !in_region
+            || extent.region_len > block.len
+            || extent.pg != block.pg
+            || extent.k != block.k
+            || extent.m != block.m
+        {
+            return Err(Malformed::Extents.into());
+        }
+        Ok(())
     }
 }
 
@@ -107,9 +131,8 @@ impl Change<'_> {
                     self.tx.store(rows::CONTENT, rows::page(id, first.offset), &row);
                 }
                 for extent in &extents {
-                    if let Some((_, live)) = blocks.live(&extent.block) {
-                        *live = live.saturating_add(u32::try_from(extent.len).unwrap_or(u32::MAX));
-                    }
+                    blocks.refer(extent);
+                    self.count_extent(extent, content.size, true);
                 }
                 ContentKind::Extents { key: content.key }
             }
@@ -146,7 +169,12 @@ impl Change<'_> {
                 m: block.m,
                 missing_mask: block.missing_mask,
             };
+            let width = u32::from(row.k) + u32::from(row.m);
+            let acked = width.saturating_sub(row.missing_mask.count_ones());
+            let quorum = (u32::from(row.k) + 1).min(width);
+            self.tx.check(Invariant::I1, acked >= quorum, || format!("{id}: {acked} of {quorum}"));
             self.tx.store(rows::CONTENT, rows::block(id), &row);
+            self.count_block(&row, true);
             let repair =
                 RepairRow { sequence: self.sequence, since_ms: now_ms, epoch: block.epoch };
             for slot in slots(block.missing_mask) {
@@ -177,6 +205,8 @@ impl Change<'_> {
     /// Counts one reference less; the last releases the content.
     pub(super) fn unrefer(&mut self, content: ContentId, now_ms: u64) -> Step<()> {
         let mut row = self.content_row(content)?;
+        let counted = row.references > 0;
+        self.tx.check(Invariant::I7, counted, || format!("{content:?}: {row:?}"));
         row.references =
             row.references.checked_sub(1).ok_or_else(|| corrupt("a reference count below zero"))?;
         row.sequence = self.sequence;
@@ -226,20 +256,8 @@ fn check_extents(size: u64, extents: &[Extent], blocks: &Blocks) -> Result<(), N
     }
     let mut end = 0u64;
     for extent in extents {
-        let Some((block, _)) = blocks.by_id.get(&extent.block) else {
-            return Err(Malformed::Blocks.into());
-        };
-        let in_region = u64::from(extent.skip)
-            .checked_add(extent.len)
-            .is_some_and(|last| last <= u64::from(extent.region_len));
-        if extent.offset != end
-            || extent.len == 0
-            || !in_region
-            || extent.region_len > block.len
-            || extent.pg != block.pg
-            || extent.k != block.k
-            || extent.m != block.m
-        {
+        blocks.check_extent(extent)?;
+        if extent.offset != end {
             return Err(Malformed::Extents.into());
         }
         end = end.saturating_add(extent.len);

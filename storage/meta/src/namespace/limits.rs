@@ -47,3 +47,11 @@ pub const EXPIRE_MAX: usize = 500;
 pub const EXPAND_ROWS_MAX: usize = 400;
 /// Shards or blocks that one acknowledgement names.
 pub const ACKS_MAX: usize = 300;
+/// Contents of more bytes than this are too large for packs.
+pub const PACKED_BYTES_MAX: u64 = 512 << 10;
+/// Extents that one rewrite moves, and blocks that it moves them to.
+pub const SWAPS_MAX: usize = 128;
+/// Pages of extents that one search looks through.
+pub const FIND_PAGES_MAX: usize = 2_048;
+/// Codes that a group has blocks of, and that one search names.
+pub const CODES_MAX: usize = 64;

@@ -5,9 +5,12 @@
 //! clock or draws a number; any bytes get a typed reply.
 #![deny(clippy::indexing_slicing)]
 
-use nexusgrid_codec::id::{GroupId, SessionId};
-use nexusgrid_env::{KvError, KvRead};
+use std::collections::BTreeMap;
 
+use nexusgrid_codec::id::{GroupId, SessionId};
+use nexusgrid_env::{Invariant, KvError, KvRead};
+
+use super::codes::Delta;
 use super::types::{
     BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery, Session,
 };
@@ -38,7 +41,9 @@ impl StateMachine for Namespace {
             Err(_) => Err(Malformed::Encoding.into()),
             Ok(command) => {
                 let mut change = Change::new(state, context);
-                change.run(command).map(|done| (done, change.tx))
+                let done = change.run(command);
+                done.and_then(|done| change.settle_codes().map(|()| done))
+                    .map(|done| (done, change.tx))
             }
         };
         machine::applied(outcome, NamespaceError::TooLarge)
@@ -89,6 +94,8 @@ pub(super) struct Change<'a> {
     pub sequence: u64,
     /// The group that applies it.
     pub group: GroupId,
+    /// What changed of the codes' counters.
+    pub codes: BTreeMap<(u8, u8), Delta>,
     ids: u32,
     released: u32,
 }
@@ -99,6 +106,7 @@ impl<'a> Change<'a> {
             tx: Tx::new(state),
             sequence: context.index,
             group: context.group,
+            codes: BTreeMap::new(),
             ids: 0,
             released: 0,
         }
@@ -180,6 +188,7 @@ impl<'a> Change<'a> {
             C::AbortUpload { session, upload, now_ms } => {
                 self.abort_upload(session, &upload, now_ms)
             }
+            C::ForgetGaps => self.forget_gaps(),
             C::RepairDone { shards } => self.repair_done(&shards),
             C::FencePg { pg, epoch } => self.fence_pg(pg, epoch),
             C::MarkMissing { shards, now_ms } => self.mark_missing(&shards, now_ms),
@@ -187,6 +196,9 @@ impl<'a> Change<'a> {
             C::OutboxAck { blocks } => self.outbox_ack(&blocks),
             C::Stage { session, blocks, content, now_ms } => {
                 self.stage(session, &blocks, content, now_ms)
+            }
+            C::Rewrite { session, blocks, swaps, now_ms } => {
+                self.rewrite(session, &blocks, &swaps, now_ms)
             }
         }
     }
@@ -210,7 +222,10 @@ impl<'a> Change<'a> {
     pub(super) fn check_session(&self, session: SessionId) -> Step<()> {
         let row: Option<Session> = self.tx.load(rows::STATE, &rows::session(session))?;
         match row {
-            Some(Session { closed_ms: None, .. }) => Ok(()),
+            Some(Session { id, closed_ms: None, .. }) => {
+                self.tx.check(Invariant::I4, id == session, || format!("{session:?} is {id:?}"));
+                Ok(())
+            }
             _ => Err(NamespaceError::SessionClosed(session).into()),
         }
     }

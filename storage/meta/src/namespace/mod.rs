@@ -5,6 +5,7 @@
 //! I10 and I13; [`audit`] checks them over a whole store.
 
 pub mod audit;
+mod codes;
 mod contents;
 pub mod limits;
 mod list;
@@ -13,6 +14,8 @@ mod map;
 mod objects;
 mod outbox;
 mod query;
+pub mod restore;
+mod rewrite;
 pub mod rows;
 mod sessions;
 mod staged;

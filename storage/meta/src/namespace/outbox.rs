@@ -9,6 +9,7 @@
 #![deny(clippy::indexing_slicing)]
 
 use nexusgrid_codec::id::{BlockId, Epoch, PgId};
+use nexusgrid_env::Invariant;
 use nexusgrid_env::kv::prefix_end;
 
 use super::contents::slots;
@@ -17,7 +18,7 @@ use super::machine::{Change, Step, corrupt};
 use super::rows::{
     self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Released, RepairRow,
 };
-use super::types::{ContentId, Extent, NamespaceError, NamespaceOk, UploadId};
+use super::types::{ContentId, Extent, NamespaceError, NamespaceOk, Repaired, UploadId};
 use super::uploads::part_rows;
 use crate::rows::tx::decode_row;
 
@@ -47,6 +48,15 @@ impl Change<'_> {
                     let is_done = left.is_empty();
                     if !is_done {
                         let row = OutboxRow { what: Released::Parts(upload, left), ..row };
+                        self.tx.store(rows::STATE, key.to_vec(), &row);
+                    }
+                    is_done
+                }
+                Released::Extents(extents) => {
+                    let left = self.expand_extents(extents, now_ms)?;
+                    let is_done = left.is_empty();
+                    if !is_done {
+                        let row = OutboxRow { what: Released::Extents(left), ..row };
                         self.tx.store(rows::STATE, key.to_vec(), &row);
                     }
                     is_done
@@ -82,10 +92,11 @@ impl Change<'_> {
                 true
             }
             ContentKind::Extents { .. } | ContentKind::Linked => {
-                self.expand_pages(content, true, now_ms)?
+                self.expand_pages(content, row.size, true, now_ms)?
             }
             ContentKind::Parts { upload } => {
-                self.expand_upload(upload, now_ms)? && self.expand_pages(content, false, now_ms)?
+                self.expand_upload(upload, now_ms)?
+                    && self.expand_pages(content, row.size, false, now_ms)?
             }
         };
         if is_done {
@@ -94,8 +105,14 @@ impl Change<'_> {
         Ok(is_done)
     }
 
-    /// Takes pages away; `counted`: their entries count as references.
-    fn expand_pages(&mut self, content: ContentId, counted: bool, now_ms: u64) -> Step<bool> {
+    /// Takes pages away of a content of `size` bytes; `counted`: their entries count as references.
+    fn expand_pages(
+        &mut self,
+        content: ContentId,
+        size: u64,
+        counted: bool,
+        now_ms: u64,
+    ) -> Step<bool> {
         let prefix = rows::pages(content).done();
         let end = prefix_end(&prefix);
         loop {
@@ -116,6 +133,7 @@ impl Change<'_> {
                             self.tx.store(rows::CONTENT, key, &page);
                             return Ok(false);
                         }
+                        self.count_extent(extent, size, false);
                         self.free_extent(extent, now_ms)?;
                         rest.next();
                     }
@@ -136,6 +154,8 @@ impl Change<'_> {
         let key = rows::block(extent.block);
         let row: Option<BlockRow> = self.tx.load(rows::CONTENT, &key)?;
         let mut row = row.ok_or_else(|| corrupt("an extent of a block that is not there"))?;
+        let counted = extent.len <= u64::from(row.live);
+        self.tx.check(Invariant::I10, counted, || format!("{extent:?} of {row:?}"));
         row.live = u32::try_from(extent.len)
             .ok()
             .and_then(|len| row.live.checked_sub(len))
@@ -146,6 +166,7 @@ impl Change<'_> {
             return Ok(());
         }
         self.tx.delete(rows::CONTENT, key);
+        self.count_block(&row, false);
         for slot in slots(row.missing_mask) {
             self.tx.delete(rows::STATE, rows::repair(row.pg, extent.block, slot));
         }
@@ -187,6 +208,16 @@ impl Change<'_> {
         Ok(rest.collect())
     }
 
+    /// Takes extents off their blocks that contents gave up in a rewrite; gives those that are left.
+    fn expand_extents(&mut self, extents: Vec<Extent>, now_ms: u64) -> Step<Vec<Extent>> {
+        let mut rest = extents.into_iter();
+        while !self.is_spent() {
+            let Some(extent) = rest.next() else { break };
+            self.free_extent(&extent, now_ms)?;
+        }
+        Ok(rest.collect())
+    }
+
     pub(super) fn outbox_ack(&mut self, blocks: &[BlockId]) -> Step<NamespaceOk> {
         if blocks.len() > limits::ACKS_MAX {
             return Err(NamespaceError::TooLarge.into());
@@ -222,9 +253,7 @@ impl Change<'_> {
                 continue;
             };
             let bit = 1u32.checked_shl(u32::from(*slot)).unwrap_or(0);
-            if row.missing_mask & bit != 0 {
-                continue;
-            }
+            // Named once more: who saw it whole before this does not strike it off.
             let missing_mask = row.missing_mask | bit;
             let repair = RepairRow { sequence: self.sequence, since_ms: now_ms, epoch: row.epoch };
             self.tx.store(rows::STATE, rows::repair(*pg, *block, *slot), &repair);
@@ -234,12 +263,17 @@ impl Change<'_> {
         Ok(NamespaceOk::Done)
     }
 
-    pub(super) fn repair_done(&mut self, shards: &[(PgId, BlockId, u8)]) -> Step<NamespaceOk> {
+    pub(super) fn repair_done(&mut self, shards: &[Repaired]) -> Step<NamespaceOk> {
         if shards.len() > limits::ACKS_MAX {
             return Err(NamespaceError::TooLarge.into());
         }
-        for (pg, block, slot) in shards {
-            self.tx.delete(rows::STATE, rows::repair(*pg, *block, *slot));
+        for Repaired { pg, block, slot, sequence } in shards {
+            let key = rows::repair(*pg, *block, *slot);
+            let known: Option<RepairRow> = self.tx.load(rows::STATE, &key)?;
+            if known.is_none_or(|row| row.sequence > *sequence) {
+                continue;
+            }
+            self.tx.delete(rows::STATE, key);
             let row: Option<BlockRow> = self.tx.load(rows::CONTENT, &rows::block(*block))?;
             let bit = 1u32.checked_shl(u32::from(*slot)).unwrap_or(0);
             if let Some(row) = row.filter(|row| row.pg == *pg && row.missing_mask & bit != 0) {

@@ -13,7 +13,7 @@ use super::types::{
     BlockState, BucketId, ContentMap, DeadBlock, Got, LiveBlock, Malformed, NamespaceAnswer,
     NamespaceError, NamespaceQuery, Object, PartListing, RangeSpec, Repair, Session, UploadRef,
 };
-use super::{limits, list, map, sessions, tree, uploads};
+use super::{codes, limits, list, map, restore, rewrite, sessions, tree, uploads};
 use crate::rows::tx::{Tx, decode_row};
 
 /// Outbox rows looked at for the oldest: they lie in order of commit, so the oldest is among the
@@ -63,6 +63,10 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
         Q::RepairQueue { pg, after, limit } => repairs(tx, pg, after, bounded(limit))?,
         Q::Outbox { after, limit } => dead_blocks(tx, after, bounded(limit))?,
         Q::Backlog => backlog(tx)?,
+        Q::Codes => A::Codes(codes::usage(tx)?),
+        Q::FindExtents { filter, after, limit } => {
+            rewrite::find(tx, &filter, after, bounded(limit))?
+        }
         Q::LiveBlocks { after, limit } => live_blocks(tx, after, bounded(limit))?,
         Q::ResolveBlocks { blocks } => {
             if blocks.len() > limits::ANSWER_ROWS_MAX as usize {
@@ -219,6 +223,9 @@ fn block_state(tx: &Tx<'_>, block: BlockId) -> Step<BlockState> {
     }
     if tx.get(rows::STATE, &rows::dead(block))?.is_some() {
         return Ok(BlockState::Dead);
+    }
+    if restore::is_in_gap(tx, block.session)? {
+        return Ok(BlockState::Unheard);
     }
     let session: Option<Session> = tx.load(rows::STATE, &rows::session(block.session))?;
     Ok(match session {

@@ -7,9 +7,11 @@
 //!          'b' block                                 → BlockRow
 //! inline   content                                   → ciphertext (blob files)
 //! state    'B' bucket                                → BucketRow
+//!          'C' k m                                   → CodeRow    bytes of a code
 //!          'D' block                                 → DeadRow    waits for its tombstones
 //!          'E' pg                                    → Epoch      older ones are not committed
 //!          'F'                                       → SessionId  session floor
+//!          'G'                                       → GapsRow    sessions that a restore lost
 //!          'O' sequence ordinal                      → OutboxRow  released, to be expanded
 //!          'P' upload number                         → PartRow
 //!          'R' pg block slot                         → RepairRow  missing shard
@@ -258,6 +260,30 @@ pub enum Released {
     Upload(UploadId),
     /// Parts that a completion did not name.
     Parts(UploadId, Vec<u16>),
+    /// Extents that contents had before they moved to other blocks.
+    Extents(Vec<Extent>),
+}
+
+/// What a code protects; absent: nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CodeRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// Live blocks.
+    pub blocks: u64,
+    /// Plaintext bytes of live blocks, dead ones in them included.
+    pub block_bytes: u64,
+    /// Plaintext bytes that extents of contents lie in.
+    pub bytes: u64,
+    /// Those of contents that are too large for packs.
+    pub large_bytes: u64,
+}
+
+/// Sessions of which only a state that was lost knew what they committed; absent: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GapsRow {
+    /// First, and end (excluded), of each range.
+    pub gaps: Vec<(SessionId, SessionId)>,
 }
 
 /// An upload.
@@ -322,6 +348,40 @@ pub fn pages(content: ContentId) -> KeyBuf {
 /// A content's page.
 pub fn page(content: ContentId, offset: u64) -> Vec<u8> {
     pages(content).u64(offset).done()
+}
+
+/// All contents' pages.
+pub fn all_pages() -> Vec<u8> {
+    KeyBuf::tag(b'e').done()
+}
+
+/// The inverse of [`page`].
+pub fn parse_page(key: &[u8]) -> Option<(ContentId, u64)> {
+    let mut reader = KeyReader(key);
+    reader.u8()?;
+    Some((ContentId(reader.u64()?), reader.u64()?))
+}
+
+/// All codes.
+pub fn codes() -> Vec<u8> {
+    KeyBuf::tag(b'C').done()
+}
+
+/// What a code protects.
+pub fn code(k: u8, m: u8) -> Vec<u8> {
+    KeyBuf::tag(b'C').u8(k).u8(m).done()
+}
+
+/// The inverse of [`code`].
+pub fn parse_code(key: &[u8]) -> Option<(u8, u8)> {
+    let mut reader = KeyReader(key);
+    reader.u8()?;
+    Some((reader.u8()?, reader.u8()?))
+}
+
+/// What restores lost.
+pub fn gaps() -> Vec<u8> {
+    KeyBuf::tag(b'G').done()
 }
 
 /// A live block.

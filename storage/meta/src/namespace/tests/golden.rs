@@ -28,6 +28,7 @@ fn keys() {
         (rows::block(block()), "62 00000001 0000000000000002 00000003"),
         (rows::inline(ContentId(5)), "0000000000000005"),
         (rows::bucket(BucketId(7)), "42 0000000000000007"),
+        (rows::code(4, 2), "43 04 02"),
         (rows::dead(block()), "44 00000001 0000000000000002 00000003"),
         (rows::floor(), "46"),
         (rows::outbox(8, 1), "4f 0000000000000008 00000001"),
@@ -205,6 +206,75 @@ fn values() {
             }
             .encode(),
             GOLDEN_STAGED,
+        ),
+        (
+            "code",
+            codec::encode(&CodeRow {
+                sequence: 1,
+                blocks: 2,
+                block_bytes: 300,
+                bytes: 200,
+                large_bytes: 0,
+            }),
+            "01 01 02 ac02 c801 00",
+        ),
+        (
+            "outbox of a rewrite",
+            codec::encode(&OutboxRow {
+                sequence: 1,
+                released_ms: 2,
+                what: Released::Extents(vec![extent()]),
+            }),
+            "01010203 01000a01020303000a008004010402",
+        ),
+        (
+            "rewrite",
+            NamespaceCommand::Rewrite {
+                session: SessionId(2),
+                blocks: vec![new],
+                swaps: vec![Swap { content: ContentId(5), old: extent(), new: extent() }],
+                now_ms: 1,
+            }
+            .encode(),
+            "0117020101020303010a0402020105000a01020303000a008004010402000a01020303000a00800401040201",
+        ),
+        (
+            "find extents",
+            NamespaceQuery::FindExtents {
+                filter: ExtentFilter {
+                    blocks: vec![block()],
+                    codes: vec![CodeFilter { k: 1, m: 2, over: Some(300) }],
+                },
+                after: Some((ContentId(5), 6)),
+                limit: 9,
+            }
+            .encode(),
+            "01100101020301010201ac0201050609",
+        ),
+        (
+            "found extents",
+            codec::encode(&NamespaceAnswer::FoundExtents {
+                found: vec![FoundExtent {
+                    content: ContentId(5),
+                    size: 10,
+                    key: put.content.key.clone(),
+                    extent: extent(),
+                }],
+                next: Some((ContentId(5), 6)),
+            }),
+            "011001050a07010177000a01020303000a008004010402010506",
+        ),
+        (
+            "codes",
+            codec::encode(&NamespaceAnswer::Codes(vec![CodeUsage {
+                k: 4,
+                m: 2,
+                blocks: 1,
+                block_bytes: 10,
+                bytes: 9,
+                large_bytes: 8,
+            }])),
+            "010f010402010a0908",
         ),
         ("part sizes", NamespaceQuery::PartSizes { content: ContentId(5) }.encode(), "010c05"),
     ];

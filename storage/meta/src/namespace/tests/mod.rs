@@ -4,6 +4,8 @@ mod bounds;
 mod golden;
 mod listing;
 mod model;
+mod restore;
+mod rewrite;
 mod sequences;
 mod sessions;
 mod staged;

@@ -26,6 +26,7 @@ enum Op {
     LinkPart { upload: usize, number: u16, from: usize, start: usize, len: usize },
     Complete { upload: usize, skip: usize, when: When },
     Abort { upload: usize },
+    Rewrite { first: usize, step: usize, stale: bool },
     Expand,
     Repair,
     Reopen,
@@ -62,6 +63,8 @@ fn ops() -> impl Strategy<Value = Op> {
             .prop_map(|(upload, number, from, start, len)| Op::LinkPart { upload, number, from, start, len }),
         3 => (0usize..4, 0usize..5, when()).prop_map(|(upload, skip, when)| Op::Complete { upload, skip, when }),
         1 => (0usize..4).prop_map(|upload| Op::Abort { upload }),
+        3 => (0usize..4, 1usize..4, any::<bool>())
+            .prop_map(|(first, step, stale)| Op::Rewrite { first, step, stale }),
         2 => Just(Op::Expand),
         1 => Just(Op::Repair),
         1 => Just(Op::Reopen),
@@ -174,6 +177,17 @@ impl Run {
                     assert_eq!(self.group.apply(again), Err(NamespaceError::NoSuchUpload));
                 }
             }
+            Op::Rewrite { first, step, stale } => {
+                let mut found: Vec<FoundExtent> =
+                    self.group.all_extents().into_iter().skip(*first).step_by(*step).collect();
+                found.truncate(20);
+                let wanted = found.len() as u32;
+                let command = self.group.rewriting(&found);
+                // Another was faster with some of them.
+                let taken = if *stale { self.group.rewrite(&found[..found.len() / 2]) } else { 0 };
+                let done = self.group.ok(command);
+                assert_eq!(done, NamespaceOk::Rewritten(wanted - taken));
+            }
             Op::Expand => {
                 self.group.ok(NamespaceCommand::OutboxExpand { horizon_ms: u64::MAX, now_ms: 8 });
             }
@@ -183,8 +197,13 @@ impl Run {
                 let Ok(NamespaceAnswer::Repairs { repairs, .. }) = self.group.ask(query) else {
                     panic!("no queue")
                 };
-                let shards =
-                    repairs.iter().map(|repair| (repair.pg, repair.block, repair.slot)).collect();
+                let repaired = |repair: &Repair| Repaired {
+                    pg: repair.pg,
+                    block: repair.block,
+                    slot: repair.slot,
+                    sequence: repair.sequence,
+                };
+                let shards = repairs.iter().map(repaired).collect();
                 self.group.ok(NamespaceCommand::RepairDone { shards });
             }
             Op::Reopen => {

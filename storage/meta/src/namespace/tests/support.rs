@@ -106,7 +106,7 @@ impl Group {
         (made, NewContent { size, key, body })
     }
 
-    fn next_block(&mut self) -> BlockId {
+    pub fn next_block(&mut self) -> BlockId {
         self.counter += 1;
         BlockId { group: GroupId(1), session: self.session, counter: self.counter }
     }

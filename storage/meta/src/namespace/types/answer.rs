@@ -5,8 +5,8 @@ use nexusgrid_codec::id::{BlockId, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeadBlock, Extent, ListAfter, LiveBlock, NamespaceError, Object, PartInfo, Repair, Session,
-    UploadId, UploadInfo, UploadsAfter, Usage, WrappedKey,
+    CodeUsage, ContentId, DeadBlock, Extent, FoundExtent, ListAfter, LiveBlock, NamespaceError,
+    Object, PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -189,6 +189,15 @@ pub enum NamespaceAnswer {
     Backlog {
         /// When the first of it was released; `None`: nothing waits.
         oldest_released_ms: Option<u64>,
+    },
+    /// What each code protects, by (k, m).
+    Codes(Vec<CodeUsage>),
+    /// Extents that were looked for.
+    FoundExtents {
+        /// The extents.
+        found: Vec<FoundExtent>,
+        /// The page after which to go on; `None`: all were seen.
+        next: Option<(ContentId, u64)>,
     },
 }
 

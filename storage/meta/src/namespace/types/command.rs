@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, NamespaceError, NewBlock,
-    NewContent, ObjectMeta, PartInfo, Session, UploadId, UploadRef, VersionId,
+    NewContent, ObjectMeta, PartInfo, Repaired, Session, Swap, UploadId, UploadRef, VersionId,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -269,10 +269,11 @@ pub enum NamespaceCommand {
         /// Now.
         now_ms: u64,
     },
-    /// Missing shards exist now. Fine if not asked for any more. → `Done`.
+    /// Missing shards exist now. Fine if not asked for any more; one that was named missing again
+    /// since stays. → `Done`.
     RepairDone {
-        /// PG, block and slot of each.
-        shards: Vec<(PgId, BlockId, u8)>,
+        /// The shards.
+        shards: Vec<Repaired>,
     },
     /// Takes one bounded step of freeing what was released up to `horizon_ms` (proposed by the
     /// leader's worker, which knows the reader horizon and the oldest pin). → `Expanded`.
@@ -315,6 +316,22 @@ pub enum NamespaceCommand {
         /// Its epoch.
         epoch: Epoch,
     },
+    /// Moves extents of contents to other blocks, each only if it is still as it was read: what
+    /// changed or went meanwhile is passed over, and a block that nothing moved to dies at once. No
+    /// object changes; the old blocks' bytes are released. → `Rewritten`.
+    Rewrite {
+        /// The writer's.
+        session: SessionId,
+        /// All blocks that the new extents refer to; at most `limits::SWAPS_MAX`.
+        blocks: Vec<NewBlock>,
+        /// What goes where; at most `limits::SWAPS_MAX`.
+        swaps: Vec<Swap>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Takes what restores lost for garbage: blocks that this group never heard of may be deleted
+    /// like any that nothing refers to. → `Done`.
+    ForgetGaps,
 }
 
 /// A command's success.
@@ -343,6 +360,8 @@ pub enum NamespaceOk {
     },
     /// The piece, for [`super::ContentBody::Staged`].
     Staged(ContentId),
+    /// How many extents were moved.
+    Rewritten(u32),
 }
 
 /// A written object.

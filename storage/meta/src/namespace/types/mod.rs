@@ -12,6 +12,7 @@ mod ids;
 mod object;
 mod query;
 mod records;
+mod rewrite;
 
 pub use answer::*;
 pub use command::*;
@@ -21,3 +22,4 @@ pub use ids::*;
 pub use object::*;
 pub use query::*;
 pub use records::*;
+pub use rewrite::*;

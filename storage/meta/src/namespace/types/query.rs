@@ -3,7 +3,7 @@
 use nexusgrid_codec::id::{BlockId, PgId};
 use serde::{Deserialize, Serialize};
 
-use super::{BucketId, ContentId, UploadId, UploadRef};
+use super::{BucketId, ContentId, ExtentFilter, UploadId, UploadRef};
 use crate::rows::codec;
 
 /// A range of bytes that a client asks for.
@@ -137,6 +137,17 @@ pub enum NamespaceQuery {
         /// After this one.
         after: Option<BlockId>,
         /// At most so many.
+        limit: u32,
+    },
+    /// What each code protects. → `Codes`.
+    Codes,
+    /// Extents that a rewrite is to move, content by content. → `FoundExtents`.
+    FindExtents {
+        /// Which.
+        filter: ExtentFilter,
+        /// After this page: content and offset.
+        after: Option<(ContentId, u64)>,
+        /// So many are enough; the answer ends with the page that brings them.
         limit: u32,
     },
 }

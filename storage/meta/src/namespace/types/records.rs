@@ -90,6 +90,19 @@ pub struct Repair {
     pub epoch: Epoch,
 }
 
+/// A shard that was missing and is there now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Repaired {
+    /// The PG.
+    pub pg: PgId,
+    /// The block.
+    pub block: BlockId,
+    /// The slot.
+    pub slot: u8,
+    /// [`Repair::sequence`] as it was before the shard was seen whole.
+    pub sequence: u64,
+}
+
 /// A block to be deleted from drives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DeadBlock {

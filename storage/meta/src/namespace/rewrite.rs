@@ -1,0 +1,156 @@
+//! Contents move to other blocks: what half-dead packs still hold, and what a code of yesterday
+//! protects.
+//!
+//! ```text
+//!   FindExtents ─▶ (read, write to new blocks) ─▶ Rewrite: old extent still there? ─▶ new in its place
+//!                                                    │ no                  │ old one ─▶ outbox
+//!                                                    ▼                     ▼ horizon
+//!                                     nothing; its new block dies    live bytes of its block fall
+//! ```
+//!
+//! Compare-and-swap, extent by extent: whoever deleted, replaced or rewrote the content meanwhile
+//! wins. A content keeps its id, its key and its bytes; only where they lie changes. Readers that
+//! hold the old map find its blocks as before until the reader horizon has passed (L4).
+#![deny(clippy::indexing_slicing)]
+
+use std::collections::BTreeSet;
+
+use nexusgrid_codec::id::{BlockId, SessionId};
+use nexusgrid_env::kv::prefix_end;
+
+use super::contents::Blocks;
+use super::limits;
+use super::machine::{Change, Step, corrupt};
+use super::rows::{self, ContentKind, ContentRow, Page, Released};
+use super::types::{
+    CodeFilter, ContentId, Extent, ExtentFilter, FoundExtent, Malformed, NamespaceAnswer,
+    NamespaceError, NamespaceOk, NewBlock, Swap,
+};
+use crate::rows::tx::{Tx, decode_row};
+
+impl Change<'_> {
+    pub(super) fn rewrite(
+        &mut self,
+        session: SessionId,
+        blocks: &[NewBlock],
+        swaps: &[Swap],
+        now_ms: u64,
+    ) -> Step<NamespaceOk> {
+        self.check_session(session)?;
+        if swaps.len() > limits::SWAPS_MAX || blocks.len() > limits::SWAPS_MAX {
+            return Err(NamespaceError::TooLarge.into());
+        }
+        let mut blocks = self.check_blocks(session, blocks)?;
+        for swap in swaps {
+            check_swap(swap, &blocks)?;
+        }
+        let mut replaced = Vec::new();
+        for swap in swaps {
+            if self.swap(swap)? {
+                blocks.refer(&swap.new);
+                replaced.push(swap.old);
+            }
+        }
+        let count = u32::try_from(replaced.len()).unwrap_or(u32::MAX);
+        if !replaced.is_empty() {
+            self.release(Released::Extents(replaced), now_ms);
+        }
+        self.bind_blocks(blocks, true, now_ms);
+        Ok(NamespaceOk::Rewritten(count))
+    }
+
+    /// Puts the new extent in the old one's place, if that is still there and someone refers to it.
+    fn swap(&mut self, swap: &Swap) -> Step<bool> {
+        let row: Option<ContentRow> = self.tx.load(rows::CONTENT, &rows::content(swap.content))?;
+        // One without references is being freed, or staged: not now.
+        let Some(row) = row.filter(|row| row.references > 0) else { return Ok(false) };
+        if !matches!(row.kind, ContentKind::Extents { .. }) {
+            return Ok(false);
+        }
+        let first = rows::pages(swap.content).done();
+        let last = rows::page(swap.content, swap.old.offset);
+        let Some((key, value)) = self.tx.last_up_to(rows::CONTENT, &first, &last)? else {
+            return Ok(false);
+        };
+        let Page::Extents { mut extents, .. } = decode_row(rows::CONTENT, &value)? else {
+            return Err(corrupt("segments in a content that has extents"));
+        };
+        let Some(at) = extents.iter_mut().find(|extent| **extent == swap.old) else {
+            return Ok(false);
+        };
+        *at = swap.new;
+        let page = Page::Extents { sequence: self.sequence, extents };
+        self.tx.store(rows::CONTENT, key.to_vec(), &page);
+        self.count_extent(&swap.old, row.size, false);
+        self.count_extent(&swap.new, row.size, true);
+        Ok(true)
+    }
+}
+
+fn check_swap(swap: &Swap, blocks: &Blocks) -> Result<(), NamespaceError> {
+    let is_same_range = swap.old.offset == swap.new.offset && swap.old.len == swap.new.len;
+    if !is_same_range || swap.old.block == swap.new.block {
+        return Err(Malformed::Extents.into());
+    }
+    blocks.check_extent(&swap.new)
+}
+
+/// Extents that pass a filter, of contents that someone refers to: looks through a bounded number
+/// of pages and says where to go on.
+pub(super) fn find(
+    tx: &Tx<'_>,
+    filter: &ExtentFilter,
+    after: Option<(ContentId, u64)>,
+    limit: usize,
+) -> Step<NamespaceAnswer> {
+    if filter.blocks.len() > limits::ANSWER_ROWS_MAX as usize
+        || filter.codes.len() > limits::CODES_MAX
+    {
+        return Err(NamespaceError::TooLarge.into());
+    }
+    let blocks: BTreeSet<BlockId> = filter.blocks.iter().copied().collect();
+    let prefix = rows::all_pages();
+    let end = prefix_end(&prefix);
+    let start = match after {
+        Some((content, offset)) => [rows::page(content, offset).as_slice(), &[0]].concat(),
+        None => prefix,
+    };
+    let pages = tx.scan(rows::CONTENT, &start, end.as_deref(), limits::FIND_PAGES_MAX)?;
+    let mut more = pages.len() == limits::FIND_PAGES_MAX;
+    let mut found: Vec<FoundExtent> = Vec::new();
+    let mut last = after;
+    for (key, value) in &pages {
+        if found.len() >= limit {
+            more = true;
+            break;
+        }
+        let at = rows::parse_page(key).ok_or_else(|| corrupt("key of a page"))?;
+        last = Some(at);
+        let Page::Extents { extents, .. } = decode_row(rows::CONTENT, value)? else { continue };
+        let by_code = |code: &CodeFilter, extent: &Extent| (code.k, code.m) == (extent.k, extent.m);
+        let may_pass = |extent: &Extent| {
+            blocks.contains(&extent.block) || filter.codes.iter().any(|code| by_code(code, extent))
+        };
+        if !extents.iter().any(may_pass) {
+            continue;
+        }
+        let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(at.0))?;
+        let row = row.ok_or_else(|| corrupt("a page of no content"))?;
+        let ContentKind::Extents { key } = row.kind else { continue };
+        if row.references == 0 {
+            continue;
+        }
+        let passes = |extent: &Extent| {
+            let is_over = |code: &CodeFilter| code.over.is_none_or(|over| row.size > over);
+            blocks.contains(&extent.block)
+                || filter.codes.iter().any(|code| by_code(code, extent) && is_over(code))
+        };
+        found.extend(extents.into_iter().filter(passes).map(|extent| FoundExtent {
+            content: at.0,
+            size: row.size,
+            key: key.clone(),
+            extent,
+        }));
+    }
+    Ok(NamespaceAnswer::FoundExtents { found, next: last.filter(|_| more) })
+}
