@@ -125,15 +125,23 @@ pub enum Command {
     /// Background jobs of this node.
     #[command(subcommand)]
     Worker(WorkerCommand),
+    /// Have this node read and check all that it keeps, now; `worker ls` shows how far it is.
+    Scrub(NodeDir),
     /// Compare metadata with drives, over the whole grid, while it runs.
     Fsck {
         /// Put what is missing on the repair queue.
         #[arg(long)]
         repair: bool,
+        /// Look through all that this node keeps, while its agent does not run; changes nothing.
+        #[arg(long, conflicts_with = "repair")]
+        offline: bool,
         /// The node's directory.
         #[command(flatten)]
         node: NodeDir,
     },
+    /// Copies of metadata in the grid, and what to do when metadata is lost.
+    #[command(subcommand)]
+    Metadata(MetadataCommand),
     /// Print shell completions.
     Completions {
         /// For which shell.
@@ -141,12 +149,40 @@ pub enum Command {
     },
 }
 
+/// Bytes per second, or what a worker has by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(pub Option<u64>);
+
+/// Reads megabytes per second: a positive number, or `default`.
+fn rate(text: &str) -> Result<Rate, String> {
+    if text == "default" {
+        return Ok(Rate(None));
+    }
+    match text.parse::<f64>() {
+        Ok(megabytes) if megabytes.is_finite() && (0.001..=1e6).contains(&megabytes) => {
+            Ok(Rate(Some((megabytes * 1e6) as u64)))
+        }
+        _ => Err("a number of megabytes per second from 0.001 to 1000000, or `default`".to_owned()),
+    }
+}
+
 /// Background jobs.
 #[derive(Debug, Subcommand)]
 pub enum WorkerCommand {
     /// List them: what they did, what is left, and when they will be done.
     Ls(NodeDir),
-    /// Let one rest after its present round, until it is resumed or the agent restarts.
+    /// Bound what one moves, on all nodes; it stays so.
+    Rate {
+        /// Its name, as `worker ls` shows it.
+        name: String,
+        /// Megabytes per second on one drive, or `default`.
+        #[arg(value_name = "MB/S", value_parser = crate::cli::rate)]
+        rate: Rate,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Let one rest after its present round, on all nodes, until it is resumed.
     Pause {
         /// Its name, as `worker ls` shows it.
         name: String,
@@ -154,10 +190,41 @@ pub enum WorkerCommand {
         #[command(flatten)]
         node: NodeDir,
     },
-    /// Let one work again.
+    /// Let one work again, on all nodes.
     Resume {
         /// Its name, as `worker ls` shows it.
         name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+}
+
+/// Copies of metadata.
+#[derive(Debug, Subcommand)]
+pub enum MetadataCommand {
+    /// List the newest checkpoint of every group.
+    Ls(NodeDir),
+    /// Take a checkpoint of every group now.
+    Checkpoint(NodeDir),
+    /// Restore groups that lost their majority for good, from their newest checkpoints. Shows what it
+    /// would do unless both confirmations are given.
+    Restore {
+        /// First confirmation: the cluster's id, as the plan shows it.
+        #[arg(long, value_name = "CLUSTER")]
+        confirm: Option<String>,
+        /// Second confirmation.
+        #[arg(long, requires = "confirm")]
+        yes_i_understand_that_newer_changes_are_lost: bool,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Let deletes happen again after a restore. Shows what would go unless it is confirmed.
+    Thaw {
+        /// Confirmation: the incarnation, as this command shows it.
+        #[arg(long, value_name = "NUMBER")]
+        incarnation: Option<u64>,
         /// The node's directory.
         #[command(flatten)]
         node: NodeDir,
@@ -225,6 +292,27 @@ pub struct Vouched {
 pub enum DriveCommand {
     /// List them.
     Ls(NodeDir),
+    /// Take a new drive of the asked node into use, now and after its next start.
+    Add {
+        /// Its directory there: best the root of a file system of its own.
+        #[arg(value_name = "PATH")]
+        path: PathBuf,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Change a drive's share of the grid: the balancer moves what is too much or too little.
+    Weight {
+        /// The drive, as `drive ls` shows it.
+        #[arg(value_name = "DRIVE")]
+        id: u64,
+        /// Relative to the other drives'; a new drive's is its size in GiB.
+        #[arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000_000))]
+        weight: u32,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
     /// Empty a drive; once it is empty, take it out of the grid.
     Remove {
         /// The drive, as `drive ls` shows it.

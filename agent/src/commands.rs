@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::admin::{AdminRequest, client};
 use crate::cli::{
-    BucketCommand, Cli, Command, DriveCommand, KeyCommand, NodeCommand, NodeDir, PgCommand,
-    TokenCommand, Vouched, WorkerCommand,
+    BucketCommand, Cli, Command, DriveCommand, KeyCommand, MetadataCommand, NodeCommand, NodeDir,
+    PgCommand, TokenCommand, Vouched, WorkerCommand,
 };
 use crate::demo::{self, DemoOptions};
 use crate::node;
@@ -71,12 +71,19 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             let Vouched { lost, data_loss } = vouched;
             told(&node, AdminRequest::DriveRemove { id, lost, data_loss }, json).await
         }
+        Command::Drive(DriveCommand::Add { path, node }) => {
+            let path = std::path::absolute(&path)?;
+            told(&node, AdminRequest::DriveAdd { path }, json).await
+        }
+        Command::Drive(DriveCommand::Weight { id, weight, node }) => {
+            done(&node, AdminRequest::DriveWeight { id, weight }, json).await
+        }
         Command::Drive(DriveCommand::Ls(node)) => {
             list(
                 node,
                 AdminRequest::DriveList,
                 json,
-                &["id", "node", "state", "size_bytes", "weight"],
+                &["id", "node", "state", "size_bytes", "used_bytes", "space", "slots", "weight"],
             )
             .await
         }
@@ -134,12 +141,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                     "done",
                     "bytes",
                     "left",
+                    "percent",
                     "eta_seconds",
+                    "rate",
                     "error",
                     "about",
                 ],
             )
             .await
+        }
+        Command::Worker(WorkerCommand::Rate { name, rate, node }) => {
+            let bytes_per_second = rate.0;
+            done(&node, AdminRequest::WorkerRate { name, bytes_per_second }, json).await
         }
         Command::Worker(WorkerCommand::Pause { name, node }) => {
             done(&node, AdminRequest::WorkerPause { name, paused: true }, json).await
@@ -147,7 +160,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Worker(WorkerCommand::Resume { name, node }) => {
             done(&node, AdminRequest::WorkerPause { name, paused: false }, json).await
         }
-        Command::Fsck { repair, node } => {
+        Command::Scrub(node) => done(&node, AdminRequest::Scrub, json).await,
+        Command::Fsck { offline: true, node, .. } => {
+            let (report, clean) = node::fsck_offline(&Env::real(), &node.dir).await?;
+            print(&report, json, offline_text)?;
+            if !clean {
+                anyhow::bail!("something is wrong with what this node keeps");
+            }
+            Ok(())
+        }
+        Command::Fsck { repair, node, offline: false } => {
             let answer = client::ask_value(&node.dir, &AdminRequest::Fsck { repair }).await?;
             print(&answer, json, fsck_text)?;
             if answer.get("clean") != Some(&Value::Bool(true)) {
@@ -155,6 +177,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             }
             Ok(())
         }
+        Command::Metadata(command) => metadata(command, json).await,
         Command::Completions { shell } => {
             clap_complete::generate(
                 shell,
@@ -163,6 +186,24 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 &mut std::io::stdout(),
             );
             Ok(())
+        }
+    }
+}
+
+async fn metadata(command: MetadataCommand, json: bool) -> anyhow::Result<()> {
+    const COLUMNS: &[&str] = &["group", "index", "incarnation", "taken", "age_seconds"];
+    match command {
+        MetadataCommand::Ls(node) => list(node, AdminRequest::MetadataList, json, COLUMNS).await,
+        MetadataCommand::Checkpoint(node) => {
+            list(node, AdminRequest::MetadataCheckpoint, json, COLUMNS).await
+        }
+        MetadataCommand::Restore {
+            confirm,
+            yes_i_understand_that_newer_changes_are_lost: newer_lost,
+            node,
+        } => told(&node, AdminRequest::MetadataRestore { confirm, newer_lost }, json).await,
+        MetadataCommand::Thaw { incarnation, node } => {
+            told(&node, AdminRequest::MetadataThaw { incarnation }, json).await
         }
     }
 }
@@ -222,6 +263,28 @@ fn plain(value: &Value) -> String {
 }
 
 /// A check of the grid, for people.
+fn offline_text(answer: &Value) -> String {
+    let mut lines = String::new();
+    let row = |title: &str, value: Option<&Value>| {
+        let fields = value.and_then(Value::as_object).into_iter().flatten();
+        let fields: Vec<String> =
+            fields.map(|(name, value)| format!("{value} {}", name.replace('_', " "))).collect();
+        format!("{title}: {}\n", fields.join(", "))
+    };
+    for drive in answer.get("drives").and_then(Value::as_array).into_iter().flatten() {
+        lines += &row("drive", Some(drive));
+    }
+    lines += &row("metadata", answer.get("metadata"));
+    lines += &row("metadata against drives", answer.get("compared"));
+    for fault in answer.get("faults").and_then(Value::as_array).into_iter().flatten() {
+        lines += &format!("{}\n", fault.as_str().unwrap_or_default());
+    }
+    if answer.get("clean") == Some(&Value::Bool(true)) {
+        lines += "clean\n";
+    }
+    lines
+}
+
 fn fsck_text(answer: &Value) -> String {
     let mut lines = String::new();
     for (field, what) in [
@@ -245,10 +308,11 @@ fn fsck_text(answer: &Value) -> String {
     }
     for fault in answer.get("faults").and_then(Value::as_array).into_iter().flatten() {
         lines += &format!(
-            "block {} slot {} of pg {}: {}\n",
+            "block {} slot {} of pg {}: {} {}\n",
             text(fault, "block"),
             text(fault, "slot"),
             text(fault, "pg"),
+            text(fault, "invariant"),
             text(fault, "what")
         );
     }

@@ -12,7 +12,7 @@ use super::{AdminAnswer, AdminRequest, LINE_LEN_MAX, SOCKET_NAME};
 /// How long an agent may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a check of the whole grid may take.
+/// How long a check of the whole grid, or of all metadata, may take.
 const FSCK_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
 /// Asks the agent that serves `node_dir`.
@@ -49,7 +49,10 @@ pub async fn ask_value(
         }
     };
     let patience = match request {
-        AdminRequest::Fsck { .. } => FSCK_TIMEOUT,
+        AdminRequest::Fsck { .. }
+        | AdminRequest::MetadataCheckpoint
+        | AdminRequest::MetadataRestore { .. }
+        | AdminRequest::MetadataThaw { .. } => FSCK_TIMEOUT,
         _ => ANSWER_TIMEOUT,
     };
     tokio::time::timeout(patience, exchange)

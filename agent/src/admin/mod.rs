@@ -50,19 +50,56 @@ pub enum AdminRequest {
         /// Even if blocks are lost with it.
         data_loss: bool,
     },
+    /// Takes a new drive of the node that is asked into use.
+    DriveAdd {
+        /// Its directory on that node.
+        path: std::path::PathBuf,
+    },
+    /// Changes a drive's share of the grid.
+    DriveWeight {
+        /// Its id.
+        id: u64,
+        /// Relative to the other drives'; new drives have their size in GiB.
+        weight: u32,
+    },
     /// This node's background jobs.
     WorkerList,
-    /// Lets a background job rest, or work again.
+    /// Lets a background job rest, or work again, on all nodes.
     WorkerPause {
         /// Its name.
         name: String,
         /// Whether it is to rest.
         paused: bool,
     },
+    /// Bounds what a background job moves, on all nodes.
+    WorkerRate {
+        /// Its name.
+        name: String,
+        /// Bytes per second on one drive; `None`: its default.
+        bytes_per_second: Option<u64>,
+    },
+    /// Has this node read all that it keeps, now.
+    Scrub,
     /// Compares metadata with drives.
     Fsck {
         /// Puts what is missing on the repair queues.
         repair: bool,
+    },
+    /// Takes a checkpoint of every group now.
+    MetadataCheckpoint,
+    /// The newest checkpoints that this node knows of.
+    MetadataList,
+    /// Restores lost groups from their checkpoints; shows what it would do unless it is confirmed.
+    MetadataRestore {
+        /// The cluster's id, as the plan shows it.
+        confirm: Option<String>,
+        /// What is newer than the checkpoints may be lost.
+        newer_lost: bool,
+    },
+    /// Lets deletes happen again after a restore; shows what would go unless it is confirmed.
+    MetadataThaw {
+        /// The incarnation that was looked at.
+        incarnation: Option<u64>,
     },
     /// All placement groups.
     PgList,

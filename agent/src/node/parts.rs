@@ -7,10 +7,12 @@ use nexusgrid_cluster::{Callers, Channel, MemberState, MethodSpec, Swim};
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::{NodeId, Roles};
 use nexusgrid_gateway::{GatewayAddresses, Readiness};
+use nexusgrid_grid::care::checkpoint::KeptMap;
 use nexusgrid_grid::shard::wire::{Bulk, ShardMethod};
 use nexusgrid_grid::{Liveness, NodeHint};
 use nexusgrid_meta::GroupDirectory;
 use nexusgrid_meta::raft::wire::MetaMethod;
+use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::root::types::NodeState;
 
 use super::directory::Directory;
@@ -39,6 +41,16 @@ impl Liveness for SwimLiveness {
 impl GroupDirectory for Directory {
     fn voters(&self, group: GroupId) -> Vec<NodeId> {
         self.topology().voters(group).iter().map(|voter| voter.node()).collect()
+    }
+}
+
+impl KeptMap for Directory {
+    fn topology(&self) -> Arc<Topology> {
+        Directory::topology(self)
+    }
+
+    fn offer(&self, topology: &Arc<Topology>) {
+        Directory::offer(self, topology);
     }
 }
 
@@ -88,6 +100,16 @@ pub fn meta_specs(methods: &[MetaMethod]) -> Vec<MethodSpec> {
                 .deadline_max(std::time::Duration::from_secs(600));
             if method.held_open { spec.long_poll() } else { spec }
         })
+        .collect()
+}
+
+/// Methods of checkpoints and restores for the transport's register.
+pub fn checkpoint_specs() -> Vec<MethodSpec> {
+    // Taking a checkpoint of a large group is the longest.
+    let deadline = std::time::Duration::from_secs(600);
+    shard_specs(nexusgrid_grid::care::checkpoint::wire::METHODS)
+        .into_iter()
+        .map(|spec| spec.deadline_max(deadline))
         .collect()
 }
 

@@ -127,7 +127,7 @@ impl Running {
     }
 }
 
-fn machine(group: GroupId) -> Arc<dyn StateMachine> {
+pub(super) fn machine(group: GroupId) -> Arc<dyn StateMachine> {
     if group == ROOT_GROUP {
         Arc::new(nexusgrid_meta::root::Root)
     } else {

@@ -12,7 +12,7 @@
 use hkdf::Hkdf;
 use sha2::Sha256;
 use subtle::ConstantTimeEq;
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use serde::{Deserialize, Serialize};
 
@@ -69,6 +69,15 @@ impl MasterKey {
     /// The key itself, to be sealed to a gateway's certificate or written to the key file.
     pub fn expose(&self) -> &[u8; KEY_LEN] {
         &self.0.0
+    }
+
+    /// A key for one purpose of one cluster, named by `label`.
+    pub fn derive(&self, label: &[u8], cluster: ClusterId) -> Zeroizing<[u8; KEY_LEN]> {
+        let mut key = Zeroizing::new([0; KEY_LEN]);
+        let expanded =
+            Hkdf::<Sha256>::new(Some(&cluster.0), self.expose()).expand(label, &mut *key);
+        debug_assert!(expanded.is_ok(), "32 bytes are less than the most that HKDF gives");
+        key
     }
 
     /// Compares in constant time.

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Budget;
 use crate::care::CareOptions;
+use crate::care::checkpoint::Deletions;
 use crate::error::GridError;
 use crate::keys::KeyRing;
 use crate::limits;
@@ -111,6 +112,8 @@ pub(crate) struct Core {
     pub(crate) bad_shards: mpsc::Sender<BadShard>,
     /// Sizes of the parts of contents that uploads made.
     pub(crate) part_sizes: Mutex<BTreeMap<(GroupId, ContentId), Vec<u64>>>,
+    /// Whether anything may be deleted from drives.
+    pub(crate) deletions: Arc<Deletions>,
     distrusted: Mutex<BTreeMap<NodeId, BootInstant>>,
 }
 
@@ -143,6 +146,7 @@ impl Core {
             coding: Semaphore::new(limits::BLOCKS_CODED_AT_ONCE),
             bad_shards,
             part_sizes: Mutex::default(),
+            deletions: Arc::default(),
             distrusted: Mutex::default(),
         }
     }

@@ -152,6 +152,19 @@ impl Core {
             reservation.shrink_to(2 * len as u64);
             return Ok(Received::Small { pieces, len: len as u64, reservation });
         }
+        let large = self.receive_blocks(tenant, body, group, key, Some((pieces, reservation)));
+        Ok(Received::Large(large.await?))
+    }
+
+    /// Reads a body, or the rest of one that has begun, into blocks, whatever its size.
+    pub(crate) async fn receive_blocks(
+        self: &Arc<Core>,
+        tenant: &Tenant,
+        body: &mut BodyReader,
+        group: nexusgrid_codec::GroupId,
+        key: &FreshKey,
+        begun: Option<(Vec<Bytes>, Reservation)>,
+    ) -> Result<LargeContent, GridError> {
         let session = self.sessions.get(group).await?;
         let mut pipeline = Pipeline {
             core: self,
@@ -160,7 +173,9 @@ impl Core {
             running: VecDeque::new(),
             done: Vec::new(),
         };
-        pipeline.push(pieces, reservation).await?;
+        if let Some((pieces, reservation)) = begun {
+            pipeline.push(pieces, reservation).await?;
+        }
         while !body.ended() {
             let left = body
                 .remaining()
@@ -175,7 +190,7 @@ impl Core {
             pipeline.push(pieces, reservation).await?;
         }
         let stored = pipeline.finish().await?;
-        Ok(Received::Large(large_content(session, key, stored)))
+        Ok(large_content(session, key, stored))
     }
 }
 

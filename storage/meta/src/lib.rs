@@ -3,6 +3,7 @@
 //! [`machine`] is the seam: a pure state machine over a key-value store. Above it stand the pure
 //! machines; below it [`raft`] (log, state store, network) and [`host`] (groups of one node).
 
+pub mod export;
 pub mod host;
 pub mod limits;
 pub mod machine;

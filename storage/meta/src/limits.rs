@@ -38,6 +38,10 @@ pub const NEWS_HOLD: Duration = Duration::from_secs(5);
 pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that could not join is passed over for so long.
 pub const INVITE_BACKOFF: Duration = Duration::from_secs(10);
+/// Rows that an inspection of a stopped node reads at a time.
+pub const INSPECTED_ROWS: usize = 4_096;
+/// Faults that it describes; all are counted.
+pub const INSPECTED_FAULTS_MAX: usize = 100;
 /// How often a host looks whether a read met rot.
 pub const ROT_LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Every so many rounds a leader asks the other members whether they still exist.

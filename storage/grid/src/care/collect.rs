@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nexusgrid_codec::{BlockId, DriveId, Epoch, GroupId, PgId, SessionId};
-use nexusgrid_env::BootInstant;
+use nexusgrid_env::{BootInstant, Invariant, Rule};
 use nexusgrid_meta::namespace::limits::ACKS_MAX;
 use nexusgrid_meta::namespace::types::{
     NamespaceAnswer, NamespaceCommand, NamespaceOk, NamespaceQuery, Session,
@@ -113,8 +113,11 @@ async fn round(
     worker: &Worker,
 ) -> Result<(), GridError> {
     let sessions = expire(core, group, ledger).await?;
-    free(core, group, ledger, &sessions, worker).await?;
-    bury(core, group, ledger, worker).await?;
+    // After a restore metadata may be older than the drives: what it calls dead stays for now.
+    if core.deletions.may_delete() {
+        free(core, group, ledger, &sessions, worker).await?;
+        bury(core, group, ledger, worker).await?;
+    }
     settle_sessions(core, group, ledger, &sessions).await
 }
 
@@ -160,7 +163,10 @@ async fn free(
     let horizon = core.map.current().settings.reader_horizon_ms;
     let oldest_pin = sessions.iter().filter_map(|session| session.oldest_pin_ms).min();
     let now_ms = ledger.now_ms(core);
-    let horizon_ms = now_ms.saturating_sub(horizon).min(oldest_pin.unwrap_or(u64::MAX));
+    let mut horizon_ms = now_ms.saturating_sub(horizon).min(oldest_pin.unwrap_or(u64::MAX));
+    if !core.env.rules.keeps(Rule::ReaderHorizon) {
+        horizon_ms = now_ms;
+    }
     if oldest_ms > horizon_ms {
         return Ok(());
     }
@@ -194,6 +200,9 @@ async fn bury(
         };
         let Some(last) = blocks.last() else { return Ok(()) };
         after = Some(last.block);
+        if !core.deletions.confirm(core).await {
+            return Ok(());
+        }
         let map = core.map.current();
         let mut by_pg: BTreeMap<PgId, Vec<BlockId>> = BTreeMap::new();
         for dead in &blocks {
@@ -257,6 +266,9 @@ async fn erase(core: &Arc<Core>, group: GroupId, ledger: &mut Ledger) -> Result<
     // Read after the acknowledgements: those of an older epoch count for nothing.
     let map = core.map.refresh().await?;
     let is_settled = |burial: &Burial| {
+        if !core.env.rules.keeps(Rule::TombstoneHold) {
+            return true;
+        }
         map.pgs.get(&burial.pg).is_some_and(|pg| {
             pg.epoch == burial.epoch
                 && !matches!(pg.state, PgState::Preparing(_))
@@ -269,6 +281,7 @@ async fn erase(core: &Arc<Core>, group: GroupId, ledger: &mut Ledger) -> Result<
     for blocks in settled.chunks(ACKS_MAX) {
         core.meta.command(group, &NamespaceCommand::OutboxAck { blocks: blocks.to_vec() }).await?;
         for block in blocks {
+            core.env.invariants.remember(Invariant::I9, &block.to_bytes());
             ledger.buried.remove(block);
         }
     }

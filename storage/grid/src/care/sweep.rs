@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use nexusgrid_codec::{BlockId, DriveId, GroupId, PgId, SessionId};
 use nexusgrid_drive::{DriveError, DriveState, DriveStore, SessionFloor, ShardKey};
-use nexusgrid_env::BootInstant;
+use nexusgrid_env::{BootInstant, Rule};
 use nexusgrid_meta::namespace::types::{BlockState, NamespaceAnswer, NamespaceQuery};
 use nexusgrid_meta::root::topology::{PgState, Topology};
 
@@ -35,6 +35,9 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: 
     let mut passes: BTreeMap<DriveId, BootInstant> = BTreeMap::new();
     loop {
         worker.turn(core.options.care.sweep_every).await;
+        if !core.deletions.may_delete() {
+            continue;
+        }
         worker.begin(None);
         let mut failed = None;
         for (drive, store) in shards.drives() {
@@ -171,11 +174,13 @@ async fn find_orphans(
         let Some(last) = page.last() else { break };
         after = Some(last.key);
         shards += page.len();
-        let states: BTreeMap<BlockId, BlockState> =
-            resolve(core, page.iter().map(|shard| shard.key.block).collect())
-                .await?
-                .into_iter()
-                .collect();
+        let blocks: Vec<BlockId> = page.iter().map(|shard| shard.key.block).collect();
+        let states: BTreeMap<BlockId, BlockState> = match resolve(core, blocks.clone()).await {
+            Err(_) if !core.env.rules.keeps(Rule::ErrorsKeep) => {
+                blocks.into_iter().map(|block| (block, BlockState::Unknown)).collect()
+            }
+            known => known?.into_iter().collect(),
+        };
         let is = |key: &ShardKey, state| states.get(&key.block) == Some(&state);
         unheard += page.iter().filter(|shard| is(&shard.key, BlockState::Unheard)).count();
         let unknown = |key: &ShardKey| is(key, BlockState::Unknown);
@@ -202,7 +207,8 @@ async fn find_orphans(
         );
         return Err(GridError::Unavailable(format!("{found} of {shards} shards are unknown")));
     }
-    let age_ms = millis(core.options.care.orphan_age);
+    let is_careful = core.env.rules.keeps(Rule::ErrorsKeep);
+    let age_ms = if is_careful { millis(core.options.care.orphan_age) } else { 0 };
     let before = remembered(core, store).await;
     let mut seen: Sightings = orphans
         .into_iter()

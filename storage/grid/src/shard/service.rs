@@ -22,6 +22,7 @@ use nexusgrid_meta::root::topology::Topology;
 use parking_lot::{Mutex, RwLock};
 
 use super::wire::{self, ShardFacts, ShardFault, ShardOk, ShardReply, ShardRequest};
+use crate::care::checkpoint::Deletions;
 use crate::limits;
 
 /// Serves this node's drives.
@@ -30,23 +31,26 @@ pub struct ShardService {
     drives: RwLock<BTreeMap<DriveId, DriveStore>>,
     /// Suspend jumps at which the map was read, plus one; 0: never.
     ready: AtomicU64,
+    deletions: Arc<Deletions>,
     /// What each drive was told: epoch, and the lowest repair session that may still write.
     told: Mutex<BTreeMap<(DriveId, PgId), (Epoch, u64)>>,
 }
 
 impl ShardService {
-    /// A service without drives, refusing writes.
-    pub fn new(env: Env) -> Arc<ShardService> {
+    /// A service without drives, refusing writes; deletes as `deletions` allows them.
+    pub fn new(env: Env, deletions: Arc<Deletions>) -> Arc<ShardService> {
         Arc::new(ShardService {
             env,
             drives: RwLock::default(),
             ready: AtomicU64::new(0),
+            deletions,
             told: Mutex::default(),
         })
     }
 
     /// Serves one more drive.
     pub fn add(&self, drive: DriveId, store: DriveStore) {
+        store.hold_purge(!self.deletions.may_delete());
         self.drives.write().insert(drive, store);
     }
 
@@ -131,6 +135,9 @@ impl ShardService {
         let is_write = matches!(request, ShardRequest::Put { .. });
         if is_write && !self.is_ready() {
             return Err(ShardFault::NotReady);
+        }
+        if matches!(request, ShardRequest::Tombstone { .. }) && !self.deletions.may_delete() {
+            return Err(ShardFault::Frozen);
         }
         let done = |_| Ok((ShardOk::Done, Bytes::new()));
         match (method, request) {

@@ -273,6 +273,9 @@ pub enum ShardFault {
     /// A bug of the caller.
     #[error("invalid request: {0}")]
     Invalid(String),
+    /// Metadata was restored, or its map was not read yet: nothing is deleted meanwhile.
+    #[error("deletes are frozen")]
+    Frozen,
 }
 
 /// Bytes that are no head of this version.

@@ -13,6 +13,7 @@ mod ask;
 mod error;
 mod group;
 mod incoming;
+pub mod inspect;
 mod members;
 mod news;
 mod options;

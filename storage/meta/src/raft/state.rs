@@ -122,6 +122,7 @@ fn generation_key(node: u64) -> Vec<u8> {
     key
 }
 
+/// How a machine's store is opened.
 pub(crate) fn options(machine: &dyn StateMachine) -> KvOptions {
     let blob_families = machine.blob_families().to_vec();
     let plain = machine.families().iter().filter(|family| !blob_families.contains(family));
@@ -129,6 +130,7 @@ pub(crate) fn options(machine: &dyn StateMachine) -> KvOptions {
     KvOptions { families, blob_families, create: true }
 }
 
+/// Where a store of a group's directory is.
 pub(crate) fn store_dir(dir: &Path, number: u64) -> PathBuf {
     dir.join(format!("state-{number}"))
 }

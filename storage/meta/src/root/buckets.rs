@@ -21,6 +21,10 @@ use super::topology::{Bucket, BucketState};
 use super::types::{AccessKey, BucketKey, BucketSettings, InvalidField, RootError, RootOk};
 use crate::namespace::types::BucketId;
 
+/// The bucket of the cluster's own objects: no name that S3 allows, and none that a client's request
+/// finds ([`Topology::bucket`](super::topology::Topology::bucket)).
+pub const SYSTEM_BUCKET: &str = ".nexusgrid";
+
 /// S3's rules for names of general-purpose buckets.
 pub fn is_bucket_name(name: &str) -> bool {
     let is_alnum = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
@@ -51,6 +55,30 @@ impl Change<'_> {
         if !is_bucket_name(&name) {
             return Err(invalid(InvalidField::BucketName));
         }
+        self.make_bucket(name, owner, settings, sealed_key, now_ms)
+    }
+
+    pub(super) fn create_system_bucket(
+        &mut self,
+        sealed_key: Vec<u8>,
+        now_ms: u64,
+    ) -> Step<RootOk> {
+        let known: Option<Bucket> = self.tx.load(ROOT, &rows::bucket(SYSTEM_BUCKET))?;
+        if let Some(known) = known {
+            return Ok(RootOk::Bucket { bucket: known.id, group: known.group });
+        }
+        let (name, owner) = (SYSTEM_BUCKET.to_owned(), "nexusgrid".to_owned());
+        self.make_bucket(name, owner, BucketSettings::default(), sealed_key, now_ms)
+    }
+
+    fn make_bucket(
+        &mut self,
+        name: String,
+        owner: String,
+        settings: BucketSettings,
+        sealed_key: Vec<u8>,
+        now_ms: u64,
+    ) -> Step<RootOk> {
         check_text(&owner, InvalidField::AccessKey)?;
         check_sealed(&sealed_key)?;
         let known: Option<Bucket> = self.tx.load(ROOT, &rows::bucket(&name))?;
@@ -104,6 +132,9 @@ impl Change<'_> {
     }
 
     pub(super) fn begin_delete_bucket(&mut self, name: &str) -> Step<RootOk> {
+        if name == SYSTEM_BUCKET {
+            return Err(RootError::NoSuchBucket.into());
+        }
         let bucket: Option<Bucket> = self.tx.load(ROOT, &rows::bucket(name))?;
         let mut bucket = bucket.ok_or(RootError::NoSuchBucket)?;
         if bucket.state != BucketState::Deleting {

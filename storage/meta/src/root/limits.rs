@@ -28,5 +28,9 @@ pub const SIGHTINGS_MAX: usize = 256;
 pub const VOTERS_MAX: usize = 7;
 /// Slots of a PG: a missing mask has 32 bits.
 pub const PG_WIDTH_MAX: usize = 32;
+/// Kinds of background workers with a setting.
+pub const WORKERS_MAX: usize = 64;
 /// Lines of one answer.
 pub const ANSWER_ROWS_MAX: u32 = 1_000;
+/// Restores of metadata that are remembered: no more are possible.
+pub const RESTORES_MAX: usize = 128;

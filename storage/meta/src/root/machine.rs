@@ -13,7 +13,7 @@ use super::rows::{self, ClusterRow, ROOT};
 use super::topology::{Drive, Group, Node, Pg};
 use super::types::{
     Cluster, ClusterSettings, Init, InvalidField, NodeState, RaftId, RootCommand, RootError,
-    RootOk, RootQuery,
+    RootOk, RootQuery, WorkerSetting,
 };
 use super::{limits, query};
 use crate::machine::{self, Applied, ApplyContext, StateMachine};
@@ -208,6 +208,10 @@ impl Change<'_> {
             C::SetDriveSize { drive, size_bytes, weight } => {
                 self.set_drive_size(drive, size_bytes, weight)
             }
+            C::SetDriveUse { drive, used_bytes, mark } => {
+                self.set_drive_use(drive, used_bytes, mark)
+            }
+            C::SetWorker { name, setting } => self.set_worker(&name, setting),
             C::CreatePg(pg) => self.create_pg(pg),
             C::ClosePg { pg } => self.close_pg(pg),
             C::SetPgUse { pg, used_bytes } => self.set_pg_use(pg, used_bytes),
@@ -226,6 +230,11 @@ impl Change<'_> {
             C::CreateKey(key) => self.create_key(&key),
             C::DeleteKey { id } => self.delete_key(&id),
             C::SetGroupVoters { group, voters } => self.set_group_voters(group, voters),
+            C::RecordRestore(restore) => self.record_restore(restore),
+            C::Thaw { incarnation } => self.thaw(incarnation),
+            C::CreateSystemBucket { sealed_key, now_ms } => {
+                self.create_system_bucket(sealed_key, now_ms)
+            }
             C::Report { reporter, sightings, now_ms } => self.report(reporter, &sightings, now_ms),
         }
     }
@@ -282,6 +291,25 @@ impl Change<'_> {
     pub(super) fn set_pg(&mut self, pg: &Pg) {
         self.tx.store(ROOT, rows::pg(pg.id), pg);
         self.map_changed = true;
+    }
+
+    fn set_worker(&mut self, name: &str, setting: WorkerSetting) -> Step<RootOk> {
+        check_text(name, InvalidField::Worker)?;
+        if setting.bytes_per_second == Some(0) {
+            return Err(invalid(InvalidField::Worker));
+        }
+        let key = rows::worker(name);
+        if setting == WorkerSetting::default() {
+            self.tx.delete(ROOT, key);
+        } else {
+            let known = self.tx.scan(ROOT, b"W", prefix_end(b"W").as_deref(), usize::MAX)?;
+            if known.len() >= limits::WORKERS_MAX && !known.iter().any(|(at, _)| *at == key) {
+                return Err(full(InvalidField::Worker));
+            }
+            self.tx.store(ROOT, key, &setting);
+        }
+        self.map_changed = true;
+        Ok(RootOk::Done)
     }
 
     fn set_group_voters(&mut self, group: GroupId, voters: Vec<RaftId>) -> Step<RootOk> {

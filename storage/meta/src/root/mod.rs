@@ -10,11 +10,12 @@ mod machine;
 mod nodes;
 mod pgs;
 mod query;
+pub mod restore;
 pub mod rows;
 #[cfg(test)]
 mod tests;
 pub mod topology;
 pub mod types;
 
-pub use buckets::is_bucket_name;
+pub use buckets::{SYSTEM_BUCKET, is_bucket_name};
 pub use machine::Root;

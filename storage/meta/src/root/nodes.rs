@@ -21,7 +21,7 @@ use super::rows::{self, ROOT, ReportRow, TokenRow};
 use super::topology::{Drive, Liveness, Node, Pg};
 use super::types::{
     Addresses, DriveState, Fingerprint, InvalidField, NewDrive, NewNode, NodeState, RaftId,
-    RootError, RootOk, Sighting,
+    RootError, RootOk, Sighting, SpaceMark,
 };
 use crate::rows::tx::decode_row;
 
@@ -243,6 +243,8 @@ impl Change<'_> {
             size_bytes: new.size_bytes,
             weight: new.weight,
             state: DriveState::Active,
+            used_bytes: 0,
+            space: SpaceMark::Normal,
         });
         Ok(RootOk::Drive(id))
     }
@@ -263,6 +265,22 @@ impl Change<'_> {
         }
         drive.state = state;
         self.set_drive(&drive);
+        Ok(RootOk::Done)
+    }
+
+    pub(super) fn set_drive_use(
+        &mut self,
+        id: DriveId,
+        used_bytes: u64,
+        mark: SpaceMark,
+    ) -> Step<RootOk> {
+        let mut drive = self.drive(id)?;
+        let map_changed = self.map_changed || drive.space != mark;
+        drive.used_bytes = used_bytes;
+        drive.space = mark;
+        self.set_drive(&drive);
+        // A few bytes more alone are not worth a new map on every node.
+        self.map_changed = map_changed;
         Ok(RootOk::Done)
     }
 

@@ -1,14 +1,16 @@
 //! Answers to queries: pure reads of one state.
 #![deny(clippy::indexing_slicing)]
 
+use std::collections::BTreeMap;
+
 use nexusgrid_env::KvRead;
 use nexusgrid_env::kv::prefix_end;
 
 use super::limits;
 use super::machine::{Step, all};
-use super::rows::{self, ClusterRow, ROOT, TokenRow};
+use super::rows::{self, ClusterRow, ROOT, RestoresRow, TokenRow};
 use super::topology::{Bucket, Drive, Group, Node, Pg, Topology};
-use super::types::{AccessKey, RootAnswer, RootError, RootQuery, TokenInfo};
+use super::types::{AccessKey, Restores, RootAnswer, RootError, RootQuery, TokenInfo};
 use crate::rows::tx::{Tx, decode_row};
 
 /// Answers a query.
@@ -39,6 +41,14 @@ pub(super) fn answer(state: &dyn KvRead, query: RootQuery) -> Step<RootAnswer> {
         RootQuery::BucketKeys { bucket } => {
             RootAnswer::BucketKeys(all(tx, &rows::bucket_keys(bucket).done())?)
         }
+        RootQuery::Restores => {
+            let row: RestoresRow = tx.load(ROOT, &rows::restores())?.unwrap_or_default();
+            RootAnswer::Restores(Restores {
+                incarnation: cluster.cluster.incarnation,
+                thawed: row.thawed,
+                restores: row.restores,
+            })
+        }
         RootQuery::Tokens => {
             let mut tokens = Vec::new();
             for (key, value) in tx.scan(ROOT, b"T", prefix_end(b"T").as_deref(), usize::MAX)? {
@@ -57,6 +67,11 @@ fn topology(tx: &Tx<'_>, row: ClusterRow) -> Step<Topology> {
     let pgs: Vec<Pg> = all(tx, b"P")?;
     let groups: Vec<Group> = all(tx, b"G")?;
     let buckets: Vec<Bucket> = all(tx, b"B")?;
+    let mut workers = BTreeMap::new();
+    for (key, value) in tx.scan(ROOT, b"W", prefix_end(b"W").as_deref(), limits::WORKERS_MAX)? {
+        let name = String::from_utf8_lossy(key.get(1..).unwrap_or_default()).into_owned();
+        workers.insert(name, decode_row(ROOT, &value)?);
+    }
     Ok(Topology {
         version: row.map_version,
         cluster: Some(row.cluster.id),
@@ -67,5 +82,6 @@ fn topology(tx: &Tx<'_>, row: ClusterRow) -> Step<Topology> {
         pgs: pgs.into_iter().map(|pg| (pg.id, pg)).collect(),
         groups: groups.into_iter().map(|group| (group.id, group)).collect(),
         buckets: buckets.into_iter().map(|bucket| (bucket.name.clone(), bucket)).collect(),
+        workers,
     })
 }

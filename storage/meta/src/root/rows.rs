@@ -7,7 +7,7 @@
 //! 'i' incarnation         → DriveId            'E' bucket version   → BucketKey
 //! 'P' pg                  → Pg                 'R' node reporter    → ReportRow
 //! 'G' group               → Group
-//! 'B' name                → Bucket
+//! 'B' name                → Bucket              'W' worker            → WorkerSetting
 //! ```
 #![deny(clippy::indexing_slicing)]
 
@@ -15,7 +15,7 @@ use nexusgrid_codec::id::{DriveId, GroupId, PgId};
 use nexusgrid_env::{NodeId, Roles};
 use serde::{Deserialize, Serialize};
 
-use super::types::{Cluster, Fingerprint};
+use super::types::{Cluster, Fingerprint, Restore};
 use crate::namespace::types::BucketId;
 use crate::rows::key::KeyBuf;
 
@@ -43,6 +43,15 @@ pub struct ClusterRow {
     pub groups: u32,
 }
 
+/// Restores of metadata there were; absent: none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RestoresRow {
+    /// Incarnations up to this one may delete again.
+    pub thawed: u64,
+    /// All, the newest last.
+    pub restores: Vec<Restore>,
+}
+
 /// A join token.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TokenRow {
@@ -65,6 +74,11 @@ pub struct ReportRow {
     pub at_ms: u64,
 }
 
+/// The restores.
+pub fn restores() -> Vec<u8> {
+    KeyBuf::tag(b'X').done()
+}
+
 /// The cluster.
 pub fn cluster() -> Vec<u8> {
     KeyBuf::tag(b'C').done()
@@ -73,6 +87,11 @@ pub fn cluster() -> Vec<u8> {
 /// A node.
 pub fn node(node: NodeId) -> Vec<u8> {
     KeyBuf::tag(b'N').u64(node.0).done()
+}
+
+/// A kind of background worker.
+pub fn worker(name: &str) -> Vec<u8> {
+    KeyBuf::tag(b'W').raw(name.as_bytes()).done()
 }
 
 /// A drive.

@@ -9,9 +9,10 @@ use nexusgrid_codec::id::{ClusterId, DriveId, Epoch, GroupId, PgId};
 use nexusgrid_env::{NodeId, Roles};
 use serde::{Deserialize, Serialize};
 
+use super::buckets::SYSTEM_BUCKET;
 use super::types::{
     Addresses, BucketSettings, ClusterSettings, DriveState, Fingerprint, NodeClass, NodeState,
-    RaftId,
+    RaftId, SpaceMark, WorkerSetting,
 };
 use crate::namespace::types::BucketId;
 use crate::rows::codec::{self, DecodeError};
@@ -123,6 +124,10 @@ pub struct Drive {
     pub weight: u32,
     /// Its state.
     pub state: DriveState,
+    /// Bytes taken, as last said.
+    pub used_bytes: u64,
+    /// Which mark of fullness it has passed, as last said.
+    pub space: SpaceMark,
 }
 
 /// A PG's state.
@@ -241,6 +246,8 @@ pub struct Topology {
     pub groups: BTreeMap<GroupId, Group>,
     /// All buckets, by name.
     pub buckets: BTreeMap<String, Bucket>,
+    /// Background workers that an administrator paused or tuned, by name.
+    pub workers: BTreeMap<String, WorkerSetting>,
 }
 
 impl Topology {
@@ -284,9 +291,16 @@ impl Topology {
         pg.slots.iter().filter(|drive| self.drive_is_awake(**drive)).count()
     }
 
-    /// A bucket that is not being deleted.
+    /// A client's bucket that is not being deleted. The cluster's own is none.
     pub fn bucket(&self, name: &str) -> Option<&Bucket> {
-        self.buckets.get(name).filter(|bucket| bucket.state == BucketState::Active)
+        self.buckets
+            .get(name)
+            .filter(|bucket| bucket.state == BucketState::Active && name != SYSTEM_BUCKET)
+    }
+
+    /// The bucket of the cluster's own objects, if it was made.
+    pub fn system_bucket(&self) -> Option<&Bucket> {
+        self.buckets.get(SYSTEM_BUCKET)
     }
 
     /// A bucket by id, whatever its state.

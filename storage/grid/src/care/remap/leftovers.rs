@@ -18,6 +18,10 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, mut worker: 
     loop {
         worker.turn(core.options.care.remap.every).await;
         let Ok(map) = core.map.refresh().await else { continue };
+        // After a restore the map may be older than the drives.
+        if !core.deletions.may_delete() {
+            continue;
+        }
         if swept == Some(map.version) {
             continue;
         }

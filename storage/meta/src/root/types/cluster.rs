@@ -44,6 +44,15 @@ impl Default for ClusterSettings {
     }
 }
 
+/// What an administrator set for one kind of background worker, on all nodes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WorkerSetting {
+    /// Rests until it is resumed.
+    pub paused: bool,
+    /// Bytes per second that it may move on a drive; `None`: its default.
+    pub bytes_per_second: Option<u64>,
+}
+
 /// The first command of a cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Init {

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccessKey, Addresses, BucketKey, BucketSettings, ClusterSettings, DriveState, Fingerprint,
-    Init, NewDrive, NewNode, NewPg, NodeState, RaftId, RootError, Sighting,
+    Init, NewDrive, NewNode, NewPg, NodeState, RaftId, Restore, RootError, Sighting, SpaceMark,
+    WorkerSetting,
 };
 use crate::namespace::types::BucketId;
 use crate::rows::codec::{self, DecodeError};
@@ -203,6 +204,38 @@ pub enum RootCommand {
         reporter: NodeId,
         /// Whom, and what.
         sightings: Vec<(NodeId, Sighting)>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Says how full a drive is. → [`RootOk::Done`].
+    SetDriveUse {
+        /// The drive.
+        drive: DriveId,
+        /// Bytes taken of its size.
+        used_bytes: u64,
+        /// Which mark it has passed.
+        mark: SpaceMark,
+    },
+    /// Pauses, resumes or tunes a kind of background worker on all nodes. → [`RootOk::Done`].
+    SetWorker {
+        /// Its name.
+        name: String,
+        /// What holds from now on.
+        setting: WorkerSetting,
+    },
+    /// Notes that metadata groups are founded anew from checkpoints: the incarnation must be the next
+    /// one. From now on nothing is deleted from drives. → [`RootOk::Done`].
+    RecordRestore(Restore),
+    /// Lets deletes happen again in this incarnation: it must be the present one. → [`RootOk::Done`].
+    Thaw {
+        /// The incarnation that was looked at.
+        incarnation: u64,
+    },
+    /// Makes the bucket that holds the cluster's own objects. Its name is none of S3's.
+    /// → [`RootOk::Bucket`], also if it is there.
+    CreateSystemBucket {
+        /// Version 1 of its key, sealed by the master key.
+        sealed_key: Vec<u8>,
         /// Now.
         now_ms: u64,
     },

@@ -115,6 +115,8 @@ pub enum InvalidField {
     KeyMaterial,
     /// How many sightings.
     Sightings,
+    /// A background worker's name or rate.
+    Worker,
 }
 
 impl fmt::Display for InvalidField {
@@ -131,6 +133,7 @@ impl fmt::Display for InvalidField {
             InvalidField::Settings => "settings",
             InvalidField::KeyMaterial => "key material",
             InvalidField::Sightings => "number of sightings",
+            InvalidField::Worker => "background worker",
         })
     }
 }

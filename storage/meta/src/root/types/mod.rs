@@ -9,6 +9,7 @@ mod command;
 mod error;
 mod node;
 mod query;
+mod restore;
 mod storage;
 mod tenant;
 
@@ -17,5 +18,6 @@ pub use command::*;
 pub use error::*;
 pub use node::*;
 pub use query::*;
+pub use restore::*;
 pub use storage::*;
 pub use tenant::*;

@@ -24,6 +24,11 @@ impl RaftId {
         RaftId((node.0 << RaftId::GENERATION_BITS) | u64::from(generation & RaftId::GENERATION_MAX))
     }
 
+    /// The generation that it names.
+    pub fn generation(self) -> u16 {
+        (self.0 & u64::from(RaftId::GENERATION_MAX)) as u16
+    }
+
     /// The node behind it.
     pub fn node(self) -> NodeId {
         NodeId(self.0 >> RaftId::GENERATION_BITS)

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccessKey, BucketKey, Cluster, RootError, TokenInfo};
+use super::{AccessKey, BucketKey, Cluster, Restores, RootError, TokenInfo};
 use crate::namespace::types::BucketId;
 use crate::root::topology::Topology;
 use crate::rows::codec::{self, DecodeError};
@@ -37,6 +37,8 @@ pub enum RootQuery {
     },
     /// Join tokens that are stored. → [`RootAnswer::Tokens`].
     Tokens,
+    /// Restores of metadata, and whether deletes are frozen. → [`RootAnswer::Restores`].
+    Restores,
 }
 
 /// A query's answer.
@@ -59,6 +61,8 @@ pub enum RootAnswer {
     BucketKeys(Vec<BucketKey>),
     /// Tokens.
     Tokens(Vec<TokenInfo>),
+    /// Restores.
+    Restores(Restores),
 }
 
 /// A query's reply.

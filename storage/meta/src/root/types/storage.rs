@@ -19,6 +19,22 @@ pub enum DriveState {
     Removed,
 }
 
+/// How full a drive is, as its node last said.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
+pub enum SpaceMark {
+    /// Below every mark.
+    #[default]
+    Normal,
+    /// The administrator should know.
+    Warn,
+    /// Takes writes of clients, and none of repair.
+    NoBackfill,
+    /// Takes nothing but deletes.
+    NoWrites,
+}
+
 /// A drive to add.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewDrive {

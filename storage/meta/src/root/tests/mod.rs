@@ -4,6 +4,9 @@ use nexusgrid_codec::id::{ClusterId, DriveId, Epoch, GroupId, PgId};
 use nexusgrid_env::{NodeId, Roles};
 use proptest::prelude::*;
 
+mod restore;
+mod settings;
+
 use super::topology::*;
 use super::types::*;
 use super::{Root, is_bucket_name};
@@ -571,10 +574,12 @@ fn golden_bytes() {
         size_bytes: 4,
         weight: 5,
         state: DriveState::Active,
+        used_bytes: 0,
+        space: SpaceMark::Normal,
     };
     assert_eq!(
         hex(&crate::rows::codec::encode(&drive)),
-        format!("010102{}040500", "03".repeat(16))
+        format!("010102{}0405000000", "03".repeat(16))
     );
     let pg = Pg {
         id: PgId(1),

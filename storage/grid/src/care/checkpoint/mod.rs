@@ -1,0 +1,276 @@
+//! Metadata survives what data survives: each group's state goes into the grid as an object of its
+//! own, and every stable node keeps a small record of where it is.
+//!
+//! ```text
+//!   rows of one applied index ──stream──▶ blocks, coded and sealed ──commit──▶ system bucket
+//!                                             │ extents, key, map
+//!                                             ▼
+//!                     record, sealed ──▶ every stable node; durable on a majority ──▶ old ones go
+//!
+//!   all is lost:  records ──▶ extents ──▶ shards from the drives ──▶ rows ──▶ new groups   (restore)
+//! ```
+//! A checkpoint is an object like any other: repair, remap and collection care for it. Its bucket is
+//! none that a client can name. It is never inline, whatever its size: rows would be lost with the
+//! rows.
+//!
+//! *Who takes it*: the leader of the group if it holds the master key, else the first voter that does.
+//! Two who think so take two checkpoints, which does no harm.
+//!
+//! State: in memory, when each group's turn is next. [`shelf`] keeps the records, [`freeze`] whether
+//! anything may be deleted.
+
+pub(crate) mod freeze;
+mod record;
+mod restore;
+mod serve;
+mod shelf;
+mod take;
+pub mod wire;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nexusgrid_codec::GroupId;
+use nexusgrid_env::{BootInstant, NodeId, Rpc};
+use nexusgrid_meta::MetaHost;
+use nexusgrid_meta::namespace::types::NamespaceCommand;
+use nexusgrid_meta::root::topology::{Node, Topology};
+use nexusgrid_meta::root::types::{
+    NodeClass, NodeState, Restores, RootAnswer, RootCommand, RootQuery,
+};
+use parking_lot::Mutex;
+
+pub use freeze::Deletions;
+pub(crate) use record::RecordKeys;
+pub use record::{RecordError, RecordHead};
+pub use restore::{GroupState, GroupSurvey, Restored, Survey};
+pub use shelf::Shelf;
+
+use super::workers::Worker;
+use crate::core::{Core, internal};
+use crate::error::GridError;
+use crate::liveness::NodeHint;
+use crate::meta_port::ROOT;
+
+/// How often checkpoints are taken.
+#[derive(Clone, Copy, Debug)]
+pub struct CheckpointOptions {
+    /// Of each metadata group; default 15 min.
+    pub every: Duration,
+    /// Of the root group, which is small and without which the others are of no use; default 5 min.
+    pub root_every: Duration,
+    /// Pause between two looks for what is due; default 1 s.
+    pub look_every: Duration,
+}
+
+impl Default for CheckpointOptions {
+    fn default() -> CheckpointOptions {
+        CheckpointOptions {
+            every: Duration::from_secs(15 * 60),
+            root_every: Duration::from_secs(5 * 60),
+            look_every: Duration::from_secs(1),
+        }
+    }
+}
+
+/// The copy of the map that outlives this process.
+pub trait KeptMap: Send + Sync + 'static {
+    /// The newest map that this node ever had.
+    fn topology(&self) -> Arc<Topology>;
+    /// Takes a map if it is newer.
+    fn offer(&self, topology: &Arc<Topology>);
+}
+
+/// What checkpoints need beside a node's other parts.
+pub struct CheckpointParts {
+    /// The groups of this node.
+    pub host: MetaHost,
+    /// The records of this node.
+    pub shelf: Arc<Shelf>,
+    /// Calls other nodes.
+    pub rpc: Arc<dyn Rpc>,
+    /// The node's own copy of the map.
+    pub kept_map: Arc<dyn KeptMap>,
+    /// How often.
+    pub options: CheckpointOptions,
+}
+
+/// One node's part in the safety of metadata.
+pub struct Checkpoints {
+    core: Arc<Core>,
+    host: MetaHost,
+    shelf: Arc<Shelf>,
+    rpc: Arc<dyn Rpc>,
+    kept_map: Arc<dyn KeptMap>,
+    options: CheckpointOptions,
+    /// One checkpoint at a time: it is work for the whole grid.
+    taking: tokio::sync::Mutex<()>,
+    /// When each group's newest try of this process was.
+    tried: Mutex<BTreeMap<GroupId, BootInstant>>,
+    started: BootInstant,
+}
+
+impl Checkpoints {
+    pub(crate) fn new(core: Arc<Core>, parts: CheckpointParts) -> Arc<Checkpoints> {
+        let CheckpointParts { host, shelf, rpc, kept_map, options } = parts;
+        let started = core.env.clock.now();
+        Arc::new(Checkpoints {
+            core,
+            host,
+            shelf,
+            rpc,
+            kept_map,
+            options,
+            taking: tokio::sync::Mutex::default(),
+            tried: Mutex::default(),
+            started,
+        })
+    }
+
+    /// Runs until the agent stops.
+    pub(crate) async fn run(self: Arc<Self>, mut worker: Worker) {
+        let mut told = Told::default();
+        loop {
+            worker.turn(self.options.look_every).await;
+            self.announce(&mut told).await;
+            let due: Vec<GroupId> =
+                self.host.groups().into_iter().filter(|group| self.is_due(*group)).collect();
+            if due.is_empty() {
+                continue;
+            }
+            worker.begin(Some(due.len() as u64));
+            let mut failed = None;
+            for group in due {
+                self.tried.lock().insert(group, self.core.env.clock.now());
+                match self.take(group).await {
+                    Ok((_, bytes)) => worker.did(1, bytes),
+                    Err(error) => {
+                        tracing::warn!(group = group.0, %error, "taking a checkpoint of metadata");
+                        failed = Some(format!("group {}: {error}", group.0));
+                    }
+                }
+            }
+            worker.end(failed);
+        }
+    }
+
+    /// The newest record of each group that this node keeps.
+    pub fn records(&self) -> Vec<RecordHead> {
+        let mut newest: BTreeMap<GroupId, RecordHead> = BTreeMap::new();
+        for head in self.shelf.heads() {
+            let kept = newest.entry(head.group).or_insert(head);
+            if kept.age_order() < head.age_order() {
+                *kept = head;
+            }
+        }
+        newest.into_values().collect()
+    }
+
+    /// How old a group's checkpoint may get before something must be wrong.
+    pub fn overdue_after(&self, group: GroupId) -> Duration {
+        4 * self.every(group)
+    }
+
+    /// Groups of the map without a checkpoint that is recent enough, and the age of the one there is.
+    pub fn overdue(&self) -> Vec<(GroupId, Option<Duration>)> {
+        let records: BTreeMap<GroupId, RecordHead> =
+            self.records().into_iter().map(|head| (head.group, head)).collect();
+        let running = self.core.env.clock.now().since(self.started);
+        let now_ms = self.core.meta.now_ms();
+        let age = |head: &RecordHead| Duration::from_millis(now_ms.saturating_sub(head.taken_ms));
+        let groups = self.core.map.current().groups.keys().copied().collect::<Vec<_>>();
+        groups
+            .into_iter()
+            .map(|group| (group, records.get(&group).map(age)))
+            .filter(|(group, age)| {
+                let limit = self.overdue_after(*group);
+                running > limit && age.is_none_or(|age| age > limit)
+            })
+            .collect()
+    }
+
+    /// Restores there were, as the root group knows.
+    pub async fn restores(&self) -> Result<Restores, GridError> {
+        match self.core.meta.root_ask(&RootQuery::Restores).await? {
+            RootAnswer::Restores(restores) => Ok(restores),
+            _ => Err(internal("answer to a query for restores")),
+        }
+    }
+
+    /// Lets deletes happen again, everywhere: what the groups do not know is garbage from now on.
+    pub async fn thaw(&self, incarnation: u64) -> Result<(), GridError> {
+        for group in self.core.map.metadata_groups() {
+            self.core.meta.command(group, &NamespaceCommand::ForgetGaps).await?;
+        }
+        self.core.meta.root_command(&RootCommand::Thaw { incarnation }).await?;
+        Ok(())
+    }
+
+    /// Whether a restore froze deletes, as far as this node knows.
+    pub fn is_frozen(&self) -> bool {
+        self.core.deletions.is_frozen()
+    }
+
+    /// Groups of the map.
+    pub fn groups(&self) -> Vec<GroupId> {
+        self.core.map.current().groups.keys().copied().collect()
+    }
+
+    fn every(&self, group: GroupId) -> Duration {
+        if group == ROOT { self.options.root_every } else { self.options.every }
+    }
+
+    /// Whether it is this node's turn to take one, and time.
+    fn is_due(&self, group: GroupId) -> bool {
+        let every = self.every(group);
+        let now = self.core.env.clock.now();
+        let last = self.tried.lock().get(&group).copied().unwrap_or(self.started);
+        if now.since(last) < every || !self.is_mine(group) {
+            return false;
+        }
+        let Some(newest) = self.shelf.newest(group) else { return true };
+        let age_ms = self.core.meta.now_ms().saturating_sub(newest.taken_ms);
+        let has_changed = match self.host.status(group) {
+            Ok(status) => status.applied_index > newest.index,
+            Err(_) => false,
+        };
+        has_changed && u128::from(age_ms) >= every.as_millis()
+    }
+
+    /// Whether checkpoints of a group are this node's to take.
+    fn is_mine(&self, group: GroupId) -> bool {
+        if !self.core.keys.holds_master() {
+            return false;
+        }
+        let Ok(status) = self.host.status(group) else { return false };
+        let Some(leader) = status.leader.leader else { return false };
+        if status.leader.is_me {
+            return true;
+        }
+        let map = self.core.map.current();
+        let is_gateway = |node: NodeId| map.node(node).is_some_and(|node| node.roles.gateway);
+        if is_gateway(leader) {
+            return false;
+        }
+        let is_dead = |node: NodeId| self.core.map.node_hint(&map, node) == NodeHint::Dead;
+        let mut voters = status.members.iter().filter(|member| member.voter);
+        let first = voters.find(|member| is_gateway(member.node) && !is_dead(member.node));
+        first.is_some_and(|member| member.node == self.core.node)
+    }
+
+    /// Nodes that keep records.
+    fn keepers<'map>(&self, map: &'map Topology) -> impl Iterator<Item = &'map Node> {
+        map.nodes.values().filter(|node| {
+            node.class == NodeClass::Stable
+                && matches!(node.state, NodeState::Active | NodeState::Joining | NodeState::Leaving)
+        })
+    }
+}
+
+/// Whom this node told of the restores there were.
+#[derive(Default)]
+struct Told {
+    incarnation: u64,
+    nodes: BTreeSet<NodeId>,
+}

@@ -1,0 +1,203 @@
+//! Metadata is lost, the drives are not: docs/guide-recovery.md, step by step, with real processes.
+
+use std::fs;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use nexusgrid_tests::{Client, GridOptions, LocalGrid};
+use serde_json::Value;
+
+use crate::faults::wait_for_fsck;
+
+const NODES: usize = 4;
+
+/// Everything that deletes is quick, so that what must not happen would happen soon.
+const TIMERS: &str =
+    "[timers]\nreader_horizon_ms = 1000\nsweep_every_ms = 500\norphan_age_ms = 1000\n";
+
+/// Longest time for agents without metadata to answer their administrator.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Inline, packed, and coded blocks; below what clients send in parts.
+const SIZES: [usize; 5] = [0, 700, 40_000, 1_500_000, 7_000_000];
+
+fn files(dir: &Path, seed: u8) {
+    fs::create_dir_all(dir).unwrap();
+    for (number, size) in SIZES.into_iter().enumerate() {
+        let bytes: Vec<u8> =
+            (0..size).map(|at| (at as u64).wrapping_mul(2_654_435_761) as u8 ^ seed).collect();
+        fs::write(dir.join(format!("file-{number}")), bytes).unwrap();
+    }
+}
+
+fn store(client: &Client, dir: &Path, prefix: &str) {
+    let target = format!("s3://data/{prefix}");
+    client.run("aws", &["s3", "cp", "--recursive", "--only-show-errors", &text(dir), &target]);
+}
+
+/// Every file of `dir` is under `prefix`, byte for byte.
+fn verify(client: &Client, dir: &Path, prefix: &str) {
+    let back = tempfile::tempdir().unwrap();
+    let source = format!("s3://data/{prefix}");
+    client.run(
+        "aws",
+        &["s3", "cp", "--recursive", "--only-show-errors", &source, &text(back.path())],
+    );
+    for number in 0..SIZES.len() {
+        let name = format!("file-{number}");
+        let (was, is) = (fs::read(dir.join(&name)), fs::read(back.path().join(&name)));
+        assert!(was.unwrap() == is.unwrap(), "{prefix}/{name} is not what was stored");
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+/// A command of `nexusgrid metadata` at a node, as JSON.
+fn metadata(grid: &LocalGrid, node: usize, arguments: &[&str]) -> anyhow::Result<Value> {
+    let dir = text(grid.dir(node));
+    let mut all = vec!["metadata"];
+    all.extend(arguments);
+    all.extend(["--json", "--dir", &dir]);
+    Ok(serde_json::from_str(&grid.command(&all)?)?)
+}
+
+fn fsck(grid: &LocalGrid) -> Value {
+    // It fails while the grid is not clean, and prints what it found all the same.
+    let output = std::process::Command::new(nexusgrid_tests::program())
+        .args(["fsck", "--json", "--dir", &text(grid.dir(1))])
+        .output()
+        .unwrap();
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
+        panic!("fsck gave no report: {}", String::from_utf8_lossy(&output.stderr))
+    })
+}
+
+fn state_of<'a>(plan: &'a Value, group: u64) -> &'a Value {
+    let groups = plan["groups"].as_array().unwrap();
+    &groups.iter().find(|row| row["group"] == group).unwrap()["state"]
+}
+
+fn is_frozen(status: &Value) -> bool {
+    let warnings = status["warnings"].as_array().unwrap();
+    warnings.iter().any(|warning| warning.as_str().unwrap().contains("metadata thaw"))
+}
+
+#[test]
+fn grid_all_metadata_lost_is_restored_from_the_drives() {
+    let options = GridOptions { nodes: NODES, config: TIMERS.to_owned(), ..GridOptions::default() };
+    let mut grid = LocalGrid::start_with(&options);
+    let client = Client::new(&grid, 1);
+    let work = tempfile::tempdir().unwrap();
+    let (before, after) = (work.path().join("before"), work.path().join("after"));
+    files(&before, 1);
+    files(&after, 2);
+    client.run("aws", &["s3", "mb", "s3://data"]);
+    store(&client, &before, "before");
+    store(&client, &before, "doomed");
+
+    // Every group has a copy, and every node knows where; no client sees the bucket.
+    let taken = metadata(&grid, 3, &["checkpoint"]).unwrap();
+    assert_eq!(taken.as_array().unwrap().len(), 5, "{taken}");
+    for node in 1..=NODES {
+        let listed = metadata(&grid, node, &["ls"]).unwrap();
+        let listed = listed.as_array().unwrap();
+        assert!(listed.len() == 5 && listed.iter().all(|row| row["index"].is_u64()), "{listed:?}");
+    }
+    assert!(!client.run("aws", &["s3", "ls"]).contains("nexusgrid"));
+    let hidden = client
+        .command("aws")
+        .args(["s3api", "list-objects-v2", "--bucket", ".nexusgrid"])
+        .output()
+        .unwrap();
+    assert!(!hidden.status.success());
+
+    // While the groups serve, nothing is restored.
+    let plan = metadata(&grid, 2, &["restore"]).unwrap();
+    assert_eq!(state_of(&plan, 0), "serves");
+    let cluster = plan["cluster"].as_str().unwrap().to_owned();
+    let confirmed =
+        ["restore", "--confirm", &cluster, "--yes-i-understand-that-newer-changes-are-lost"];
+    assert!(metadata(&grid, 2, &confirmed).is_err());
+
+    // What comes after the checkpoint will be lost to metadata, and must not be lost to the drives.
+    store(&client, &after, "after");
+    grid.kill_all();
+    for node in 1..=NODES {
+        fs::remove_dir_all(grid.dir(node).join("meta")).unwrap();
+    }
+    let lines: Vec<_> = (1..=NODES).map(|node| grid.spawn(node).unwrap()).collect();
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let plan = loop {
+        match metadata(&grid, 2, &["restore"]) {
+            Ok(plan) if plan["silent"].as_array().unwrap().is_empty() => break plan,
+            last => assert!(Instant::now() < deadline, "no plan: {last:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    for group in 0..5 {
+        assert_eq!(state_of(&plan, group), "lost", "{plan}");
+    }
+    let wrong = [&confirmed[..2], &["00000000000000000000000000000000"], &confirmed[3..]].concat();
+    assert!(metadata(&grid, 2, &wrong).is_err());
+    assert!(metadata(&grid, 2, &confirmed[..3]).is_err());
+    let restored = metadata(&grid, 2, &confirmed).unwrap();
+    assert_eq!(restored["incarnation"], 2);
+    assert_eq!(restored["groups"].as_array().unwrap().len(), 5);
+    for (node, lines) in (1..=NODES).zip(&lines) {
+        grid.await_ready_line(node, lines).unwrap();
+    }
+    grid.wait_ready(NODES);
+
+    // All of before the checkpoint is there; the rest is known to be recoverable.
+    verify(&client, &before, "before");
+    assert!(is_frozen(&grid.status(1).unwrap()));
+    let report = fsck(&grid);
+    assert_eq!(
+        (report["lost"].as_u64(), report["missing"].as_u64()),
+        (Some(0), Some(0)),
+        "{report}"
+    );
+    let recoverable = report["unheard"].as_u64().unwrap();
+    // 1.5 MB and 7 MB make two blocks of 2+2, 40 kB one of three copies.
+    assert!(recoverable >= 11, "{report}");
+
+    // Writes and deletes go on, but nothing leaves the drives: not now, and not after restarts.
+    client.run("aws", &["s3", "rm", "s3://data/doomed", "--recursive", "--only-show-errors"]);
+    store(&client, &after, "new");
+    verify(&client, &after, "new");
+    let held = fsck(&grid)["held"].as_u64().unwrap();
+    grid.kill(3);
+    grid.serve(3).unwrap();
+    grid.wait_ready(NODES);
+    // Ten times the sweep's pause and four times the collector's horizon.
+    std::thread::sleep(Duration::from_secs(5));
+    let report = fsck(&grid);
+    assert_eq!(report["unheard"].as_u64(), Some(recoverable), "{report}");
+    assert!(report["held"].as_u64().unwrap() >= held, "{report}");
+    assert!(is_frozen(&grid.status(3).unwrap()));
+
+    // Thawed, all of it goes.
+    let shown = metadata(&grid, 1, &["thaw"]).unwrap();
+    assert_eq!((&shown["frozen"], &shown["incarnation"]), (&true.into(), &2.into()));
+    assert_eq!(shown["unheard"].as_u64(), Some(recoverable));
+    assert!(metadata(&grid, 1, &["thaw", "--incarnation", "1"]).is_err());
+    metadata(&grid, 1, &["thaw", "--incarnation", "2"]).unwrap();
+    wait_for_fsck(&grid, "clean of what was lost", |report| {
+        let is_gone = |what: &str| report[what] == 0;
+        report["clean"] == true
+            && ["unheard", "orphans", "awaiting_burial", "pending"].into_iter().all(is_gone)
+    });
+    grid.wait_until("thawed", |status| !is_frozen(status));
+    verify(&client, &before, "before");
+    verify(&client, &after, "new");
+
+    // The new groups are as durable as any, and take checkpoints of their own.
+    metadata(&grid, 4, &["checkpoint"]).unwrap();
+    grid.kill_all();
+    grid.serve_all(&[1, 2, 3, 4]).unwrap();
+    grid.wait_ready(NODES);
+    verify(&client, &before, "before");
+    verify(&client, &after, "new");
+}
