@@ -153,6 +153,7 @@ fn node_config(node: &NodeProcess) -> Config {
         path: node.dir.join("drive"),
         reserve_bytes: Some(RESERVE_BYTES),
         segment_bytes: None,
+        ..crate::config::DriveConfig::default()
     });
     config
 }

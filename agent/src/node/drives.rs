@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nexusgrid_codec::{ClusterId, DriveId};
@@ -161,6 +162,33 @@ impl<'a> Drives<'a> {
     }
 }
 
+/// Takes one more drive into use: registers and formats it, and writes it into the node's
+/// configuration, so that it is there after the next start.
+pub async fn add(
+    env: &Env,
+    node_dir: &Path,
+    cluster: ClusterId,
+    node: NodeId,
+    root: &Root,
+    path: &Path,
+) -> anyhow::Result<(DriveId, DriveStore)> {
+    let known = Config::load(env.disk.as_ref(), node_dir)?;
+    if known.drives.iter().any(|drive| drive.path == path) {
+        bail!("{} is a drive of this node already", path.display());
+    }
+    let drive = DriveConfig { path: path.to_owned(), ..DriveConfig::default() };
+    let one = Config { drives: vec![drive], ..Config::default() };
+    let mut drives = Drives::load(env, node_dir)?;
+    let added = drives.add_new(cluster, node, root, &one).await?;
+    let added = added.into_iter().next();
+    let (id, store) = added.with_context(|| {
+        format!("{} was a drive of this node: remove it from drives.json first", path.display())
+    })?;
+    // Formatted first: a drive that is configured and cannot be opened keeps an agent from starting.
+    Config::append_drive(env.disk.as_ref(), node_dir, path)?;
+    Ok((id, store))
+}
+
 fn opening(drive: &DriveConfig) -> String {
     format!("opening the drive at {}", drive.path.display())
 }
@@ -169,6 +197,12 @@ fn options(drive: &DriveConfig) -> DriveOptions {
     let mut options = DriveOptions::default();
     if let Some(bytes) = drive.segment_bytes {
         options.segment_bytes = bytes;
+    }
+    if let Some(age) = drive.trash_age_ms {
+        options.trash_age = Duration::from_millis(age);
+    }
+    if let Some(every) = drive.maintain_every_ms {
+        options.maintain_every = Some(Duration::from_millis(every));
     }
     if let Some(bytes) = drive.reserve_bytes {
         options.marks = SpaceMarks { reserve_bytes: bytes, reserve_percent: 0, ..options.marks };

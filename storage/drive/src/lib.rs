@@ -46,6 +46,7 @@ mod failure;
 mod fold;
 mod heal;
 mod index;
+mod inspect;
 mod list;
 mod op;
 mod open;
@@ -62,6 +63,7 @@ mod txn;
 mod tests;
 
 pub use error::{DriveError, OpenError};
+pub use inspect::{Inspection, inspect};
 pub use metrics::{DriveMetrics, MetricsSnapshot};
 pub use options::{DriveOptions, SpaceMarks};
 pub use scrub::{Finding, Rot, ScrubCursor, ScrubOptions, ScrubStep};

@@ -55,3 +55,6 @@ pub const SCRUB_ROWS: usize = 1024;
 pub const SCRUB_ROW_BYTES: u64 = 128;
 /// Times an attempt to open a closed drive again looks whether the old store's last reader has gone.
 pub const REOPEN_TRIES_MAX: usize = 200;
+
+/// Faults that an inspection describes; all are counted.
+pub const INSPECTION_FAULTS_MAX: usize = 100;

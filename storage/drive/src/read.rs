@@ -85,12 +85,17 @@ pub fn examine(shared: &Shared, key: ShardKey) -> Result<Option<Examined>, Drive
     };
     add(&shared.metrics.verified, 1);
     add(&shared.metrics.verified_bytes, row.disk_bytes());
-    let sound = crc32c::crc32c(&raw.bytes) == raw.head.body_crc
-        && raw.header.verify(&raw.bytes).is_ok()
-        && raw.header.digest().is_some_and(|digest| digest.0 == row.digest);
+    let sound = is_sound(&raw, &row);
     let reason = "body does not match its crcs and digest".into();
     let fault = (!sound).then_some(Fault { reason, readable: true });
     Ok(Some(Examined { row, fault }))
+}
+
+/// Whether a whole record as read is what its row and its own header say.
+pub fn is_sound(raw: &RawRecord, row: &ShardRow) -> bool {
+    crc32c::crc32c(&raw.bytes) == raw.head.body_crc
+        && raw.header.verify(&raw.bytes).is_ok()
+        && raw.header.digest().is_some_and(|digest| digest.0 == row.digest)
 }
 
 /// Serves `verify`.
@@ -189,7 +194,8 @@ pub fn read_record(
     })
 }
 
-fn read_from(
+/// As [`read_record`], from the segment itself.
+pub fn read_from(
     segment: &SegmentFile,
     key: ShardKey,
     row: &ShardRow,

@@ -167,6 +167,8 @@ pub trait Kv: KvRead {
 pub trait KvEngine: Send + Sync + 'static {
     /// Opens the store in `dir`.
     fn open(&self, dir: &Path, options: &KvOptions) -> Result<Arc<dyn Kv>, KvError>;
+    /// Looks at the store in `dir` as it stands there, changing nothing. No one may have it open.
+    fn open_read_only(&self, dir: &Path, options: &KvOptions) -> Result<Arc<dyn KvRead>, KvError>;
     /// Removes the store in `dir`; fine if absent. No one may have it open.
     fn destroy(&self, dir: &Path) -> Result<(), KvError>;
 }

@@ -172,7 +172,21 @@ impl KvEngine for RocksEngine {
         };
         RealDisk.sync_dir(dir).map_err(io_error)?;
         let known = [&options.families[..], &options.blob_families[..]].concat();
-        Ok(Arc::new(RocksStore { inner: Arc::new(Inner { db, known, _lock: lock }) }))
+        Ok(Arc::new(RocksStore { inner: Arc::new(Inner { db, known, _lock: Some(lock) }) }))
+    }
+
+    fn open_read_only(&self, dir: &Path, options: &KvOptions) -> Result<Arc<dyn KvRead>, KvError> {
+        kv_verify::check_current(dir)?;
+        let store_options = self.store_options(false, DBRecoveryMode::PointInTime)?;
+        let names = DB::list_cf(&store_options, dir).map_err(kv_error)?;
+        let families = names.into_iter().map(|name| {
+            let blobs = options.blob_families.contains(&name.as_str());
+            ColumnFamilyDescriptor::new(name, self.family_options(blobs))
+        });
+        let db = DB::open_cf_descriptors_read_only(&store_options, dir, families, false);
+        let known = [&options.families[..], &options.blob_families[..]].concat();
+        let inner = Inner { db: db.map_err(kv_error)?, known, _lock: None };
+        Ok(Arc::new(RocksStore { inner: Arc::new(inner) }))
     }
 
     fn destroy(&self, dir: &Path) -> Result<(), KvError> {
@@ -190,7 +204,8 @@ impl KvEngine for RocksEngine {
 struct Inner {
     db: DB,
     known: Vec<&'static str>,
-    _lock: Box<dyn DiskLock>,
+    /// None if nothing is changed.
+    _lock: Option<Box<dyn DiskLock>>,
 }
 
 impl Inner {

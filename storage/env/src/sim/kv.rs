@@ -92,6 +92,23 @@ impl KvEngine for SimEngine {
         }))
     }
 
+    fn open_read_only(&self, dir: &Path, options: &KvOptions) -> Result<Arc<dyn KvRead>, KvError> {
+        let generation = match self.disk.exists(dir).map_err(io_error)? {
+            true => newest_generation(&*self.disk, dir)?,
+            false => None,
+        };
+        let missing = || KvError::Corrupt(format!("no store in {}", dir.display()));
+        let generation = generation.ok_or_else(missing)?;
+        let image = read_all(&*self.disk, &image_path(dir, generation))?;
+        let (first_sequence, mut families) = kv_log::decode_image(&image)?;
+        let log = log_path(dir, generation);
+        if self.disk.exists(&log).map_err(io_error)? {
+            kv_log::replay(&read_all(&*self.disk, &log)?, first_sequence, &mut families)?;
+        }
+        let known = [&options.families[..], &options.blob_families[..]].concat();
+        Ok(Arc::new(Snapshot { known, families }))
+    }
+
     fn destroy(&self, dir: &Path) -> Result<(), KvError> {
         self.disk.remove_dir_all(dir).map_err(io_error)?;
         match dir.parent() {

@@ -1,6 +1,7 @@
 //! The background jobs of one process: what they are, what they did, and whether they may run.
 //!
-//! State: one row per worker, in memory; a restart begins anew. A worker asks for its turn before
+//! State: one row per worker, in memory; a restart begins anew. Whether they rest, and how fast they
+//! may be, stands in the map, the same for all nodes. A worker asks for its turn before
 //! each round ([`Worker::turn`]) and reports what it did, so that pausing takes effect between two
 //! rounds and never within a step that must be whole.
 
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexusgrid_env::{BootInstant, Env};
+use nexusgrid_meta::root::types::WorkerSetting;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -35,11 +37,18 @@ pub struct WorkerStatus {
     pub error: Option<String>,
     /// Seconds until nothing is left at the rate so far; `None`: not known.
     pub eta_seconds: Option<u64>,
+    /// Bytes per second that it moves on one drive at most; `None`: not bounded by a rate.
+    pub bytes_per_second: Option<u64>,
+    /// How far its present pass is, for those that go round and round.
+    pub percent: Option<u8>,
 }
 
 struct Row {
     status: WorkerStatus,
-    paused: watch::Sender<bool>,
+    setting: watch::Sender<WorkerSetting>,
+    /// Bytes per second, where nobody set another rate; `None`: not bounded by one.
+    default_rate: Option<u64>,
+    hurry: watch::Sender<bool>,
     /// Start of the work whose rate is measured, and `done` then.
     since: Option<(BootInstant, u64)>,
 }
@@ -51,11 +60,6 @@ pub struct Workers {
     rows: Arc<Mutex<BTreeMap<&'static str, Row>>>,
 }
 
-/// No worker has this name.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("no worker is called {0}")]
-pub struct NoSuchWorker(pub String);
-
 impl Workers {
     /// None yet.
     pub fn new(env: Env) -> Workers {
@@ -65,9 +69,12 @@ impl Workers {
     /// Makes a worker known.
     pub fn add(&self, name: &'static str, about: &'static str) -> Worker {
         let status = WorkerStatus { name, about, ..WorkerStatus::default() };
-        let (paused, watch) = watch::channel(false);
-        self.rows.lock().insert(name, Row { status, paused, since: None });
-        Worker { workers: self.clone(), name, paused: watch }
+        let (sender, setting) = watch::channel(WorkerSetting::default());
+        let (hurry, hurried) = watch::channel(false);
+        self.rows
+            .lock()
+            .insert(name, Row { status, setting: sender, default_rate: None, hurry, since: None });
+        Worker { workers: self.clone(), name, setting, hurried }
     }
 
     /// All, by name.
@@ -85,13 +92,25 @@ impl Workers {
             .collect()
     }
 
-    /// Lets a worker rest after its present round, or work again.
-    pub fn pause(&self, name: &str, paused: bool) -> Result<(), NoSuchWorker> {
-        let mut rows = self.rows.lock();
-        let row = rows.get_mut(name).ok_or_else(|| NoSuchWorker(name.to_owned()))?;
-        row.status.paused = paused;
-        row.paused.send_replace(paused);
-        Ok(())
+    /// Does what administrators set for all nodes: lets workers rest after their present round, or
+    /// work again, and tells each its rate. Names of workers that are not here are ignored.
+    pub fn follow(&self, settings: &BTreeMap<String, WorkerSetting>) {
+        for (name, row) in self.rows.lock().iter_mut() {
+            let setting = settings.get(*name).copied().unwrap_or_default();
+            row.status.paused = setting.paused;
+            let rate = row.default_rate.map(|rate| setting.bytes_per_second.unwrap_or(rate));
+            row.status.bytes_per_second = rate;
+            row.setting.send_if_modified(|known| {
+                let is_news = *known != setting;
+                *known = setting;
+                is_news
+            });
+        }
+    }
+
+    /// Has a worker that goes round and round begin a pass now, without its pauses.
+    pub fn hurry(&self, name: &'static str) {
+        self.change(name, |row| _ = row.hurry.send_replace(true));
     }
 
     fn change(&self, name: &'static str, change: impl FnOnce(&mut Row)) {
@@ -105,21 +124,54 @@ impl Workers {
 pub struct Worker {
     workers: Workers,
     name: &'static str,
-    paused: watch::Receiver<bool>,
+    setting: watch::Receiver<WorkerSetting>,
+    hurried: watch::Receiver<bool>,
 }
 
 impl Worker {
-    /// Waits for the next round: `pause` long, and as long as the worker is paused.
+    /// Waits for the next round: `pause` long unless it is to hurry, and as long as the worker is
+    /// paused.
     pub async fn turn(&mut self, pause: Duration) {
         let env = self.workers.env.clone();
-        env.clock.sleep(pause).await;
+        let hurried = async { drop(self.hurried.wait_for(|hurried| *hurried).await) };
+        tokio::select! {
+            biased;
+            () = hurried => {}
+            () = env.clock.sleep(pause) => {}
+        }
+        tokio::task::yield_now().await;
         // An error means that the registry is gone, and the process with it.
-        let _ = self.paused.wait_for(|paused| !*paused).await;
+        let _ = self.setting.wait_for(|setting| !setting.paused).await;
+    }
+
+    /// Whether someone waits for a pass: [`Workers::hurry`].
+    pub fn is_hurried(&self) -> bool {
+        *self.hurried.borrow()
+    }
+
+    /// The pass that someone waited for is complete.
+    pub fn calm(&self) {
+        self.workers.change(self.name, |row| _ = row.hurry.send_replace(false));
+    }
+
+    /// How far the present pass is, in percent.
+    pub fn progress(&self, percent: Option<u8>) {
+        self.workers.change(self.name, |row| row.status.percent = percent);
     }
 
     /// Whether an administrator paused it: for a worker whose running jobs must go on meanwhile.
     pub fn is_paused(&self) -> bool {
-        *self.paused.borrow()
+        self.setting.borrow().paused
+    }
+
+    /// Bytes per second that it may move on one drive: what an administrator set, or `default`.
+    pub fn rate(&self, default: u64) -> u64 {
+        let rate = self.setting.borrow().bytes_per_second.unwrap_or(default);
+        self.workers.change(self.name, |row| {
+            row.default_rate = Some(default);
+            row.status.bytes_per_second = Some(rate);
+        });
+        rate
     }
 
     /// A round begins; `left` things are to be done, if that is known.

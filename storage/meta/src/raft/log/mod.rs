@@ -37,6 +37,7 @@ use index::{GroupIndex, Index, Marks, Place};
 pub(crate) use recover::LogDamage;
 use recover::Segment;
 pub(crate) use store::GroupLog;
+pub(crate) use verify::inspect_log;
 
 use crate::raft::types::{LogId, MetaTypes};
 

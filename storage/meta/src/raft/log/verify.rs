@@ -2,15 +2,19 @@
 //! the sequence, and the floors beside it.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexusgrid_env::DiskFile;
+use nexusgrid_env::{Disk, DiskFile};
 
 use super::SegmentLog;
-use super::format::{RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, take_record};
+use super::floor::read_file;
+use super::format::{
+    RECORD_HEADER_BYTES, SEGMENT_HEADER_BYTES, SegmentHeader, proves_loss, take_record,
+};
 use super::index::Place;
-use super::recover::LogDamage;
+use super::recover::{LogDamage, segment_numbers, segment_path};
 
 /// Reads a record's payload, if the record is whole.
 pub(super) fn read_payload(file: &dyn DiskFile, place: Place) -> io::Result<Bytes> {
@@ -44,6 +48,59 @@ fn verify_segment(number: u64, file: &dyn DiskFile, len: u64) -> Result<u64, Log
         offset += RECORD_HEADER_BYTES + payload.len();
     }
     Ok(len)
+}
+
+/// What a look through the log of a stopped node finds.
+#[derive(Default)]
+pub(crate) struct InspectedLog {
+    pub segments: u64,
+    pub records: u64,
+    /// Bytes of an unsynced tail.
+    pub torn_bytes: u64,
+    pub faults: Vec<String>,
+}
+
+/// Reads a log that nobody has open; changes nothing. Blocks.
+pub(crate) fn inspect_log(disk: &dyn Disk, dir: &Path) -> io::Result<InspectedLog> {
+    let mut seen = InspectedLog::default();
+    let numbers = segment_numbers(disk, dir)?;
+    let last = numbers.last().copied();
+    let mut expected: Option<(u64, u64)> = None;
+    for number in numbers {
+        seen.segments += 1;
+        let bytes = read_file(disk, &segment_path(dir, number))?;
+        let header = SegmentHeader::decode(&bytes).filter(|header| header.number == number);
+        let is_next = |header: &SegmentHeader| {
+            expected.is_none_or(|next| next == (header.number, header.first_sequence))
+        };
+        let Some(header) = header.filter(is_next) else {
+            let sequence = expected.map_or(0, |(_, sequence)| sequence);
+            if Some(number) == last && expected.is_some() && !proves_loss(&bytes, sequence) {
+                seen.torn_bytes += bytes.len() as u64;
+            } else {
+                seen.faults.push(format!("log segment {number} does not begin as it should"));
+            }
+            continue;
+        };
+        let mut sequence = header.first_sequence;
+        let mut offset = SEGMENT_HEADER_BYTES;
+        while let Some(rest) = bytes.get(offset..).filter(|rest| !rest.is_empty()) {
+            let record = take_record(rest).filter(|(header, _)| header.sequence == sequence);
+            let Some((_, payload)) = record else {
+                if Some(number) == last && !proves_loss(rest, sequence) {
+                    seen.torn_bytes += rest.len() as u64;
+                } else {
+                    seen.faults.push(format!("log segment {number} is damaged at byte {offset}"));
+                }
+                break;
+            };
+            seen.records += 1;
+            sequence += 1;
+            offset += RECORD_HEADER_BYTES + payload.len();
+        }
+        expected = Some((number + 1, sequence));
+    }
+    Ok(seen)
 }
 
 impl SegmentLog {
