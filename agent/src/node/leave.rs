@@ -199,7 +199,7 @@ mod tests {
     use nexusgrid_codec::{Epoch, PgId};
     use nexusgrid_env::Roles;
     use nexusgrid_meta::root::topology::{Drive, Liveness, Pg, PgClass, PgState};
-    use nexusgrid_meta::root::types::{Addresses, NodeClass};
+    use nexusgrid_meta::root::types::{Addresses, NodeClass, SpaceMark};
 
     use super::*;
 
@@ -229,6 +229,8 @@ mod tests {
                 size_bytes: 1,
                 weight: 1,
                 state: DriveState::Active,
+                used_bytes: 0,
+                space: SpaceMark::Normal,
             };
             map.nodes.insert(node.id, node);
             map.drives.insert(drive.id, drive);

@@ -7,7 +7,7 @@ use nexusgrid_env::{NodeId, Roles};
 use nexusgrid_grid::NodeHint;
 use nexusgrid_grid::care::remap::survivors::{Standing, is_urgent, standing, survivors};
 use nexusgrid_meta::root::topology::{Liveness, Node, Pg, PgClass, PgState, Topology};
-use nexusgrid_meta::root::types::{NodeClass, NodeState};
+use nexusgrid_meta::root::types::{DriveState, NodeClass, NodeState, SpaceMark};
 
 use crate::status::{CodeStatus, GroupStatus, NodeStatus, RepairStatus, StatusReport};
 
@@ -87,6 +87,17 @@ pub fn make(topology: &Topology, heard: &Heard) -> StatusReport {
             )
             .unwrap_or(u32::MAX),
         });
+    }
+    for drive in topology.drives.values() {
+        let what = match drive.space {
+            SpaceMark::Normal => continue,
+            _ if matches!(drive.state, DriveState::Failed | DriveState::Removed) => continue,
+            SpaceMark::Warn => "is getting full",
+            SpaceMark::NoBackfill => "is nearly full: nothing is repaired onto it",
+            SpaceMark::NoWrites => "is full: it takes no writes",
+        };
+        let id = drive.id.0;
+        report.warnings.push(format!("drive {id} on node {} {what}", drive.node));
     }
     groups(topology, heard, &mut report);
     report.repair = repair(topology);

@@ -1,5 +1,5 @@
-//! Standing duties: every node reports whom it sees and which of its drives failed, and opens those
-//! again whose index was lost; the root group's leader draws placement groups.
+//! Standing duties: every node reports whom it sees, which of its drives failed and how full they
+//! are, and opens those again whose index was lost; the root group's leader draws placement groups.
 //!
 //! Neither decides: reports count in the root group (two reporters from two hosts), and drawings
 //! are checked by it (I11).
@@ -8,10 +8,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexusgrid_codec::{DriveId, PgId};
-use nexusgrid_drive::{ClosedDrive, DriveState as StoreState, OpenError};
+use nexusgrid_drive::{ClosedDrive, DriveState as StoreState, OpenError, SpaceLevel};
 use nexusgrid_env::BootInstant;
 use nexusgrid_meta::root::topology::{Liveness as NodeLiveness, PgState};
-use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting};
+use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting, SpaceMark};
 
 use crate::core::Core;
 use crate::error::GridError;
@@ -26,6 +26,7 @@ pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Ar
     let mut settled = Settled::default();
     let mut stopped = BTreeMap::new();
     let mut fills = Fills::new();
+    let mut said = Said::default();
     loop {
         core.env.clock.sleep(core.options.keeper_every).await;
         if let Err(error) = report(&core, liveness.as_ref()).await {
@@ -33,6 +34,9 @@ pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Ar
         }
         if let Err(error) = report_failed_drives(&core, &shards).await {
             tracing::debug!(%error, "reporting failed drives");
+        }
+        if let Err(error) = report_space(&core, &shards, &mut said).await {
+            tracing::debug!(%error, "reporting space");
         }
         if let Err(error) = open_stopped_drives(&core, &shards, &mut stopped).await {
             tracing::debug!(%error, "opening drives again");
@@ -123,6 +127,56 @@ async fn report_failed_drives(core: &Arc<Core>, shards: &ShardService) -> Result
         }
     }
     Ok(())
+}
+
+/// What this node said of its drives' space.
+#[derive(Default)]
+struct Said {
+    /// When all drives were looked at.
+    looked: Option<BootInstant>,
+    /// Drives that are emptier than the map says, and since when.
+    emptier: BTreeMap<DriveId, BootInstant>,
+}
+
+/// Tells the root group how full own drives are: a mark that is passed at once, one that is left
+/// when that has lasted, and bytes when they changed by much.
+async fn report_space(
+    core: &Arc<Core>,
+    shards: &ShardService,
+    said: &mut Said,
+) -> Result<(), GridError> {
+    let now = core.env.clock.now();
+    if said.looked.is_some_and(|at| now.since(at) < limits::SPACE_EVERY) {
+        return Ok(());
+    }
+    said.looked = Some(now);
+    let map = core.map.current();
+    for (drive, store) in shards.drives() {
+        let Some(row) = map.drives.get(&drive) else { continue };
+        let Ok(usage) = store.usage().await else { continue };
+        let used_bytes = usage.capacity_bytes.saturating_sub(usage.available_bytes);
+        let seen = mark(usage.level);
+        let lasts = match seen < row.space {
+            true => now.since(*said.emptier.entry(drive).or_insert(now)) >= limits::SPACE_CALM,
+            false => said.emptier.remove(&drive).is_some() || seen > row.space,
+        };
+        let mark = if lasts { seen } else { row.space };
+        let step = usage.capacity_bytes / limits::SPACE_STEPS;
+        if mark != row.space || row.used_bytes.abs_diff(used_bytes) > step {
+            let command = RootCommand::SetDriveUse { drive, used_bytes, mark };
+            core.meta.root_command(&command).await?;
+        }
+    }
+    Ok(())
+}
+
+fn mark(level: SpaceLevel) -> SpaceMark {
+    match level {
+        SpaceLevel::Normal => SpaceMark::Normal,
+        SpaceLevel::Warn => SpaceMark::Warn,
+        SpaceLevel::NoBackfill => SpaceMark::NoBackfill,
+        SpaceLevel::NoWrites => SpaceMark::NoWrites,
+    }
 }
 
 /// Opens own drives again that stopped because their index cannot be used. What they missed

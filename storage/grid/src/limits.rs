@@ -133,6 +133,8 @@ pub const BOOTSTRAP_HEAD_BYTES_MAX: usize = 1 << 20;
 pub const CHECKPOINTS_KEPT: usize = 3;
 /// Old checkpoints looked for in one listing.
 pub const CHECKPOINTS_LISTED_MAX: u32 = 256;
+/// Pause between two looks whether checkpoints are where their records say.
+pub const CHECKPOINT_LOOK_EVERY: Duration = Duration::from_secs(60);
 /// Deadline of a call that brings, fetches or lists records.
 pub const BOOTSTRAP_CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline of a checkpoint that another node takes.

@@ -15,14 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nexusgrid_codec::PgId;
+use nexusgrid_codec::{BlockId, DriveId, GroupId, PgId};
 use nexusgrid_meta::namespace::types::{
-    BlockState, NamespaceAnswer, NamespaceCommand, NamespaceQuery,
+    BlockState, NamespaceAnswer, NamespaceCommand, NamespaceQuery, Repair, Repaired,
 };
 use nexusgrid_meta::root::topology::{Pg, PgState, Topology};
 use nexusgrid_meta::root::types::{RootCommand, RootOk};
 use tokio::sync::mpsc;
 
+use crate::care::workers::Worker;
 use crate::core::{BadShard, Core, internal};
 use crate::error::GridError;
 use crate::limits;
@@ -43,43 +44,35 @@ enum Outcome {
     Waits,
 }
 
-/// A repair session held by this worker.
-type Sessions = BTreeMap<PgId, u64>;
+/// What one pass over the queues holds on to.
+#[derive(Default)]
+struct Pass {
+    /// Repair sessions held.
+    open: BTreeMap<PgId, u64>,
+    /// Drives that did not answer: what else they miss waits for the next pass.
+    silent: BTreeSet<DriveId>,
+}
+
+impl Pass {
+    /// Remembers a drive that does not answer.
+    fn note(&mut self, drive: DriveId, error: &ShardError) {
+        if matches!(error, ShardError::Rpc(_)) {
+            self.silent.insert(drive);
+        }
+    }
+}
 
 /// Runs until the agent stops.
-pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) {
+pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>, worker: Worker) {
     let mut reported: BTreeSet<BadShard> = BTreeSet::new();
     // A queue whose drives are all away is looked through less and less often.
     let mut idle_rounds = 0;
     loop {
-        let mut open = Sessions::new();
-        let mut waiting = BTreeSet::new();
-        let (mut done, mut holes) = (0, 0);
-        for bad in std::mem::take(&mut reported) {
-            match repair_reported(&core, &mut open, bad).await {
-                Ok(Outcome::Waits) => drop(waiting.insert(bad)),
-                Ok(_) => done += 1,
-                // Whoever reads it next reports it again.
-                Err(error) => tracing::debug!(block = %bad.block, %error, "reported shard"),
-            }
+        if !worker.is_paused() {
+            let done = pass(&core, &mut reported, &worker).await;
+            idle_rounds =
+                if done > 0 { 0 } else { (idle_rounds + 1).min(limits::REFILL_IDLE_DOUBLINGS) };
         }
-        for group in core.map.metadata_groups() {
-            if !core.meta.leads(group) {
-                continue;
-            }
-            match drain(&core, &mut open, group).await {
-                Ok((filled, left)) => {
-                    done += filled;
-                    holes += left;
-                }
-                Err(error) => tracing::debug!(group = group.0, %error, "repair queue"),
-            }
-        }
-        close(&core, open).await;
-        core.counters.holes_waiting.store(holes as u64, Ordering::Relaxed);
-        reported = waiting;
-        idle_rounds =
-            if done > 0 { 0 } else { (idle_rounds + 1).min(limits::REFILL_IDLE_DOUBLINGS) };
         tokio::select! {
             biased;
             report = reports.recv() => match report {
@@ -99,12 +92,47 @@ pub(crate) async fn run(core: Arc<Core>, mut reports: mpsc::Receiver<BadShard>) 
     }
 }
 
+/// Everything that is known to be missing, once; gives how many holes are no more.
+async fn pass(core: &Arc<Core>, reported: &mut BTreeSet<BadShard>, worker: &Worker) -> usize {
+    let mut pass = Pass::default();
+    let (mut done, mut holes, mut failed) = (0, 0, None);
+    worker.begin(Some(core.counters.holes_waiting.load(Ordering::Relaxed)));
+    for bad in std::mem::take(reported) {
+        match repair_reported(core, &mut pass, bad).await {
+            Ok(Outcome::Waits) => drop(reported.insert(bad)),
+            Ok(_) => {
+                done += 1;
+                worker.did(1, 0);
+            }
+            // Whoever reads it next reports it again.
+            Err(error) => failed = Some(format!("block {}: {error}", bad.block)),
+        }
+    }
+    for group in core.map.metadata_groups() {
+        if !core.meta.leads(group) {
+            continue;
+        }
+        match drain(core, &mut pass, group, worker).await {
+            Ok((filled, left)) => {
+                done += filled;
+                holes += left;
+            }
+            Err(error) => failed = Some(format!("repair queue of group {}: {error}", group.0)),
+        }
+    }
+    close(core, pass.open).await;
+    core.counters.holes_waiting.store(holes as u64, Ordering::Relaxed);
+    worker.end(failed);
+    done
+}
+
 /// One pass over a group's repair queue; gives the number of holes that are no more, and of those
 /// that wait.
 async fn drain(
     core: &Arc<Core>,
-    open: &mut Sessions,
-    group: nexusgrid_codec::GroupId,
+    pass: &mut Pass,
+    group: GroupId,
+    worker: &Worker,
 ) -> Result<(usize, usize), GridError> {
     let mut after = None;
     let (mut filled, mut seen) = (0, 0);
@@ -116,9 +144,11 @@ async fn drain(
         let mut done = Vec::new();
         for repair in &repairs {
             let bad = BadShard { pg: repair.pg, block: repair.block, slot: repair.slot };
-            match fill(core, open, bad).await {
+            match fill(core, pass, bad).await {
                 Ok(Outcome::Filled | Outcome::Obsolete) => {
-                    done.push((repair.pg, repair.block, repair.slot));
+                    let Repair { pg, block, slot, sequence, .. } = *repair;
+                    done.push(Repaired { pg, block, slot, sequence });
+                    worker.did(1, 0);
                 }
                 Ok(Outcome::Waits) => {}
                 Err(error) => {
@@ -141,33 +171,44 @@ async fn drain(
 /// A reader's report: the block must still be alive, or its shard would come back from the dead.
 async fn repair_reported(
     core: &Arc<Core>,
-    open: &mut Sessions,
+    pass: &mut Pass,
     bad: BadShard,
 ) -> Result<Outcome, GridError> {
-    let query = NamespaceQuery::ResolveBlocks { blocks: vec![bad.block] };
-    match core.meta.ask(bad.block.group, &query).await? {
-        NamespaceAnswer::Blocks(states)
-            if matches!(states.first(), Some(BlockState::Live { .. })) => {}
-        _ => return Ok(Outcome::Obsolete),
+    if !is_live(core, bad.block).await? {
+        return Ok(Outcome::Obsolete);
     }
-    fill(core, open, bad).await
+    fill(core, pass, bad).await
+}
+
+async fn is_live(core: &Core, block: BlockId) -> Result<bool, GridError> {
+    let query = NamespaceQuery::ResolveBlocks { blocks: vec![block] };
+    match core.meta.ask(block.group, &query).await? {
+        NamespaceAnswer::Blocks(states) => {
+            Ok(matches!(states.first(), Some(BlockState::Live { .. })))
+        }
+        _ => Err(internal("answer to a question for blocks")),
+    }
 }
 
 /// Brings one shard to its slot, unless its drive holds it already and finds it good.
-async fn fill(core: &Arc<Core>, open: &mut Sessions, bad: BadShard) -> Result<Outcome, GridError> {
+async fn fill(core: &Arc<Core>, pass: &mut Pass, bad: BadShard) -> Result<Outcome, GridError> {
     let map = core.map.current();
     let Some(pg) = map.pgs.get(&bad.pg) else { return Ok(Outcome::Waits) };
     let Some(drive) = pg.slots.get(usize::from(bad.slot)).copied() else {
         return Ok(Outcome::Obsolete);
     };
     let Some((node, hint)) = core.map.drive(&map, drive) else { return Ok(Outcome::Waits) };
-    if hint == NodeHint::Dead || matches!(pg.state, PgState::Preparing(_)) {
+    let is_silent = hint == NodeHint::Dead || pass.silent.contains(&drive);
+    if is_silent || matches!(pg.state, PgState::Preparing(_)) {
         return Ok(Outcome::Waits);
     }
     match core.shards.get_whole(node, drive, bad.block, bad.slot).await {
         Ok(_) => return Ok(Outcome::Filled),
         Err(ShardError::Fault(ShardFault::NotFound | ShardFault::Damaged(_))) => {}
-        Err(_) => return Ok(Outcome::Waits),
+        Err(error) => {
+            pass.note(drive, &error);
+            return Ok(Outcome::Waits);
+        }
     }
     let cost = limits::BLOCK_BYTES_MAX as u64 * 2;
     let tenant = crate::api::Tenant("refill".to_owned());
@@ -176,17 +217,22 @@ async fn fill(core: &Arc<Core>, open: &mut Sessions, bad: BadShard) -> Result<Ou
     let Some((header, body)) = rebuild(core, bad.block, bad.slot, k, &holders).await? else {
         return Ok(Outcome::Waits);
     };
-    let session = match open.get(&pg.id) {
+    let session = match pass.open.get(&pg.id) {
         Some(session) => *session,
         None => {
             let command = RootCommand::OpenFillSession { pg: pg.id, worker: core.node };
             let RootOk::FillSession(session) = core.meta.root_command(&command).await? else {
                 return Err(internal("reply to opening a repair session"));
             };
-            open.insert(pg.id, session);
+            pass.open.insert(pg.id, session);
             session
         }
     };
+    // Since the session is open no tombstone of the group is forgotten (R5): a block that dies from
+    // now on is refused by its drive, and one that died before is not brought back.
+    if !is_live(core, bad.block).await? {
+        return Ok(Outcome::Obsolete);
+    }
     let shard =
         ShardToPut { node, drive, pg: pg.id, epoch: pg.epoch, fill: Some(session), header, body };
     match core.shards.put(shard).await {
@@ -196,14 +242,17 @@ async fn fill(core: &Arc<Core>, open: &mut Sessions, bad: BadShard) -> Result<Ou
         }
         Err(ShardError::Fault(ShardFault::Tombstoned)) => Ok(Outcome::Obsolete),
         Err(ShardError::Fault(ShardFault::FillClosed)) => {
-            open.remove(&pg.id);
+            pass.open.remove(&pg.id);
             Ok(Outcome::Waits)
         }
         Err(ShardError::Fault(ShardFault::DigestConflict)) => {
             tracing::error!(block = %bad.block, slot = bad.slot, "I3: another digest under this id");
             Err(internal("digest conflict"))
         }
-        Err(_) => Ok(Outcome::Waits),
+        Err(error) => {
+            pass.note(drive, &error);
+            Ok(Outcome::Waits)
+        }
     }
 }
 
@@ -218,7 +267,7 @@ fn holders(core: &Core, map: &Topology, pg: &Pg) -> Vec<Holder> {
     slots.into_iter().filter_map(holder).collect()
 }
 
-async fn close(core: &Arc<Core>, open: Sessions) {
+async fn close(core: &Arc<Core>, open: BTreeMap<PgId, u64>) {
     for (pg, session) in open {
         let command = RootCommand::CloseFillSession { pg, session };
         if let Err(error) = core.meta.root_command(&command).await {

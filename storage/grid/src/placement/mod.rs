@@ -7,7 +7,8 @@
 //!   leaves out each host, and at least F PGs are open: with two of seven hosts dead some PG still
 //!   has five drives awake;
 //! - at most m − 1 slots are on sleepy drives where there are stable hosts enough;
-//! - a host that does not answer is not drawn while others suffice;
+//! - a host that does not answer, or has no room, is not drawn while others suffice, and a PG with a
+//!   full drive is closed;
 //! - the share of each host and drive follows its weight as far as the rules above allow.
 //!
 //! Same input, same plan: the root leader draws, the root group checks and decides.
@@ -19,7 +20,7 @@ use std::time::Duration;
 
 use nexusgrid_codec::{DriveId, PgId};
 use nexusgrid_meta::root::topology::{Liveness, Pg, PgClass, PgState, Topology};
-use nexusgrid_meta::root::types::{DriveState, NewPg, NodeClass, NodeState};
+use nexusgrid_meta::root::types::{DriveState, NewPg, NodeClass, NodeState, SpaceMark};
 
 pub(crate) use draw::{Domain, Drawing};
 
@@ -151,6 +152,10 @@ pub fn plan(topology: &Topology, options: &PlacementOptions) -> Vec<PlacementSte
             kept.extend(open.iter().map(|pg| pg.id));
             continue;
         }
+        // One with a drive that takes no writes cannot be written whole any more.
+        let takes =
+            |pg: &&Pg| pg.slots.iter().all(|drive| mark(topology, *drive) < SpaceMark::NoWrites);
+        let open: Vec<&Pg> = open.into_iter().filter(takes).collect();
         let drawn_from = if is_scarce { &domains } else { &awake };
         let mut drawing = Drawing::new(class, drawn_from);
         // A host that no open PG uses has just come: what is open was drawn without it, so it is
@@ -187,10 +192,15 @@ fn usable_drives(topology: &Topology) -> impl Iterator<Item = (DriveId, &str, bo
     })
 }
 
-/// The failure domains that answer, with the drives that do.
+fn mark(topology: &Topology, drive: DriveId) -> SpaceMark {
+    topology.drives.get(&drive).map(|drive| drive.space).unwrap_or_default()
+}
+
+/// The failure domains that answer, with the drives that do and have room.
 fn domains_awake(topology: &Topology) -> Vec<Domain> {
     domains(topology, |drive| {
         topology.node_of_drive(drive).is_none_or(|node| node.liveness != Liveness::Down)
+            && mark(topology, drive) < SpaceMark::NoBackfill
     })
 }
 

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use nexusgrid_codec::Epoch;
 use nexusgrid_env::{NodeId, Roles};
 use nexusgrid_meta::root::topology::{Drive, Liveness, Node};
-use nexusgrid_meta::root::types::Addresses;
+use nexusgrid_meta::root::types::{Addresses, SpaceMark};
 use proptest::prelude::*;
 
 use super::*;
@@ -24,6 +24,8 @@ fn topology(hosts: &[(NodeClass, Vec<u32>)]) -> Topology {
                 size_bytes: u64::from(*weight) << 30,
                 weight: *weight,
                 state: DriveState::Active,
+                used_bytes: 0,
+                space: SpaceMark::Normal,
             };
             topology.drives.insert(drive.id, drive);
         }

@@ -278,13 +278,11 @@ fn a_paused_worker_rests_until_it_is_resumed() {
         let cluster = Cluster::start_with(&world, 7, options()).await;
         cluster.grid(2).create_bucket(BUCKET, "me").await.unwrap();
         put(&cluster.grid(2), BUCKET, "k", &content(1, 900_000)).await.unwrap();
-        let workers = cluster.member(1).node.workers();
-        workers.pause("collect", true).unwrap();
-        assert!(workers.pause("nobody", true).is_err());
+        cluster.pause("collect", true).await;
         cluster.grid(2).delete(delete("k")).await.unwrap();
         tokio::time::sleep(HORIZON * 2).await;
         assert_eq!(shards(&cluster).await.0, 6);
-        workers.pause("collect", false).unwrap();
+        cluster.pause("collect", false).await;
         until_shards(&cluster, 0).await;
     });
 }

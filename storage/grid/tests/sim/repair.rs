@@ -36,6 +36,7 @@ fn options(nodes: u64) -> GridOptions {
     options.care.remap.grace_stable = Duration::from_secs(10);
     options.care.remap.in_flight_percent = 20;
     options.care.remap.bytes_per_second = 1 << 30;
+    options.care.remap.balance_after = Duration::MAX;
     options.care.remap.retry_max = Duration::from_secs(2);
     options
 }
@@ -528,7 +529,7 @@ fn r7_a_node_that_returns_brings_nothing_back_and_loses_nothing() {
         tokio::time::sleep(Duration::from_secs(120)).await;
         // It is back with all it had, and gets slots again before anybody has cleared it.
         let member = scene.cluster.start_node(NodeId(8)).await;
-        member.node.workers().pause("leftovers", true).unwrap();
+        scene.cluster.pause("leftovers", true).await;
         scene.count_moves();
         let was_there = |pg: PgId| old.iter().any(|stat| stat.pg == pg);
         scene.cluster.kill(7);
@@ -556,7 +557,7 @@ fn r7_a_node_that_returns_brings_nothing_back_and_loses_nothing() {
         scene.check(8).await;
         scene.assert_complete().await;
         // What it holds of groups that it is not in goes as well.
-        member.node.workers().pause("leftovers", false).unwrap();
+        scene.cluster.pause("leftovers", false).await;
         let begin = tokio::time::Instant::now();
         loop {
             let topology = scene.cluster.topology();

@@ -8,6 +8,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use nexusgrid_codec::{BlockId, GroupId, PgId, ShardHeader};
 use nexusgrid_drive::{DriveStore, ShardKey};
+use nexusgrid_env::{Invariant, Rule};
 use nexusgrid_meta::namespace::types::{
     BlockState, NamespaceAnswer, NamespaceCommand, NamespaceQuery,
 };
@@ -65,6 +66,8 @@ enum Brought {
 struct Doubts {
     too_few: u64,
     undecided: u64,
+    /// Why some could not be asked for, or all.
+    unasked: Option<String>,
     /// A drive that was not listed only sleeps.
     asleep: bool,
     example: Option<BlockId>,
@@ -82,13 +85,15 @@ impl Filling<'_> {
         if !meets_quorums {
             // What the silent drives alone acknowledged may wait for its commit: it never comes, or
             // it has come before metadata is asked below.
-            self.fence_metadata().await?;
+            if let Err(error) = self.fence_metadata().await {
+                doubts.unasked = Some(error.to_string());
+            }
         }
         while let Some(blocks) = lists.next(self.core).await? {
             if self.throttle.is_some() && self.urgent_waits() {
                 return Ok(Filled::Waits("gives way to urgent repair".to_owned()));
             }
-            let states = self.resolve(blocks.keys().copied().collect()).await?;
+            let states = self.resolve(blocks.keys().copied().collect(), &mut doubts).await;
             if let Some(seen) = &mut seen {
                 seen.extend(blocks.keys().copied());
             }
@@ -114,6 +119,9 @@ impl Filling<'_> {
                 }
             }
         }
+        if doubts.unasked.is_some() {
+            return Ok(self.verdict(&sources, &doubts));
+        }
         if let Some(seen) = &seen {
             doubts.too_few += self.queued_elsewhere(seen).await?;
         }
@@ -134,6 +142,10 @@ impl Filling<'_> {
             silent.map(|(slot, drive)| format!("slot {slot} (drive {})", drive.0)).collect();
         let silent = silent.join(", ");
         match doubts {
+            _ if !self.core.env.rules.keeps(Rule::CleanIsComplete) => Filled::All,
+            Doubts { unasked: Some(why), .. } => {
+                Filled::Waits(format!("metadata must say first what lives: {why}"))
+            }
             Doubts { asleep: true, .. } => {
                 Filled::Waits(format!("what sleeps must be listed first; silent: {silent}"))
             }
@@ -232,11 +244,13 @@ impl Filling<'_> {
         waiting.any(|pg| !self.stuck.contains(&pg.id) && is_urgent(&map, pg))
     }
 
-    /// What metadata knows of blocks.
+    /// What metadata knows of blocks. One group that does not answer does not keep the blocks of
+    /// others from being brought.
     async fn resolve(
         &self,
         blocks: BTreeSet<BlockId>,
-    ) -> Result<BTreeMap<BlockId, BlockState>, GridError> {
+        doubts: &mut Doubts,
+    ) -> BTreeMap<BlockId, BlockState> {
         let mut by_group: BTreeMap<GroupId, Vec<BlockId>> = BTreeMap::new();
         for block in blocks {
             by_group.entry(block.group).or_default().push(block);
@@ -245,16 +259,22 @@ impl Filling<'_> {
         for (group, blocks) in by_group {
             for chunk in blocks.chunks(limits::REMAP_RESOLVE_BATCH) {
                 let query = NamespaceQuery::ResolveBlocks { blocks: chunk.to_vec() };
-                let answer = self.core.meta.ask(group, &query).await?;
-                match answer {
-                    NamespaceAnswer::Blocks(states) if states.len() == chunk.len() => {
+                match self.core.meta.ask(group, &query).await {
+                    Ok(NamespaceAnswer::Blocks(states)) if states.len() == chunk.len() => {
                         known.extend(chunk.iter().copied().zip(states));
                     }
-                    _ => return Err(internal("answer to a question for blocks")),
+                    Ok(_) => {
+                        doubts.unasked = Some("an answer to another question".to_owned());
+                        break;
+                    }
+                    Err(error) => {
+                        doubts.unasked = Some(error.to_string());
+                        break;
+                    }
                 }
             }
         }
-        Ok(known)
+        known
     }
 
     /// R7: what the target holds from before this epoch, and neither a source nor metadata knows,
@@ -284,7 +304,7 @@ impl Filling<'_> {
             .filter(|facts| facts.epoch < self.pg.epoch)
             .map(|facts| ShardKey { block: facts.block, index: facts.index })
             .collect();
-        if !stale.is_empty() {
+        if !stale.is_empty() && self.core.env.rules.keeps(Rule::RejoinReconcile) {
             let (pg, epoch) = (self.pg.id, self.pg.epoch);
             self.store.trash_stale(pg, epoch, &stale).await.map_err(internal)?;
         }
@@ -317,10 +337,16 @@ impl Filling<'_> {
         let k = usize::from(self.pg.class.k());
         // The target's own shard from before proves nothing of a block that is not committed.
         let is_own = own.is_some() && !is_pending;
-        if (slots.len() >= k || !copies.is_empty() || is_own)
-            && let Some(brought) = self.make(block, listed, is_own, &copies, &slots).await?
-        {
-            return Ok(brought);
+        if slots.len() >= k || !copies.is_empty() || is_own {
+            match self.make(block, listed, is_own, &copies, &slots).await {
+                Ok(Some(brought)) => return Ok(brought),
+                Ok(None) => {}
+                // One bad block keeps no other from being brought.
+                Err(GridError::DataLost(why) | GridError::Internal(why)) => {
+                    tracing::error!(%block, %why, "a shard cannot be rebuilt");
+                }
+                Err(error) => return Err(error),
+            }
         }
         if !is_pending {
             return Ok(Brought::TooFew(block));
@@ -355,6 +381,11 @@ impl Filling<'_> {
                     return self.put(header, body).await.map(Some);
                 }
                 Ok(_) => {
+                    let at = holder.drive.0;
+                    self.core
+                        .env
+                        .invariants
+                        .check(Invariant::I3, false, || format!("{block} on drive {at}"));
                     tracing::error!(%block, drive = holder.drive.0, "I3: shards of two writes under one id");
                 }
                 Err(error) => {

@@ -10,6 +10,7 @@
 //! anywhere: the target's node begins anew when it is back, and if it does not come back the planner
 //! gives the slot to another.
 
+pub mod balance;
 pub(crate) mod fill;
 pub(crate) mod leftovers;
 pub mod plan;
@@ -50,6 +51,12 @@ pub struct RemapOptions {
     /// Bytes per second that moves bring to one drive, unless it is urgent; default a fifth of
     /// 1 Gbit/s.
     pub bytes_per_second: u64,
+    /// The fleet is made even only when no drive came, went, filled up or changed its weight for so
+    /// long; default 10 min.
+    pub balance_after: Duration,
+    /// Nothing moves for evenness while each drive holds its share of slots but for so many percent;
+    /// default 10.
+    pub balance_percent: u32,
     /// Longest pause before a move that could not be finished is tried again; default 60 s.
     pub retry_max: Duration,
 }
@@ -69,6 +76,8 @@ impl Default for RemapOptions {
             per_drive: 2,
             stuck_after: Duration::from_secs(3600),
             bytes_per_second: 25_000_000,
+            balance_after: Duration::from_secs(10 * 60),
+            balance_percent: 10,
             retry_max: Duration::from_secs(60),
         }
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 use nexusgrid_codec::{DriveId, Epoch, PgId};
 use nexusgrid_env::{BootInstant, NodeId};
 use nexusgrid_meta::root::topology::{Liveness, Node, Pg, PgState, Topology};
-use nexusgrid_meta::root::types::{DriveState, NodeClass, NodeState};
+use nexusgrid_meta::root::types::{DriveState, NodeClass, NodeState, SpaceMark};
 
 use super::RemapOptions;
 use super::survivors::{Standing, is_urgent, moving, standing, survivors};
@@ -37,6 +37,8 @@ pub struct Watch {
     losses: BTreeMap<NodeId, Vec<BootInstant>>,
     /// Nodes whose present absence is among `losses`.
     counted: BTreeSet<NodeId>,
+    /// Drives with what balancing goes by, and since when they are the same.
+    fleet: Option<(Vec<(DriveId, u32, DriveState, SpaceMark)>, BootInstant)>,
 }
 
 impl Watch {
@@ -58,6 +60,19 @@ impl Watch {
         for pg in map.pgs.values().filter(is_preparing) {
             self.preparing.entry(pg.id).or_insert((pg.epoch, now));
         }
+        let fleet: Vec<_> = map
+            .drives
+            .values()
+            .map(|drive| (drive.id, drive.weight, drive.state, drive.space))
+            .collect();
+        if self.fleet.as_ref().is_none_or(|(known, _)| *known != fleet) {
+            self.fleet = Some((fleet, now));
+        }
+    }
+
+    /// How long drives, weights and marks are as they are.
+    pub(super) fn unchanged_for(&self, now: BootInstant) -> Duration {
+        self.fleet.as_ref().map_or(Duration::ZERO, |(_, since)| now.since(*since))
     }
 
     /// A step was taken.
@@ -117,6 +132,8 @@ enum Reason {
     Away(NodeId),
     /// Its drive is to be emptied.
     Leaving,
+    /// It moves to a drive that has become full before the slot was filled.
+    Full,
 }
 
 /// One slot to move: what to propose to the root group.
@@ -211,14 +228,16 @@ pub fn plan(map: &Topology, watch: &Watch, now: BootInstant, options: &RemapOpti
             plan.without_host.push(candidate.pg.id);
             continue;
         }
-        let Some(to) = targets.into_iter().find(|to| flight.admits(&candidate, *to)) else {
+        let Some(to) =
+            targets.into_iter().find(|to| flight.admits(candidate.urgent, candidate.again, *to))
+        else {
             continue;
         };
-        flight.add(&candidate, to);
+        flight.add(candidate.again, to);
         fleet.add(candidate.pg, candidate.slot, to);
         let overdue = match candidate.reason {
             Reason::Overdue(node) => Some(node),
-            Reason::Lost | Reason::Leaving | Reason::Away(_) => None,
+            Reason::Lost | Reason::Leaving | Reason::Full | Reason::Away(_) => None,
         };
         plan.steps.push(Step {
             pg: candidate.pg.id,
@@ -250,11 +269,11 @@ impl Judge<'_> {
         let reasons = slots
             // While one slot moves the others wait: a further remap is beyond the quorum's slack.
             .filter(|(slot, _)| !again || moving(pg, *slot).is_some())
-            .filter_map(|(slot, drive)| Some((self.reason(*drive)?, slot)))
+            .filter_map(|(slot, drive)| Some((self.reason(*drive, again)?, slot)))
             .filter(|(reason, _)| urgent || self.is_due(*reason, plan));
         let (reason, slot) = reasons.min()?;
         // Where too few are left, only what is still there can be brought elsewhere.
-        if alive < k && reason != Reason::Leaving {
+        if alive < k && !matches!(reason, Reason::Leaving | Reason::Full) {
             plan.beyond_repair.push(pg.id);
             return None;
         }
@@ -265,7 +284,7 @@ impl Judge<'_> {
     /// Whether a reason is enough where nothing is urgent.
     fn is_due(&self, reason: Reason, plan: &mut Plan) -> bool {
         match reason {
-            Reason::Lost | Reason::Leaving => true,
+            Reason::Lost | Reason::Leaving | Reason::Full => true,
             Reason::Away(_) => false,
             Reason::Overdue(node) => {
                 let flaps = self.watch.is_flapping(node, self.now, self.options);
@@ -277,7 +296,8 @@ impl Judge<'_> {
         }
     }
 
-    fn reason(&self, drive: DriveId) -> Option<Reason> {
+    /// Why a slot has to leave `drive`; `moves`: it is on its way there.
+    fn reason(&self, drive: DriveId, moves: bool) -> Option<Reason> {
         let overdue = |node: NodeId, asleep: bool| {
             let class = self.map.nodes.get(&node).map_or(NodeClass::Stable, |node| node.class);
             let grace = match (asleep, class) {
@@ -288,7 +308,7 @@ impl Judge<'_> {
             self.watch.away_for(node, self.now) >= grace
         };
         match standing(self.map, drive) {
-            Standing::Present => None,
+            Standing::Present => (moves && is_full(self.map, drive)).then_some(Reason::Full),
             Standing::Leaving => Some(Reason::Leaving),
             Standing::Lost => Some(Reason::Lost),
             Standing::Asleep(node) => overdue(node, true).then_some(Reason::Overdue(node)),
@@ -298,8 +318,13 @@ impl Judge<'_> {
     }
 }
 
+/// Whether a drive takes no writes of repair any more.
+fn is_full(map: &Topology, drive: DriveId) -> bool {
+    map.drives.get(&drive).is_some_and(|drive| drive.space >= SpaceMark::NoBackfill)
+}
+
 /// Moves under way, and how many more there may be.
-struct Flight<'a> {
+pub(super) struct Flight<'a> {
     options: &'a RemapOptions,
     total: usize,
     total_max: usize,
@@ -307,7 +332,12 @@ struct Flight<'a> {
 }
 
 impl<'a> Flight<'a> {
-    fn new(map: &Topology, watch: &Watch, now: BootInstant, options: &'a RemapOptions) -> Self {
+    pub(super) fn new(
+        map: &Topology,
+        watch: &Watch,
+        now: BootInstant,
+        options: &'a RemapOptions,
+    ) -> Self {
         let total_max = (map.pgs.len() * options.in_flight_percent / 100).max(IN_FLIGHT_MIN);
         let mut flight = Flight { options, total: 0, total_max, per_drive: BTreeMap::new() };
         for pg in map.pgs.values() {
@@ -323,20 +353,25 @@ impl<'a> Flight<'a> {
         flight
     }
 
-    fn admits(&self, candidate: &Candidate<'_>, to: DriveId) -> bool {
-        let at_drive = self.per_drive.get(&to).copied().unwrap_or_default();
-        let has_room = candidate.again || self.total < self.total_max;
-        candidate.urgent || (has_room && at_drive < self.options.per_drive)
+    /// Whether one more group may move.
+    pub(super) fn has_room(&self) -> bool {
+        self.total < self.total_max
     }
 
-    fn add(&mut self, candidate: &Candidate<'_>, to: DriveId) {
-        self.total += usize::from(!candidate.again);
+    /// Whether a slot may move to a drive now; `again`: its group moves already.
+    pub(super) fn admits(&self, urgent: bool, again: bool, to: DriveId) -> bool {
+        let at_drive = self.per_drive.get(&to).copied().unwrap_or_default();
+        urgent || ((again || self.has_room()) && at_drive < self.options.per_drive)
+    }
+
+    pub(super) fn add(&mut self, again: bool, to: DriveId) {
+        self.total += usize::from(!again);
         *self.per_drive.entry(to).or_default() += 1;
     }
 }
 
 /// Drives that can take slots, and how many they have.
-struct Fleet<'a> {
+pub(super) struct Fleet<'a> {
     map: &'a Topology,
     /// Slots of all groups by drive, with those planned.
     slots: BTreeMap<DriveId, u64>,
@@ -345,7 +380,7 @@ struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    fn new(map: &'a Topology) -> Fleet<'a> {
+    pub(super) fn new(map: &'a Topology) -> Fleet<'a> {
         let mut slots: BTreeMap<DriveId, u64> = BTreeMap::new();
         for drive in map.pgs.values().flat_map(|pg| &pg.slots) {
             *slots.entry(*drive).or_default() += 1;
@@ -365,8 +400,13 @@ impl<'a> Fleet<'a> {
         Fleet { map, slots, hosts: hosts.len(), stable_hosts: stable.len() }
     }
 
+    /// Slots that a drive holds, with those planned.
+    pub(super) fn slots_of(&self, drive: DriveId) -> u64 {
+        self.slots.get(&drive).copied().unwrap_or_default()
+    }
+
     /// Drives for a slot, the best first.
-    fn targets(&self, pg: &Pg, slot: u8) -> Vec<DriveId> {
+    pub(super) fn targets(&self, pg: &Pg, slot: u8) -> Vec<DriveId> {
         let width = pg.class.width();
         let share = width.div_ceil(self.hosts.max(1));
         let others = (0u8..).zip(&pg.slots).filter(|(at, _)| *at != slot);
@@ -383,6 +423,7 @@ impl<'a> Fleet<'a> {
             let can_take = standing(self.map, drive.id) == Standing::Present
                 && node.state == NodeState::Active
                 && node.roles.storage
+                && drive.space < SpaceMark::NoBackfill
                 && !pg.slots.contains(&drive.id);
             let on_host = nodes.iter().filter(|other| other.host == node.host).count();
             let is_sleepy = node.class == NodeClass::Sleepy;
@@ -399,7 +440,7 @@ impl<'a> Fleet<'a> {
         found.into_iter().map(|(_, _, _, drive)| drive).collect()
     }
 
-    fn add(&mut self, pg: &Pg, slot: u8, to: DriveId) {
+    pub(super) fn add(&mut self, pg: &Pg, slot: u8, to: DriveId) {
         *self.slots.entry(to).or_default() += 1;
         if let Some(left) =
             pg.slots.get(usize::from(slot)).and_then(|from| self.slots.get_mut(from))

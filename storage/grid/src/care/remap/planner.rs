@@ -9,14 +9,15 @@ use std::time::Duration;
 use nexusgrid_meta::root::topology::PgState;
 use nexusgrid_meta::root::types::RootCommand;
 
-use super::plan::{Plan, Watch, plan};
+use super::balance::balance;
+use super::plan::{Plan, Step, Watch, plan};
 use crate::care::workers::Worker;
 use crate::core::Core;
 use crate::error::GridError;
 use crate::meta_port::ROOT;
 
 /// Runs until the agent stops.
-pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
+pub(crate) async fn run(core: Arc<Core>, mut worker: Worker, balancer: Worker) {
     let mut watch = Watch::default();
     let mut jumps = core.env.clock.suspend_jumps();
     let mut news = core.map.watch();
@@ -36,7 +37,13 @@ pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
             continue;
         }
         match round(&core, &mut watch, &worker).await {
-            Ok(plan) => worker.end(plan.alarm()),
+            Ok(plan) => {
+                worker.end(plan.alarm());
+                if plan.waiting == 0 && !plan.frozen && !balancer.is_paused() {
+                    let done = even_out(&core, &watch, &balancer).await;
+                    balancer.end(done.err().map(|error| error.to_string()));
+                }
+            }
             Err(error) => {
                 tracing::debug!(%error, "planning remaps");
                 worker.end(Some(error.to_string()));
@@ -53,23 +60,35 @@ async fn round(core: &Arc<Core>, watch: &mut Watch, worker: &Worker) -> Result<P
     let moving = map.pgs.values().filter(|pg| matches!(pg.state, PgState::Preparing(_))).count();
     worker.begin(Some((plan.waiting + moving) as u64));
     for step in &plan.steps {
-        let command = RootCommand::PreparePg {
-            pg: step.pg,
-            from: step.from,
-            moves: vec![(step.slot, step.to)],
-            now_ms: core.meta.now_ms(),
-        };
         // The first refusal ends the round: the map has moved, the next round plans anew.
-        core.meta.root_command(&command).await?;
-        tracing::info!(
-            pg = step.pg.0,
-            slot = step.slot,
-            to = step.to.0,
-            urgent = step.urgent,
-            "a slot moves"
-        );
+        propose(core, step).await?;
         watch.planned(step, now);
         worker.did(1, 0);
     }
     Ok(plan)
+}
+
+/// Moves slots from drives that hold more than their share, if there is nothing else to do.
+async fn even_out(core: &Arc<Core>, watch: &Watch, worker: &Worker) -> Result<(), GridError> {
+    let (map, now) = (core.map.current(), core.env.clock.now());
+    let plan = balance(&map, watch, now, &core.options.care.remap);
+    worker.begin(Some(plan.out_of_place));
+    for step in &plan.steps {
+        propose(core, step).await?;
+        worker.did(1, 0);
+    }
+    Ok(())
+}
+
+async fn propose(core: &Arc<Core>, step: &Step) -> Result<(), GridError> {
+    let command = RootCommand::PreparePg {
+        pg: step.pg,
+        from: step.from,
+        moves: vec![(step.slot, step.to)],
+        now_ms: core.meta.now_ms(),
+    };
+    core.meta.root_command(&command).await?;
+    let (pg, slot, to, urgent) = (step.pg.0, step.slot, step.to.0, step.urgent);
+    tracing::info!(pg, slot, to, urgent, "a slot moves");
+    Ok(())
 }

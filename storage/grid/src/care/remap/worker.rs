@@ -87,6 +87,7 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, worker: Work
             changed = news.changed() => if changed.is_err() { return },
             () = core.env.clock.sleep(core.options.care.remap.every) => {}
         }
+        let rate = worker.rate(core.options.care.remap.bytes_per_second);
         worker.did(0, progress.bytes.swap(0, Ordering::Relaxed));
         // What has begun goes on: it holds a session and a part of the budget.
         if worker.is_paused() {
@@ -112,10 +113,10 @@ pub(crate) async fn run(core: Arc<Core>, shards: Arc<ShardService>, worker: Work
             let Some(pg) = mine.map(|(pg, _)| *pg).min_by_key(|pg| (!urgent(pg), *pg)) else {
                 continue;
             };
-            let throttle = throttles.entry(drive).or_insert_with(|| {
-                let rate = core.options.care.remap.bytes_per_second;
-                Arc::new(Throttle::new(core.env.clone(), rate))
-            });
+            let throttle = throttles
+                .entry(drive)
+                .or_insert_with(|| Arc::new(Throttle::new(core.env.clone(), rate)));
+            throttle.set_rate(rate);
             if busy.is_empty() {
                 worker.begin(Some(jobs.len() as u64));
             }

@@ -1,5 +1,7 @@
 //! The planner against its promises.
 
+mod balance;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -8,7 +10,7 @@ use nexusgrid_env::{BootInstant, NodeId, Roles};
 use nexusgrid_meta::root::topology::{
     Drive, Liveness, Node, Pg, PgClass, PgState, Remap, SlotMove, Topology,
 };
-use nexusgrid_meta::root::types::{Addresses, DriveState, NodeClass, NodeState};
+use nexusgrid_meta::root::types::{Addresses, DriveState, NodeClass, NodeState, SpaceMark};
 use proptest::prelude::*;
 
 use super::RemapOptions;
@@ -59,6 +61,8 @@ impl Scene {
                 size_bytes: 1 << 40,
                 weight: 100,
                 state: DriveState::Active,
+                used_bytes: 0,
+                space: SpaceMark::Normal,
             };
             map.drives.insert(drive.id, drive);
         }
