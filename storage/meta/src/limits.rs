@@ -30,6 +30,8 @@ pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
 pub const CAUGHT_UP_ENTRIES: u64 = 64;
 /// Deadline of a small question to one node.
 pub const ASK_TIMEOUT: Duration = Duration::from_secs(2);
+/// A leader that confirms its leadership asks the rest of the voters too after so long.
+pub const CONFIRM_HEDGE: Duration = Duration::from_millis(20);
 /// Longest time a member works on a forwarded query.
 pub const SERVED_QUERY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest time a member waits for news before it says that there are none.
@@ -38,6 +40,8 @@ pub const NEWS_HOLD: Duration = Duration::from_secs(5);
 pub const MEMBERSHIP_TIMEOUT: Duration = Duration::from_secs(10);
 /// A node that could not join is passed over for so long.
 pub const INVITE_BACKOFF: Duration = Duration::from_secs(10);
+/// A log that found no room on its disk looks again so often.
+pub const FULL_RETRY: Duration = Duration::from_millis(500);
 /// Rows that an inspection of a stopped node reads at a time.
 pub const INSPECTED_ROWS: usize = 4_096;
 /// Faults that it describes; all are counted.

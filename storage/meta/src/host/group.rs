@@ -96,6 +96,8 @@ pub(crate) struct Group {
     /// When a leader was last heard.
     heard: Mutex<Option<BootInstant>>,
     reads: Mutex<ReadRounds>,
+    /// Who confirmed the last read index: asked first next time.
+    pub(super) quick: Mutex<Vec<RaftId>>,
 }
 
 impl Group {
@@ -123,6 +125,7 @@ impl Group {
             started: now,
             heard: Mutex::new(None),
             reads: Mutex::new(ReadRounds::default()),
+            quick: Mutex::default(),
         })
     }
 
@@ -254,6 +257,11 @@ impl Group {
 
     /// One round: this leader asks a quorum whether it still leads, or a follower asks the leader.
     async fn read_round(&self) -> Option<u64> {
+        if self.leader.borrow().is_me
+            && let Some(index) = self.confirmed_index().await
+        {
+            return Some(index);
+        }
         match self.leader_read_index().await {
             Tried::Done(index) => Some(index),
             Tried::NotLeader(Some(leader)) if leader != node_of(self.raft_id) => {

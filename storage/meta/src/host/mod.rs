@@ -10,6 +10,7 @@
 //! bucket's writes cannot delay its heartbeats. *Keeps* I6 (with `raft::state`), I12, I15.
 
 mod ask;
+mod confirm;
 mod error;
 mod group;
 mod incoming;
@@ -168,6 +169,7 @@ impl MetaHost {
             .exec
             .blocking(move || {
                 let mut found = Vec::new();
+                restore::remove_leavings(&*disk, &dir)?;
                 if has_replica(&*disk, &group_dir(&dir, ROOT_GROUP))? {
                     found.push(ROOT_GROUP);
                 }

@@ -25,8 +25,8 @@ use crate::limits::{
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::types::{Envelope, MetaTypes, Vote, generation_of, node_of};
 use crate::raft::wire::{
-    APPEND, Answer, BeginBody, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN, JoinHead,
-    METHODS, MetaMethod, NEWS, NewsHead, Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY,
+    APPEND, Answer, BeginBody, CONFIRM, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN,
+    JoinHead, METHODS, MetaMethod, NEWS, NewsHead, Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY,
     READ_INDEX, Route, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, STANDING, Standing,
     StandingHead, TRANSFER_LEADER, VOTE,
 };
@@ -348,6 +348,13 @@ impl RpcService for MetaService {
                         group.raft.handle_transfer_leader(message).await.map_err(failed)
                     },
                 )
+                .await
+            }
+            CONFIRM => {
+                self.raft(from, method, request, |group, vote: Vote| async move {
+                    own_vote(from, &vote)?;
+                    group.confirms(&vote).map_err(failed)
+                })
                 .await
             }
             SNAPSHOT_BEGIN => {

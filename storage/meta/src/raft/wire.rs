@@ -71,6 +71,8 @@ pub const JOIN: MetaMethod = member(0x0209, "raft join", SMALL, 0);
 pub const READ_INDEX: MetaMethod = member(0x020a, "meta read index", SMALL, 0);
 /// Ask a member whether an incarnation still belongs to the group.
 pub const STANDING: MetaMethod = member(0x020b, "raft standing", SMALL, 0);
+/// Ask a voter whether it has granted a higher vote than the asking leader's.
+pub const CONFIRM: MetaMethod = member(0x020c, "raft confirm", SMALL, SMALL);
 /// Propose a command to a leader.
 pub const PROPOSE: MetaMethod = MetaMethod {
     id: MethodId(0x0210),
@@ -115,6 +117,7 @@ pub const METHODS: &[MetaMethod] = &[
     JOIN,
     READ_INDEX,
     STANDING,
+    CONFIRM,
     PROPOSE,
     QUERY,
     NEWS,

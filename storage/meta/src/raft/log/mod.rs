@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use nexusgrid_codec::GroupId;
 use nexusgrid_env::Env;
 use openraft::storage::IOFlushed;
 use parking_lot::Mutex;
@@ -39,7 +40,7 @@ use recover::Segment;
 pub(crate) use store::GroupLog;
 pub(crate) use verify::inspect_log;
 
-use crate::raft::types::{LogId, MetaTypes};
+use crate::raft::types::{LogId, MetaTypes, Vote};
 
 /// Tunables of a log. Tests shorten them.
 #[derive(Clone, Debug)]
@@ -53,6 +54,9 @@ pub struct LogOptions {
     /// With more sealed segments than this, the oldest one's last entries are copied forward.
     /// Default 8.
     pub segments_soft_max: usize,
+    /// With less room than this on its disk the log waits: the states beside it must never meet a
+    /// full disk. Default 32 MiB.
+    pub headroom_bytes: u64,
 }
 
 impl Default for LogOptions {
@@ -62,6 +66,7 @@ impl Default for LogOptions {
             cache_bytes_max: 8 * 1024 * 1024,
             floor_interval: std::time::Duration::from_secs(1),
             segments_soft_max: 8,
+            headroom_bytes: 32 * 1024 * 1024,
         }
     }
 }
@@ -158,6 +163,13 @@ fn dead(why: &str) -> io::Error {
 }
 
 impl SegmentLog {
+    /// The newest vote that a group here saved, or is saving: none higher was granted so far.
+    pub(crate) fn vote(&self, group: GroupId) -> io::Result<Option<Vote>> {
+        let state = self.shared.state.lock();
+        state.check()?;
+        Ok(state.index.groups.get(&group.0).and_then(|group| group.marks.vote))
+    }
+
     /// Opens (or makes) the log in `dir` and starts its writer. Returns also how many bytes of an
     /// unsynced tail were cut.
     pub(crate) async fn open(
