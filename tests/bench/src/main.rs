@@ -20,7 +20,7 @@ mod load;
 mod machine;
 mod s3;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use clap::Parser;
@@ -139,6 +139,56 @@ async fn main() -> anyhow::Result<()> {
             load::run(&target.endpoints, "bench", action, 8, seconds, &target.servers).await?;
         line(&target.name, "degraded GET 1 MiB", 8, &outcome, args.json);
     }
+    drop(grid);
+    if wanted("repair") && args.nodes >= 7 {
+        repair(args.nodes + 1, seconds, args.json).await?;
+    }
+    Ok(())
+}
+
+/// How fast a grid rebuilds a node that is lost for good, when nothing bounds it.
+async fn repair(nodes: usize, seconds: Duration, json: bool) -> anyhow::Result<()> {
+    let options = GridOptions { nodes, ..GridOptions::default() };
+    let mut grid = tokio::task::spawn_blocking(move || LocalGrid::start_with(&options)).await?;
+    let target = target_of(&grid, nodes, "nexusgrid");
+    load::bucket(&target.endpoints[0], "bench").await?;
+    let put = Action::Put(1 << 20);
+    load::run(&target.endpoints, "bench", put, 8, seconds * 4, &target.servers).await?;
+    grid.kill(nodes);
+    grid.wait_until("noticed", |status| status["repair"]["down"] != 0);
+    let target = target_of(&grid, nodes - 1, "nexusgrid");
+    let admin = |node: usize, words: &[&str]| {
+        let dir = grid.dir(node).display().to_string();
+        grid.command(&[words, &["--dir", dir.as_str()]].concat())
+    };
+    admin(1, &["worker", "rate", "remap", "100000"])?;
+    let (begin, before) = (Instant::now(), target.servers.used());
+    admin(1, &["node", "remove", &format!("n{nodes}"), "--lost"])?;
+    grid.wait_until("rebuilt", |status| {
+        let repair = &status["repair"];
+        ["moving", "to_move", "down"].iter().all(|what| repair[what] == 0)
+    });
+    let took = begin.elapsed();
+    let server = target.servers.used().saturating_sub(before);
+    let mut bytes = 0;
+    for node in 1..nodes {
+        let rows: serde_json::Value =
+            serde_json::from_str(&admin(node, &["worker", "ls", "--json"])?)?;
+        let rows = rows.as_array().context("a list of workers")?;
+        let remap = rows.iter().find(|row| row["name"] == "remap");
+        bytes += remap.and_then(|row| row["bytes"].as_u64()).context("the worker `remap`")?;
+    }
+    let outcome = Outcome {
+        operations: 1,
+        bytes,
+        took,
+        p50: took,
+        p99: took,
+        server,
+        client: Duration::ZERO,
+        failed: (0, String::new()),
+    };
+    line("nexusgrid, 1 of 8 lost", "repair", 0, &outcome, json);
     Ok(())
 }
 
