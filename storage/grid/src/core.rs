@@ -1,7 +1,7 @@
 //! What all parts of one process share, and its options.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use nexusgrid_codec::{BlockId, GroupId, PgId};
@@ -12,7 +12,7 @@ use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Budget;
 use crate::care::CareOptions;
-use crate::care::checkpoint::Deletions;
+use crate::care::checkpoint::{Deletions, Shelf};
 use crate::error::GridError;
 use crate::keys::KeyRing;
 use crate::limits;
@@ -114,6 +114,8 @@ pub(crate) struct Core {
     pub(crate) part_sizes: Mutex<BTreeMap<(GroupId, ContentId), Vec<u64>>>,
     /// Whether anything may be deleted from drives.
     pub(crate) deletions: Arc<Deletions>,
+    /// Records of checkpoints, if this node keeps any.
+    pub(crate) shelf: OnceLock<Arc<Shelf>>,
     distrusted: Mutex<BTreeMap<NodeId, BootInstant>>,
 }
 
@@ -147,8 +149,17 @@ impl Core {
             bad_shards,
             part_sizes: Mutex::default(),
             deletions: Arc::default(),
+            shelf: OnceLock::new(),
             distrusted: Mutex::default(),
         }
+    }
+
+    /// Every checkpoint of a group that could be restored by this node's records knows what was
+    /// committed up to this; where no checkpoints are taken, all.
+    pub(crate) fn checkpointed(&self, group: GroupId) -> u64 {
+        let Some(shelf) = self.shelf.get() else { return u64::MAX };
+        let kept = shelf.heads().into_iter().filter(|head| head.group == group);
+        kept.map(|head| head.index).min().unwrap_or(0)
     }
 
     /// Notes that a call to `node` failed: it counts as suspect for a while.

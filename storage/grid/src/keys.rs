@@ -57,11 +57,6 @@ impl KeyRing {
         *self.master.write() = Some(master);
     }
 
-    /// Whether this node may read and write contents.
-    pub(crate) fn has_master(&self) -> bool {
-        self.master.read().is_some()
-    }
-
     fn master(&self) -> Result<MasterKey, GridError> {
         self.master.read().clone().ok_or(GridError::NoKeys)
     }

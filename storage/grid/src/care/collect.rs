@@ -159,7 +159,11 @@ async fn free(
     else {
         return Err(internal("answer to a backlog query"));
     };
-    let Some(oldest_ms) = oldest_released_ms else { return Ok(()) };
+    let NamespaceAnswer::OldestMoved(oldest_moved) =
+        core.meta.ask(group, &NamespaceQuery::OldestMoved).await?
+    else {
+        return Err(internal("answer to a query for moved extents"));
+    };
     let horizon = core.map.current().settings.reader_horizon_ms;
     let oldest_pin = sessions.iter().filter_map(|session| session.oldest_pin_ms).min();
     let now_ms = ledger.now_ms(core);
@@ -167,13 +171,28 @@ async fn free(
     if !core.env.rules.keeps(Rule::ReaderHorizon) {
         horizon_ms = now_ms;
     }
-    if oldest_ms > horizon_ms {
-        return Ok(());
-    }
-    for _ in 0..limits::EXPAND_STEPS_PER_ROUND {
+    if oldest_released_ms.is_some_and(|oldest_ms| oldest_ms <= horizon_ms) {
         let command = NamespaceCommand::OutboxExpand { horizon_ms, now_ms };
-        let NamespaceOk::Expanded { freed, more } = core.meta.command(group, &command).await?
-        else {
+        expand(core, group, &command, worker).await?;
+    }
+    // What did not change must be found by whatever checkpoint is restored.
+    let covered = core.checkpointed(group);
+    if oldest_moved.is_some_and(|(at, moved_ms)| at <= covered && moved_ms <= horizon_ms) {
+        let command = NamespaceCommand::ExpandMoved { covered, horizon_ms, now_ms };
+        expand(core, group, &command, worker).await?;
+    }
+    Ok(())
+}
+
+/// Repeats a step of freeing while it frees something.
+async fn expand(
+    core: &Arc<Core>,
+    group: GroupId,
+    command: &NamespaceCommand,
+    worker: &Worker,
+) -> Result<(), GridError> {
+    for _ in 0..limits::EXPAND_STEPS_PER_ROUND {
+        let NamespaceOk::Expanded { freed, more } = core.meta.command(group, command).await? else {
             return Err(internal("reply to expanding the outbox"));
         };
         worker.did(u64::from(freed), 0);

@@ -14,7 +14,7 @@ use super::contents::slots;
 use super::limits;
 use super::rows::{
     self, BlockRow, BucketRow, CodeRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket,
-    OutboxRow, Page, PartRow, Released, UploadRow,
+    MovedRow, OutboxRow, Page, PartRow, Released, UploadRow,
 };
 use super::types::{BucketId, CodeUsage, ContentId, UploadId, Usage};
 use crate::rows::key::KeyReader;
@@ -242,11 +242,11 @@ impl Audit {
                 Released::Upload(upload) | Released::Parts(upload, _) => {
                     owners.insert(upload);
                 }
-                Released::Extents(extents) => {
-                    for extent in extents {
-                        *self.live_bytes.entry(extent.block).or_default() += extent.len;
-                    }
-                }
+            }
+        }
+        for (_, row) in read::<MovedRow>(state, rows::STATE, b"M")? {
+            for extent in row.extents {
+                *self.live_bytes.entry(extent.block).or_default() += extent.len;
             }
         }
         let with_parts = std::mem::take(&mut self.with_parts);

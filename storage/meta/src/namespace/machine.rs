@@ -200,6 +200,9 @@ impl<'a> Change<'a> {
             C::Rewrite { session, blocks, swaps, now_ms } => {
                 self.rewrite(session, &blocks, &swaps, now_ms)
             }
+            C::ExpandMoved { covered, horizon_ms, now_ms } => {
+                self.expand_moved(covered, horizon_ms, now_ms)
+            }
         }
     }
 

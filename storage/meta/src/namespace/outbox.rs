@@ -23,7 +23,7 @@ use super::uploads::part_rows;
 use crate::rows::tx::decode_row;
 
 /// Outbox rows looked at by one step: those that may not be freed yet are passed over.
-const LOOK_MAX: usize = 128;
+pub(super) const LOOK_MAX: usize = 128;
 
 impl Change<'_> {
     pub(super) fn outbox_expand(&mut self, horizon_ms: u64, now_ms: u64) -> Step<NamespaceOk> {
@@ -52,15 +52,6 @@ impl Change<'_> {
                     }
                     is_done
                 }
-                Released::Extents(extents) => {
-                    let left = self.expand_extents(extents, now_ms)?;
-                    let is_done = left.is_empty();
-                    if !is_done {
-                        let row = OutboxRow { what: Released::Extents(left), ..row };
-                        self.tx.store(rows::STATE, key.to_vec(), &row);
-                    }
-                    is_done
-                }
             };
             if is_done {
                 self.tx.delete(rows::STATE, key.to_vec());
@@ -73,7 +64,7 @@ impl Change<'_> {
     }
 
     /// Whether this step has touched enough rows.
-    fn is_spent(&self) -> bool {
+    pub(super) fn is_spent(&self) -> bool {
         self.tx.rows() >= limits::EXPAND_ROWS_MAX
     }
 
@@ -150,7 +141,7 @@ impl Change<'_> {
     }
 
     /// Takes an extent's bytes off its block; the last ones kill it.
-    fn free_extent(&mut self, extent: &Extent, now_ms: u64) -> Step<()> {
+    pub(super) fn free_extent(&mut self, extent: &Extent, now_ms: u64) -> Step<()> {
         let key = rows::block(extent.block);
         let row: Option<BlockRow> = self.tx.load(rows::CONTENT, &key)?;
         let mut row = row.ok_or_else(|| corrupt("an extent of a block that is not there"))?;
@@ -204,16 +195,6 @@ impl Change<'_> {
                 self.tx.delete(rows::STATE, key);
                 self.unrefer(part.info.content, now_ms)?;
             }
-        }
-        Ok(rest.collect())
-    }
-
-    /// Takes extents off their blocks that contents gave up in a rewrite; gives those that are left.
-    fn expand_extents(&mut self, extents: Vec<Extent>, now_ms: u64) -> Step<Vec<Extent>> {
-        let mut rest = extents.into_iter();
-        while !self.is_spent() {
-            let Some(extent) = rest.next() else { break };
-            self.free_extent(&extent, now_ms)?;
         }
         Ok(rest.collect())
     }

@@ -63,6 +63,7 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
         Q::RepairQueue { pg, after, limit } => repairs(tx, pg, after, bounded(limit))?,
         Q::Outbox { after, limit } => dead_blocks(tx, after, bounded(limit))?,
         Q::Backlog => backlog(tx)?,
+        Q::OldestMoved => rewrite::oldest_moved(tx)?,
         Q::Codes => A::Codes(codes::usage(tx)?),
         Q::FindExtents { filter, after, limit } => {
             rewrite::find(tx, &filter, after, bounded(limit))?

@@ -3,14 +3,16 @@
 //!
 //! ```text
 //!   FindExtents ─▶ (read, write to new blocks) ─▶ Rewrite: old extent still there? ─▶ new in its place
-//!                                                    │ no                  │ old one ─▶ outbox
-//!                                                    ▼                     ▼ horizon
+//!                                                    │ no              │ old one ─▶ 'M' row
+//!                                                    ▼                 ▼ ExpandMoved: horizon, checkpoint
 //!                                     nothing; its new block dies    live bytes of its block fall
 //! ```
 //!
 //! Compare-and-swap, extent by extent: whoever deleted, replaced or rewrote the content meanwhile
 //! wins. A content keeps its id, its key and its bytes; only where they lie changes. Readers that
-//! hold the old map find its blocks as before until the reader horizon has passed (L4).
+//! hold the old map find its blocks as before until the reader horizon has passed (L4). And so does a
+//! restore: what did not change must be there in every state that can be restored, so old places
+//! are also kept until the checkpoints know the new ones.
 #![deny(clippy::indexing_slicing)]
 
 use std::collections::BTreeSet;
@@ -21,7 +23,8 @@ use nexusgrid_env::kv::prefix_end;
 use super::contents::Blocks;
 use super::limits;
 use super::machine::{Change, Step, corrupt};
-use super::rows::{self, ContentKind, ContentRow, Page, Released};
+use super::outbox::LOOK_MAX;
+use super::rows::{self, ContentKind, ContentRow, MovedRow, Page};
 use super::types::{
     CodeFilter, ContentId, Extent, ExtentFilter, FoundExtent, Malformed, NamespaceAnswer,
     NamespaceError, NamespaceOk, NewBlock, Swap,
@@ -53,7 +56,9 @@ impl Change<'_> {
         }
         let count = u32::try_from(replaced.len()).unwrap_or(u32::MAX);
         if !replaced.is_empty() {
-            self.release(Released::Extents(replaced), now_ms);
+            let sequence = self.sequence;
+            let row = MovedRow { sequence, released_ms: now_ms, extents: replaced };
+            self.tx.store(rows::STATE, rows::moved(sequence), &row);
         }
         self.bind_blocks(blocks, true, now_ms);
         Ok(NamespaceOk::Rewritten(count))
@@ -84,6 +89,52 @@ impl Change<'_> {
         self.count_extent(&swap.old, row.size, false);
         self.count_extent(&swap.new, row.size, true);
         Ok(true)
+    }
+}
+
+/// Where the queue of extents given up begins: commit sequence, and when.
+pub(super) fn oldest_moved(tx: &Tx<'_>) -> Step<NamespaceAnswer> {
+    let prefix = rows::all_moved();
+    let found = tx.scan(rows::STATE, &prefix, prefix_end(&prefix).as_deref(), 1)?;
+    let row: Option<MovedRow> =
+        found.first().map(|(_, value)| decode_row(rows::STATE, value)).transpose()?;
+    Ok(NamespaceAnswer::OldestMoved(row.map(|row| (row.sequence, row.released_ms))))
+}
+
+impl Change<'_> {
+    /// Takes extents off their blocks that contents gave up by `covered`, and before the horizon.
+    pub(super) fn expand_moved(
+        &mut self,
+        covered: u64,
+        horizon_ms: u64,
+        now_ms: u64,
+    ) -> Step<NamespaceOk> {
+        let prefix = rows::all_moved();
+        let end = prefix_end(&prefix);
+        let found = self.tx.scan(rows::STATE, &prefix, end.as_deref(), LOOK_MAX)?;
+        let mut freed = 0;
+        let mut more = found.len() == LOOK_MAX;
+        for (key, value) in found {
+            let row: MovedRow = decode_row(rows::STATE, &value)?;
+            if row.sequence > covered || row.released_ms > horizon_ms {
+                more = false;
+                break;
+            }
+            let mut rest = row.extents.into_iter();
+            while !self.is_spent() {
+                let Some(extent) = rest.next() else { break };
+                self.free_extent(&extent, now_ms)?;
+            }
+            if rest.len() > 0 {
+                let row = MovedRow { extents: rest.collect(), ..row };
+                self.tx.store(rows::STATE, key.to_vec(), &row);
+                more = true;
+                break;
+            }
+            self.tx.delete(rows::STATE, key.to_vec());
+            freed += 1;
+        }
+        Ok(NamespaceOk::Expanded { freed, more })
     }
 }
 

@@ -12,6 +12,7 @@
 //!          'E' pg                                    → Epoch      older ones are not committed
 //!          'F'                                       → SessionId  session floor
 //!          'G'                                       → GapsRow    sessions that a restore lost
+//!          'M' sequence                              → MovedRow   extents given up, to be freed
 //!          'O' sequence ordinal                      → OutboxRow  released, to be expanded
 //!          'P' upload number                         → PartRow
 //!          'R' pg block slot                         → RepairRow  missing shard
@@ -260,8 +261,18 @@ pub enum Released {
     Upload(UploadId),
     /// Parts that a completion did not name.
     Parts(UploadId, Vec<u16>),
-    /// Extents that contents had before they moved to other blocks.
-    Extents(Vec<Extent>),
+}
+
+/// Extents that contents had before they moved to other blocks: they keep those alive for readers
+/// that hold the old map, and for a restore of a state that does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MovedRow {
+    /// Commit sequence of the move.
+    pub sequence: u64,
+    /// When it was.
+    pub released_ms: u64,
+    /// The extents.
+    pub extents: Vec<Extent>,
 }
 
 /// What a code protects; absent: nothing.
@@ -417,6 +428,16 @@ pub fn dead(block: BlockId) -> Vec<u8> {
 /// The session floor.
 pub fn floor() -> Vec<u8> {
     KeyBuf::tag(b'F').done()
+}
+
+/// All extents given up.
+pub fn all_moved() -> Vec<u8> {
+    KeyBuf::tag(b'M').done()
+}
+
+/// Extents that one command gave up.
+pub fn moved(sequence: u64) -> Vec<u8> {
+    KeyBuf::tag(b'M').u64(sequence).done()
 }
 
 /// An outbox row.

@@ -108,6 +108,8 @@ pub struct Checkpoints {
     taking: tokio::sync::Mutex<()>,
     /// When each group's newest try of this process was.
     tried: Mutex<BTreeMap<GroupId, BootInstant>>,
+    /// When it was last asked whether checkpoints are still where their records say.
+    looked: Mutex<BootInstant>,
     started: BootInstant,
 }
 
@@ -115,6 +117,8 @@ impl Checkpoints {
     pub(crate) fn new(core: Arc<Core>, parts: CheckpointParts) -> Arc<Checkpoints> {
         let CheckpointParts { host, shelf, rpc, kept_map, options } = parts;
         let started = core.env.clock.now();
+        // What contents moved away from stays until these records know the new place.
+        let _ = core.shelf.set(Arc::clone(&shelf));
         Arc::new(Checkpoints {
             core,
             host,
@@ -124,6 +128,7 @@ impl Checkpoints {
             options,
             taking: tokio::sync::Mutex::default(),
             tried: Mutex::default(),
+            looked: Mutex::new(started),
             started,
         })
     }
@@ -134,8 +139,11 @@ impl Checkpoints {
         loop {
             worker.turn(self.options.look_every).await;
             self.announce(&mut told).await;
-            let due: Vec<GroupId> =
+            let mut due: Vec<GroupId> =
                 self.host.groups().into_iter().filter(|group| self.is_due(*group)).collect();
+            due.extend(self.moved().await);
+            due.sort_unstable();
+            due.dedup();
             if due.is_empty() {
                 continue;
             }

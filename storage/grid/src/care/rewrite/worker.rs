@@ -40,7 +40,7 @@ pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
     let mut seen: BTreeMap<GroupId, Seen> = BTreeMap::new();
     loop {
         worker.turn(options.every).await;
-        if !core.keys.has_master() {
+        if !core.keys.holds_master() {
             continue;
         }
         let groups: BTreeSet<GroupId> = core

@@ -31,6 +31,7 @@ fn keys() {
         (rows::code(4, 2), "43 04 02"),
         (rows::dead(block()), "44 00000001 0000000000000002 00000003"),
         (rows::floor(), "46"),
+        (rows::moved(8), "4d 0000000000000008"),
         (rows::outbox(8, 1), "4f 0000000000000008 00000001"),
         (rows::part(UploadId([9; 16]), 4), "50 09090909090909090909090909090909 0004"),
         (rows::repair(PgId(3), block(), 5), "52 00000003 00000001 0000000000000002 00000003 05"),
@@ -219,13 +220,9 @@ fn values() {
             "01 01 02 ac02 c801 00",
         ),
         (
-            "outbox of a rewrite",
-            codec::encode(&OutboxRow {
-                sequence: 1,
-                released_ms: 2,
-                what: Released::Extents(vec![extent()]),
-            }),
-            "01010203 01000a01020303000a008004010402",
+            "moved",
+            codec::encode(&MovedRow { sequence: 1, released_ms: 2, extents: vec![extent()] }),
+            "010102 01000a01020303000a008004010402",
         ),
         (
             "rewrite",
@@ -275,6 +272,11 @@ fn values() {
                 large_bytes: 8,
             }])),
             "010f010402010a0908",
+        ),
+        (
+            "expand moved",
+            NamespaceCommand::ExpandMoved { covered: 7, horizon_ms: 8, now_ms: 9 }.encode(),
+            "0119070809",
         ),
         ("part sizes", NamespaceQuery::PartSizes { content: ContentId(5) }.encode(), "010c05"),
     ];

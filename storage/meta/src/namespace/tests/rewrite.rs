@@ -74,6 +74,10 @@ impl Group {
         count
     }
 
+    pub fn expand_moved(&mut self, covered: u64, horizon_ms: u64) {
+        self.ok(NamespaceCommand::ExpandMoved { covered, horizon_ms, now_ms: 9 });
+    }
+
     fn state(&self, block: BlockId) -> BlockState {
         let query = NamespaceQuery::ResolveBlocks { blocks: vec![block] };
         let Ok(NamespaceAnswer::Blocks(states)) = self.ask(query) else { panic!("no states") };
@@ -103,10 +107,18 @@ fn what_moved_reads_as_before_and_the_old_block_waits_for_the_horizon() {
     // Counted where it is now; the old blocks live, for readers, and repair keeps them whole.
     assert_eq!(group.codes(), [(1, 1, 20, 20), (4, 2, 20, 0)]);
     assert!(matches!(group.state(old), BlockState::Live { live_bytes: 10, .. }));
-    let released = group.store.index;
-    group.ok(NamespaceCommand::OutboxExpand { horizon_ms: released - 2, now_ms: 9 });
+    let Ok(NamespaceAnswer::OldestMoved(Some((sequence, released_ms)))) =
+        group.ask(NamespaceQuery::OldestMoved)
+    else {
+        panic!("nothing waits")
+    };
+    assert_eq!(sequence, group.store.index);
+    // Neither before the horizon has passed, nor before a checkpoint knows the new place.
+    group.expand_moved(u64::MAX, released_ms - 1);
+    group.expand_moved(sequence - 1, u64::MAX);
+    group.ok(NamespaceCommand::OutboxExpand { horizon_ms: u64::MAX, now_ms: 9 });
     assert!(matches!(group.state(old), BlockState::Live { .. }));
-    group.ok(NamespaceCommand::OutboxExpand { horizon_ms: released, now_ms: 9 });
+    group.expand_moved(sequence, released_ms);
     assert_eq!(group.state(old), BlockState::Dead);
     assert_eq!(group.codes(), [(1, 1, 20, 20)]);
     group.check();

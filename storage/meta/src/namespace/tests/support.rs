@@ -187,6 +187,9 @@ impl Group {
 
     /// Frees all that was released, and forgets dead blocks.
     pub fn free_all(&mut self) {
+        while self.ask(NamespaceQuery::OldestMoved).unwrap() != NamespaceAnswer::OldestMoved(None) {
+            self.expand_moved(u64::MAX, u64::MAX);
+        }
         loop {
             let command = NamespaceCommand::OutboxExpand { horizon_ms: u64::MAX, now_ms: 9 };
             let NamespaceOk::Expanded { more, .. } = self.ok(command) else { panic!("no step") };

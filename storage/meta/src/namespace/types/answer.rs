@@ -199,6 +199,8 @@ pub enum NamespaceAnswer {
         /// The page after which to go on; `None`: all were seen.
         next: Option<(ContentId, u64)>,
     },
+    /// The first move whose old places wait to be freed: commit sequence, and when; `None`: none does.
+    OldestMoved(Option<(u64, u64)>),
 }
 
 /// A query's reply.

@@ -332,6 +332,17 @@ pub enum NamespaceCommand {
     /// Takes what restores lost for garbage: blocks that this group never heard of may be deleted
     /// like any that nothing refers to. → `Done`.
     ForgetGaps,
+    /// Takes one bounded step of freeing what contents gave up when they moved: only what they did by
+    /// the commit sequence `covered`, for a restore of an older state would look for it where it was, and
+    /// up to `horizon_ms` (proposed by the leader's worker). → `Expanded`.
+    ExpandMoved {
+        /// All checkpoints that may be restored know what was committed up to here.
+        covered: u64,
+        /// What was given up later than this stays.
+        horizon_ms: u64,
+        /// Now.
+        now_ms: u64,
+    },
 }
 
 /// A command's success.

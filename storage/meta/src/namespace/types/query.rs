@@ -150,6 +150,8 @@ pub enum NamespaceQuery {
         /// So many are enough; the answer ends with the page that brings them.
         limit: u32,
     },
+    /// Whether places that contents moved away from wait to be freed. → `OldestMoved`.
+    OldestMoved,
 }
 
 /// Where a listing of uploads goes on.
