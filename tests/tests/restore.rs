@@ -201,3 +201,51 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
     verify(&client, &before, "before");
     verify(&client, &after, "new");
 }
+
+#[test]
+fn grid_groups_that_lost_their_majority_begin_anew_and_old_voters_come_back_as_new() {
+    // Three voters of seven: two are lost, and all groups with them, but no data.
+    let options = GridOptions {
+        storage_only: vec![4, 5, 6, 7],
+        config: TIMERS.to_owned(),
+        ..GridOptions::default()
+    };
+    let mut grid = LocalGrid::start_with(&options);
+    let client = Client::new(&grid, 1);
+    let work = tempfile::tempdir().unwrap();
+    let before = work.path().join("before");
+    files(&before, 1);
+    client.run("aws", &["s3", "mb", "s3://data"]);
+    store(&client, &before, "before");
+    metadata(&grid, 1, &["checkpoint"]).unwrap();
+    grid.kill(2);
+    grid.kill(3);
+
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    let plan = loop {
+        let plan = metadata(&grid, 1, &["restore"]).unwrap();
+        if (0..5).all(|group| state_of(&plan, group) == "lost") {
+            break plan;
+        }
+        assert!(Instant::now() < deadline, "not lost: {plan}");
+    };
+    assert_eq!(plan["silent"], serde_json::json!([2, 3]));
+    let cluster = plan["cluster"].as_str().unwrap();
+    let confirmed =
+        ["restore", "--confirm", cluster, "--yes-i-understand-that-newer-changes-are-lost"];
+    metadata(&grid, 1, &confirmed).unwrap();
+    grid.wait_until("restored", is_frozen);
+    verify(&client, &before, "before");
+
+    // The lost voters return with all they had: a majority of the lost groups. It must not count.
+    grid.serve_all(&[2, 3]).unwrap();
+    grid.wait_ready(7);
+    let status = grid.status(2).unwrap();
+    assert!(is_frozen(&status), "{status}");
+    verify(&Client::new(&grid, 3), &before, "before");
+    store(&client, &before, "again");
+    verify(&Client::new(&grid, 2), &before, "again");
+    assert!(grid.log(2).contains("was of a group that was lost and restored: discarded"));
+    grid.kill(1);
+    verify(&Client::new(&grid, 2), &before, "again");
+}

@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{Batch, Durability, Env, Kv, KvError, KvRead, NodeId};
+use nexusgrid_env::{Batch, Disk, Durability, Env, Kv, KvError, KvRead, NodeId};
 use openraft::storage::RaftLogStorage;
 use openraft::vote::{RaftLeaderId, RaftVote};
 
@@ -32,7 +32,7 @@ use crate::raft::types::{
 use crate::raft::wire::{GroupHead, INVITE, Invited};
 
 /// Where a group's state comes in, beside the groups.
-pub(super) const DIR_PREFIX: &str = "restoring-";
+const DIR_PREFIX: &str = "restoring-";
 
 type LeaderId = openraft::type_config::alias::LeaderIdOf<MetaTypes>;
 
@@ -72,7 +72,7 @@ impl MetaHost {
     /// Asks a node for its replica of a group; nothing changes there.
     pub async fn look_at(&self, node: NodeId, group: GroupId) -> Result<ReplicaView, MetaError> {
         if node == self.inner.node {
-            let have = self.identity(group).await?.map_or(0, |identity| identity.raft_id);
+            let have = self.sure_identity(group).await?.map_or(0, |identity| identity.raft_id);
             let running = self.running(group).is_ok();
             return Ok(ReplicaView { generation: generation_of(have), running });
         }
@@ -88,7 +88,7 @@ impl MetaHost {
     /// `generation`. Says whether there was one.
     pub async fn discard_lost(&self, group: GroupId, generation: u16) -> Result<bool, MetaError> {
         let _one = self.change_lock().await;
-        let have = self.identity(group).await?;
+        let have = self.sure_identity(group).await?;
         let is_lost = have.is_some_and(|have| generation_of(have.raft_id) <= generation);
         if is_lost {
             self.remove(group).await?;
@@ -203,6 +203,17 @@ impl Founding {
         host.start(group).await?;
         Ok(id)
     }
+}
+
+/// Removes what a founding that was cut short left below a host's directory. Blocks.
+pub(super) fn remove_leavings(disk: &dyn Disk, dir: &Path) -> std::io::Result<()> {
+    for path in disk.list(dir)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(DIR_PREFIX) {
+            disk.remove_dir_all(&dir.join(name))?;
+        }
+    }
+    Ok(())
 }
 
 fn put_in_place(

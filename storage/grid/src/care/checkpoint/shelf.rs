@@ -97,7 +97,7 @@ fn load(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<GroupId, Kept>> {
     for path in disk.list(dir)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let Ok(group) = name.parse::<u32>() else { continue };
-        let file = disk.open(&path, OpenMode::Read)?;
+        let file = disk.open(&dir.join(name), OpenMode::Read)?;
         let len = file.len()?;
         if len > ((BOOTSTRAP_RECORD_BYTES_MAX + 64) * BOOTSTRAP_RECORDS_KEPT) as u64 {
             continue;

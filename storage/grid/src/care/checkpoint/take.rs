@@ -9,8 +9,8 @@ use nexusgrid_codec::GroupId;
 use nexusgrid_env::{NodeId, RpcRequest};
 use nexusgrid_meta::export::Export;
 use nexusgrid_meta::namespace::types::{
-    ContentBody, DeleteObject, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceOk,
-    NamespaceQuery, ObjectMeta, PutObject,
+    ContentBody, DeleteObject, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceError,
+    NamespaceOk, NamespaceQuery, ObjectMeta, PieceData, PutObject, RangeSpec,
 };
 use nexusgrid_meta::root::SYSTEM_BUCKET;
 use nexusgrid_meta::root::topology::Bucket;
@@ -24,6 +24,7 @@ use crate::body::BodyReader;
 use crate::core::internal;
 use crate::error::GridError;
 use crate::limits;
+use crate::meta_port::MetaError;
 use crate::shard::wire::{ShardMethod, decode, encode};
 
 /// Checkpoints share the byte budget as one tenant.
@@ -161,6 +162,50 @@ impl Checkpoints {
         let init = NamespaceCommand::InitBucket { bucket: bucket.id, quota_bytes: None };
         core.meta.command(bucket.group, &init).await?;
         Ok(bucket)
+    }
+
+    /// Groups of this node whose newest checkpoint was moved to other blocks since (by a rewrite into
+    /// another code), or is gone: its record leads nowhere soon, so another is due. Asked now and then.
+    pub(super) async fn moved(&self) -> Vec<GroupId> {
+        let now = self.core.env.clock.now();
+        if now.since(*self.looked.lock()) < limits::CHECKPOINT_LOOK_EVERY {
+            return Vec::new();
+        }
+        *self.looked.lock() = now;
+        let mut moved = Vec::new();
+        for group in self.host.groups().into_iter().filter(|group| self.is_mine(*group)) {
+            if self.has_moved(group).await == Some(true) {
+                moved.push(group);
+            }
+        }
+        moved
+    }
+
+    /// Whether a group's newest record is not where its checkpoint is; `None` if nobody can tell.
+    async fn has_moved(&self, group: GroupId) -> Option<bool> {
+        let map = self.core.map.current();
+        let bucket = map.system_bucket()?;
+        let head = self.shelf.newest(group)?;
+        let (_, record) = self.core.keys.record_keys().ok()?.open(&self.shelf.get(&head)?).ok()?;
+        let query = NamespaceQuery::Get {
+            bucket: bucket.id,
+            key: object_key(&head),
+            range: RangeSpec::Full,
+        };
+        match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::Get(got)) => {
+                // The map may end early: a rewrite that moved only what follows is found when it
+                // goes on, or with the next checkpoint.
+                let blocks = got.map.pieces.iter().map(|piece| match &piece.data {
+                    PieceData::Extent(extent) => Some(extent.block),
+                    PieceData::Inline { .. } => None,
+                });
+                let recorded = record.extents.iter().map(|extent| Some(extent.block));
+                Some(blocks.zip(recorded).any(|(is, was)| is != was))
+            }
+            Err(MetaError::Namespace(NamespaceError::NoSuchKey)) => Some(true),
+            _ => None,
+        }
     }
 
     /// Removes all checkpoints of a group but the newest.
