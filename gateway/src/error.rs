@@ -66,6 +66,8 @@ pub fn answer_to(error: &GridError) -> Answer {
         GridError::TooLarge { .. } => answer("EntityTooLarge", 400),
         GridError::InvalidArgument(_) => answer("InvalidArgument", 400),
         GridError::QuotaExceeded => answer("QuotaExceeded", 403),
+        // S3 has no code for this; 507 is WebDAV's, and clients do not repeat it.
+        GridError::Full => answer("InsufficientStorage", 507),
         GridError::Rejected(reject) => answer_to_reject(reject.kind),
         GridError::Conflict => answer("OperationAborted", 409),
         GridError::SlowDown => retry("SlowDown"),
@@ -190,6 +192,7 @@ mod tests {
             GridError::TooLarge { limit: 1 },
             GridError::InvalidArgument(text()),
             GridError::QuotaExceeded,
+            GridError::Full,
             GridError::Conflict,
             GridError::SlowDown,
             GridError::Unavailable(text()),

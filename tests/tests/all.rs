@@ -11,6 +11,7 @@ mod bitrot;
 mod clients;
 mod crashes;
 mod faults;
+mod full;
 mod growth;
 mod layering;
 mod limits;

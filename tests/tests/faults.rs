@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nexusgrid_tests::{Client, GridOptions, LocalGrid, run};
+use nexusgrid_tests::{Client, LocalGrid, run};
 use serde_json::Value;
 
 /// Longest time for what was deleted to leave the drives: the horizon, sweeps, leases of writers
@@ -59,36 +59,6 @@ pub(crate) fn wait_for_acknowledgements(journal: &str, count: usize) {
     }
 }
 
-/// All processes killed under load, `rounds` times: what was acknowledged is there and listed.
-fn kill_everything(rounds: u32) {
-    let timers =
-        "[timers]\nreader_horizon_ms = 5000\nsweep_every_ms = 3000\norphan_age_ms = 3000\n";
-    let options = GridOptions { config: timers.to_owned(), ..GridOptions::default() };
-    let mut grid = LocalGrid::start_with(&options);
-    let client = Client::new(&grid, 1);
-    client.run("aws", &["s3", "mb", "s3://load"]);
-    let dir = tempfile::tempdir().unwrap();
-    let mut journals = Vec::new();
-    for round in 0..rounds {
-        let journal = dir.path().join(format!("{round}.journal")).display().to_string();
-        let mut load = start_load(&grid, "load", &journal, round, &[1, 2, 3, 4, 5, 6, 7]);
-        wait_for_acknowledgements(&journal, 40);
-        grid.kill_all();
-        load.kill().unwrap();
-        load.wait().unwrap();
-        journals.push(journal);
-        grid.serve_all(&[1, 2, 3, 4, 5, 6, 7]).unwrap();
-        grid.wait_ready(7);
-        println!("round {round}: {}", verify(&grid, "load", 1 + (round as usize % 7), &journals));
-    }
-    // What the rounds left behind, and then everything: it leaves every drive.
-    wait_for_fsck(&grid, "clean", |report| report["clean"] == true);
-    client.run("aws", &["s3", "rm", "s3://load", "--recursive", "--only-show-errors"]);
-    wait_for_fsck(&grid, "empty", |report| {
-        report["clean"] == true && report["blocks"] == 0 && report["held"] == 0
-    });
-}
-
 /// Waits until a check of the grid says what is wanted.
 pub(crate) fn wait_for_fsck(grid: &LocalGrid, what: &str, wanted: impl Fn(&Value) -> bool) {
     let dir = grid.dir(1).display().to_string();
@@ -104,18 +74,6 @@ pub(crate) fn wait_for_fsck(grid: &LocalGrid, what: &str, wanted: impl Fn(&Value
         std::thread::sleep(Duration::from_millis(200));
     }
     panic!("fsck never called the grid {what}: {last}");
-}
-
-#[test]
-fn grid_all_processes_killed_under_load_lose_nothing_acknowledged() {
-    kill_everything(5);
-}
-
-#[test]
-fn soak_grid_all_processes_killed_under_load() {
-    let rounds =
-        std::env::var("NEXUSGRID_SOAK_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(1);
-    kill_everything(rounds);
 }
 
 /// One bucket of a grid, asked without retries.
@@ -165,18 +123,24 @@ fn is_clear(message: &str) -> bool {
 }
 
 /// A number of a node's metrics page: the sum of a metric's rows.
-fn metric(grid: &LocalGrid, node: usize, name: &str) -> Option<f64> {
+pub(crate) fn metric(grid: &LocalGrid, node: usize, name: &str) -> Option<f64> {
+    let page = metrics_page(grid, node);
+    let values = page.lines().filter_map(|line| {
+        let (row, value) = line.rsplit_once(' ')?;
+        (row.split('{').next() == Some(name)).then(|| value.parse::<f64>().unwrap())
+    });
+    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+}
+
+/// A node's metrics page.
+pub(crate) fn metrics_page(grid: &LocalGrid, node: usize) -> String {
     let mut stream = std::net::TcpStream::connect(grid.admin(node)).unwrap();
     let request = "GET /metrics HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
     stream.write_all(request.as_bytes()).unwrap();
     let mut page = String::new();
     stream.read_to_string(&mut page).unwrap();
     assert!(page.starts_with("HTTP/1.1 200"), "{page}");
-    let values = page.lines().filter_map(|line| {
-        let (row, value) = line.rsplit_once(' ')?;
-        (row.split('{').next() == Some(name)).then(|| value.parse::<f64>().unwrap())
-    });
-    values.fold(None, |sum, value| Some(sum.unwrap_or(0.0) + value))
+    page
 }
 
 #[test]
@@ -331,4 +295,72 @@ fn grid_killed_at_failpoints_loses_nothing_acknowledged() {
             println!("{point}: {}", verify(&grid, "load", 1, &journals));
         }
     }
+}
+
+fn signal(grid: &LocalGrid, node: usize, signal: rustix::process::Signal) {
+    let pid = rustix::process::Pid::from_raw(grid.pid(node)).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// FAULTS 16: a node that leads stands still while others go on, and then knows nothing of it; after
+/// that, three of seven at once. Nobody hears an old state, nothing acknowledged is lost.
+#[test]
+fn grid_fault_16_who_stood_still_tells_nothing_old() {
+    use rustix::process::Signal;
+    let mut grid = LocalGrid::start();
+    let dir = tempfile::tempdir().unwrap();
+    Client::new(&grid, 1).run("aws", &["s3", "mb", &format!("s3://{}", Bucket::NAME)]);
+    for round in 0..3 {
+        let status = grid.status(1).unwrap();
+        let leader = status["groups"][1 + round]["leader"].as_u64().unwrap() as usize;
+        let other = 1 + leader % 7;
+        let (old_dir, new_dir) = (dir.path().join("old"), dir.path().join("new"));
+        std::fs::create_dir_all(&old_dir).unwrap();
+        std::fs::create_dir_all(&new_dir).unwrap();
+        let at_leader = Client::new(&grid, leader);
+        let at_other = Client::new(&grid, other);
+        let old = Bucket { client: &at_leader, dir: &old_dir };
+        let new = Bucket { client: &at_other, dir: &new_dir };
+        std::fs::write(old.body(900), vec![round as u8; 900]).unwrap();
+        std::fs::write(new.body(900), vec![100 + round as u8; 900]).unwrap();
+        old.put("stale", 900).unwrap();
+        signal(&grid, leader, Signal::STOP);
+        let began = Instant::now();
+        while let Err(refused) = new.put("stale", 900) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{refused}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        signal(&grid, leader, Signal::CONT);
+        // Asked of the one that stood still, at once and again: the new state, or a refusal.
+        let resumed = Bucket { client: &at_leader, dir: &new_dir };
+        let began = Instant::now();
+        loop {
+            match resumed.get("stale", 900) {
+                Ok(()) => break,
+                Err(refused) => assert!(
+                    began.elapsed() < Duration::from_secs(30),
+                    "node {leader} never serves again: {refused}"
+                ),
+            }
+        }
+    }
+
+    Client::new(&grid, 1).run("aws", &["s3", "mb", "s3://load"]);
+    let journal = dir.path().join("journal").display().to_string();
+    let mut load = start_load(&grid, "load", &journal, 16, &[1, 2, 3, 4]);
+    wait_for_acknowledgements(&journal, 30);
+    for node in [5, 6, 7] {
+        signal(&grid, node, Signal::STOP);
+    }
+    std::thread::sleep(Duration::from_secs(6));
+    for node in [5, 6, 7] {
+        signal(&grid, node, Signal::CONT);
+    }
+    let so_far = std::fs::read_to_string(&journal).unwrap().matches("\"ok\"").count();
+    wait_for_acknowledgements(&journal, so_far + 20);
+    load.kill().unwrap();
+    load.wait().unwrap();
+    grid.wait_ready(7);
+    println!("{}", verify(&grid, "load", 6, &[journal]));
+    wait_for_fsck(&grid, "clean", |report| report["clean"] == true);
 }

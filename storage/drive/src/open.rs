@@ -72,6 +72,12 @@ pub fn open(
     if let Some(reason) = before {
         return Err(failed(reason));
     }
+    if superblock::whole_copies(disk, dir)? != [true, true] {
+        tracing::warn!(
+            drive = expected.drive.0,
+            "a copy of the superblock is damaged, and written again"
+        );
+    }
     info.opens += 1;
     let opened = superblock::rewrite(disk, dir, &info)
         .and_then(|()| recover_index(env, dir, options, info.incarnation));

@@ -76,6 +76,9 @@ pub enum GridError {
     /// The caller's own check refused the body.
     #[error("rejected: {0}")]
     Rejected(Reject),
+    /// Too few drives have room for a durable write: delete something, or add drives.
+    #[error("the grid is full")]
+    Full,
     /// Another change to the same object won; repeating may succeed.
     #[error("conflicting operation in progress")]
     Conflict,

@@ -72,6 +72,8 @@ pub(crate) struct Stored {
 /// The end of one round of puts.
 #[derive(Default)]
 struct Round {
+    /// A drive has no room.
+    full: bool,
     acked: u32,
     stale: bool,
     session_closed: bool,
@@ -83,6 +85,8 @@ struct Round {
 enum Placement {
     Stored(NewBlock, Vec<(u8, ShardToPut)>),
     TooFew,
+    /// Too few, and drives said that they are full.
+    Full,
 }
 
 pub(crate) fn code_of(class: PgClass) -> Result<Code, GridError> {
@@ -102,6 +106,7 @@ impl Core {
         mut payload: Payload,
     ) -> Result<Stored, GridError> {
         let mut tried = BTreeSet::new();
+        let mut full = false;
         let mut before = None;
         for _ in 0..limits::WRITE_PGS_TRIED_MAX {
             let map = self.map.current();
@@ -117,9 +122,9 @@ impl Core {
             self.env.invariants.once(Invariant::I14, &block.to_bytes());
             let (encoded, sealed) = self.seal_and_encode(block, code, payload).await?;
             let pg_id = pg.id;
-            if let Placement::Stored(mut row, refill) =
-                self.place(session, map, pg, &encoded).await?
-            {
+            let placed = self.place(session, map, pg, &encoded).await?;
+            full |= matches!(placed, Placement::Full);
+            if let Placement::Stored(mut row, refill) = placed {
                 let Payload::Sealed { regions, .. } = sealed else {
                     return Err(internal("payload is not sealed"));
                 };
@@ -129,6 +134,9 @@ impl Core {
             }
             tracing::info!(pg = pg_id.0, %block, "too few acknowledgements: another placement group");
             payload = sealed;
+        }
+        if full {
+            return Err(GridError::Full);
         }
         Err(GridError::Unavailable("not enough drives answer for a durable write".to_owned()))
     }
@@ -246,7 +254,7 @@ impl Core {
             }
             let acked = round.acked | before;
             if (acked.count_ones() as usize) < pg.class.quorum() {
-                return Ok(Placement::TooFew);
+                return Ok(if round.full { Placement::Full } else { Placement::TooFew });
             }
             epochs.insert(pg.epoch);
             self.env.invariants.check(Invariant::I1, epochs.len() == 1, || {
@@ -365,6 +373,7 @@ impl Core {
             Err(ShardError::Fault(ShardFault::DigestConflict)) => round.conflict = true,
             Err(ShardError::Fault(fault)) => {
                 tracing::debug!(%node, slot, %fault, "shard refused");
+                round.full |= fault == ShardFault::NoSpace;
                 round.live_missing.push(slot);
             }
             Err(error) => {

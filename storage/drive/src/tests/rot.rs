@@ -439,3 +439,36 @@ fn a_flipped_bit_in_the_files_of_the_index_is_found_though_memory_hides_it() {
         assert_eq!(scrub_all(&store, 1 << 20).await, vec![]);
     });
 }
+
+#[test]
+fn a_closed_drive_is_inspected_without_being_changed() {
+    in_worlds(0..4, |bench| async move {
+        let store = bench.format().await;
+        put_many(&store, 1, 0..60, 9000).await;
+        let held = dump(&store).shards.len();
+        drop(store.into_closed().await);
+        let files = || {
+            let disk = bench.disk();
+            let path = |(path, _): (std::path::PathBuf, u64)| (disk.content(&path).unwrap(), path);
+            disk.files().into_iter().map(path).collect::<Vec<_>>()
+        };
+        let before = files();
+        let found = crate::inspect(&bench.env(), &dir()).unwrap();
+        assert_eq!((found.corrupt, found.missing, found.dangling), (0, 0, 0), "{:?}", found.faults);
+        assert_eq!(found.shards.len(), held);
+        assert!(files() == before);
+        // The body of some shard, and a copy of the superblock.
+        let (segment, len) = bench.segments().remove(0);
+        bench.disk().flip_bit(&segment, len * 4).unwrap();
+        bench.disk().flip_bit(&dir().join("superblock"), 8 * 20).unwrap();
+        let found = crate::inspect(&bench.env(), &dir()).unwrap();
+        assert_eq!(found.corrupt, 2, "{:?}", found.faults);
+        bench.disk().flip_bit(&segment, len * 4).unwrap();
+        let mut disk = bench.disk().files().into_iter();
+        let (image, len) =
+            disk.find(|(path, _)| path.to_string_lossy().contains("index/IMAGE")).unwrap();
+        bench.disk().flip_bit(&image, len * 4).unwrap();
+        let found = crate::inspect(&bench.env(), &dir()).unwrap();
+        assert!(found.faults.iter().any(|what| what.contains("the index")), "{:?}", found.faults);
+    });
+}

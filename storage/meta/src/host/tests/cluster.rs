@@ -87,6 +87,7 @@ pub fn options() -> HostOptions {
             cache_bytes_max: 2 * 1024,
             floor_interval: Duration::from_millis(200),
             segments_soft_max: 3,
+            ..LogOptions::default()
         },
         keeper_interval: Duration::from_millis(200),
         standing_after: Duration::from_secs(2),

@@ -257,6 +257,32 @@ fn a_failing_disk_stops_the_replica_not_the_group() {
     });
 }
 
+/// FAULTS 8: metadata waits for room, answers what it knows meanwhile, and goes on by itself.
+#[test]
+fn a_full_disk_is_waited_for() {
+    run(40, |world| async move {
+        let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
+        cluster.propose(1, add(1, 1)).await.unwrap();
+        let leader = cluster.leader().await;
+        let one = (1..=3).find(|node| *node != leader).unwrap();
+        world.disk(NodeId(one)).set_capacity(1 << 20);
+        assert_eq!(cluster.propose(leader, add(1, 1)).await, Ok(2), "two of three have room");
+        (1..=3).for_each(|node| world.disk(NodeId(node)).set_capacity(1 << 20));
+        let refused = cluster.propose(leader, add(1, 1)).await;
+        assert!(
+            matches!(refused, Err(MetaError::UnknownOutcome(_) | MetaError::NoLeader(_))),
+            "{refused:?}"
+        );
+        assert_eq!(cluster.read(leader, 1).await, Ok(2));
+        (1..=3).for_each(|node| world.disk(NodeId(node)).set_capacity(1 << 40));
+        let sum = cluster.propose(leader, add(1, 1)).await.unwrap();
+        assert!((3..=4).contains(&sum), "{sum}");
+        for node in 1..=3 {
+            cluster.caught_up(node).await;
+        }
+    });
+}
+
 /// A client's adds over a rough network with kills and power failures: every acknowledged one counts
 /// once, every unknown one at most once.
 #[test]

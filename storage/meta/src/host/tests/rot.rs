@@ -177,3 +177,34 @@ fn the_only_replica_goes_on() {
         assert_eq!(cluster.host(1).rot()[&MetaRotKind::State], 1);
     });
 }
+
+#[test]
+fn a_stopped_node_is_inspected() {
+    run(68, |world| async move {
+        let (mut cluster, node, _) = begin(&world).await;
+        let env = cluster.host(node).inner.env.clone();
+        let machines = cluster.host(node).inner.machines.clone();
+        cluster.kill(node);
+        let inspect = || {
+            let mut visited = Vec::new();
+            let visit = |group, _: &dyn nexusgrid_env::KvRead| visited.push(group);
+            let env = nexusgrid_env::Env { disk: world.disk(NodeId(node)).mount(), ..env.clone() };
+            let kv = std::sync::Arc::new(nexusgrid_env::sim::SimEngine::new(env.disk.clone()));
+            let env = nexusgrid_env::Env { kv, ..env };
+            let found = crate::host::inspect::inspect(&env, Path::new("/meta"), &machines, visit);
+            (found.unwrap(), visited)
+        };
+        let (found, visited) = inspect();
+        assert_eq!(found.corrupt, 0, "{:?}", found.faults);
+        assert!(found.rows > 20 && found.records > 20 && found.groups == 1, "{found:?}");
+        assert_eq!(visited, [GROUP]);
+        for part in ["/meta/log/", "/state-", "/floor.a", "/GROUP"] {
+            assert!(flip(&cluster, node, part) > 0);
+            let (found, _) = inspect();
+            assert!(found.corrupt >= 1, "{part}: {:?}", found.faults);
+        }
+        // A log's fault does not hide a group's, of which one is enough.
+        let (found, visited) = inspect();
+        assert!(found.corrupt >= 2 && visited.is_empty(), "{:?}", found.faults);
+    });
+}

@@ -15,6 +15,7 @@ use super::format::{
 };
 use super::index::Place;
 use super::recover::{LogDamage, segment_numbers, segment_path};
+use crate::limits::ASK_TIMEOUT;
 
 /// Reads a record's payload, if the record is whole.
 pub(super) fn read_payload(file: &dyn DiskFile, place: Place) -> io::Result<Bytes> {
@@ -154,7 +155,8 @@ impl SegmentLog {
 
     /// Closes the log for good; what was asked for before is durable first.
     pub(crate) async fn close(&self, why: &str) {
-        let _ = self.sync().await;
+        // A full disk would hold it up.
+        let _ = tokio::time::timeout(ASK_TIMEOUT, self.sync()).await;
         self.shared.state.lock().dead.get_or_insert_with(|| why.to_owned());
         self.shared.work.notify_one();
     }

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use nexusgrid_env::OpenMode;
+use nexusgrid_env::{DiskFile, OpenMode};
 use openraft::storage::IOFlushed;
 
 use super::format::{
@@ -14,6 +14,7 @@ use super::index::{Marks, Place};
 use super::recover::{Segment, segment_path};
 use super::verify::read_payload;
 use super::{Done, Floor, Op, Shared, Straggler, dead};
+use crate::limits::FULL_RETRY;
 use crate::raft::encode::encode;
 use crate::raft::types::MetaTypes;
 
@@ -250,25 +251,19 @@ async fn write_batch(
     if batch.buffer.is_empty() {
         return Ok(());
     }
-    let (disk, dir) = (shared.env.disk.clone(), shared.dir.clone());
     let (number, offset, buffer) = (batch.segment, batch.offset, Bytes::from(batch.buffer));
     let end = offset + buffer.len() as u64;
-    let file = shared
-        .env
-        .exec
-        .blocking(move || {
-            let file = match file {
-                Some(file) => file,
-                None => disk.open(&segment_path(&dir, number), OpenMode::CreateNew)?,
-            };
-            file.write_at(&buffer, offset)?;
-            file.sync()?;
-            if fresh.is_some() {
-                disk.sync_dir(&dir)?;
-            }
-            io::Result::Ok(file)
-        })
-        .await?;
+    let file = write_when_there_is_room(shared, file, number, offset, buffer).await?;
+    let (disk, dir, synced) = (shared.env.disk.clone(), shared.dir.clone(), file.clone());
+    let sync = move || {
+        synced.sync()?;
+        if fresh.is_some() {
+            disk.sync_dir(&dir)?;
+        }
+        io::Result::Ok(())
+    };
+    // Never tried again, also if the disk only lacks room: what the pages hold is unknown.
+    shared.env.exec.blocking(sync).await?;
     let mut state = shared.state.lock();
     match fresh {
         Some(number) => {
@@ -282,6 +277,55 @@ async fn write_batch(
         }
     }
     Ok(())
+}
+
+/// Writes into a segment, made if there is no `file`. A full disk is waited for: nothing of the batch
+/// was promised yet, and is written again in its place.
+async fn write_when_there_is_room(
+    shared: &Arc<Shared>,
+    file: Option<Arc<dyn DiskFile>>,
+    number: u64,
+    offset: u64,
+    buffer: Bytes,
+) -> io::Result<Arc<dyn DiskFile>> {
+    let mut told = false;
+    loop {
+        let (at, file, buffer) = (shared.clone(), file.clone(), buffer.clone());
+        let written = shared.env.exec.blocking(move || {
+            let disk = &*at.env.disk;
+            if disk.space(&at.dir)?.free_bytes < at.options.headroom_bytes {
+                return Err(io::ErrorKind::StorageFull.into());
+            }
+            let file = match file {
+                Some(file) => file,
+                // Left by a try that found no room.
+                None => disk.open(&segment_path(&at.dir, number), OpenMode::OpenOrCreate)?,
+            };
+            file.write_at(&buffer, offset)?;
+            io::Result::Ok(file)
+        });
+        match written.await {
+            Err(error) if is_full(&error) => {
+                if !std::mem::replace(&mut told, true) {
+                    tracing::error!(
+                        dir = %shared.dir.display(),
+                        "the disk of the metadata is full: the Raft log waits for room"
+                    );
+                }
+                shared.env.clock.sleep(FULL_RETRY).await;
+            }
+            written => {
+                if told {
+                    tracing::info!(dir = %shared.dir.display(), "the Raft log goes on");
+                }
+                return written;
+            }
+        }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
 }
 
 fn encode_op(batch: &mut Batch, op: Op, effects: &mut Effects) {
