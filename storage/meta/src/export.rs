@@ -193,6 +193,7 @@ impl Import {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests fail by panicking")]
 mod tests {
     use super::*;
     use crate::rows::memory::Memory;

@@ -316,7 +316,7 @@ impl MetaHost {
                 env.disk.create_dir_all(&dir)?;
                 let (mut floor, _) = FloorFile::load(env.disk.clone(), &dir)?;
                 floor.write(&Floor::default())?;
-                Identity { group, raft_id, store: 1 }.store(&*env.disk, &dir)?;
+                Identity::new(group, raft_id).store(&*env.disk, &dir)?;
                 for parent in dir.ancestors().skip(1).take(2) {
                     env.disk.sync_dir(parent)?;
                 }

@@ -34,6 +34,9 @@ use crate::raft::wire::{GroupHead, INVITE, Invited};
 /// Where a group's state comes in, beside the groups.
 const DIR_PREFIX: &str = "restoring-";
 
+/// Number of the store that it comes into.
+const INCOMING_STORE: u64 = 0;
+
 type LeaderId = openraft::type_config::alias::LeaderIdOf<MetaTypes>;
 
 /// Where a founded group begins.
@@ -114,7 +117,7 @@ impl MetaHost {
             .blocking(move || {
                 env.disk.remove_dir_all(&at)?;
                 env.disk.create_dir_all(&at)?;
-                env.kv.open(&state::store_dir(&at, 1), &options).map_err(state::failed)
+                env.kv.open(&state::store_dir(&at, INCOMING_STORE), &options).map_err(state::failed)
             })
             .await?;
         let import = Import::new(machine.families());
@@ -196,7 +199,7 @@ impl Founding {
             .env
             .exec
             .blocking(move || {
-                put_in_place(&env, &dir, &to, &floor, Identity { group, raft_id: id, store: 1 })
+                put_in_place(&env, &dir, &to, &floor, Identity::new(group, id))
             })
             .await?;
         host.inner.hints.lock().remove(&group);
@@ -229,6 +232,8 @@ fn put_in_place(
     }
     let (mut file, _) = FloorFile::load(env.disk.clone(), from)?;
     file.write(floor)?;
+    let store = |number| state::store_dir(from, number);
+    disk.rename(&store(INCOMING_STORE), &store(identity.store))?;
     disk.sync_dir(from)?;
     disk.rename(from, to)?;
     for parent in to.ancestors().skip(1).take(2) {

@@ -52,6 +52,12 @@ pub(crate) struct Identity {
 }
 
 impl Identity {
+    /// A replica that begins. Its store has a number of its own: that of a replica which was here before
+    /// may still be open, for someone who reads it.
+    pub(crate) fn new(group: GroupId, raft_id: RaftId) -> Identity {
+        Identity { group, raft_id, store: (u64::from(generation_of(raft_id)) << 32) + 1 }
+    }
+
     /// What stands in a group's directory; `None` if the node has no part in the group.
     pub(crate) fn load(disk: &dyn nexusgrid_env::Disk, dir: &Path) -> io::Result<Option<Identity>> {
         let path = dir.join(IDENTITY_FILE);

@@ -158,6 +158,7 @@ pub(crate) fn head_of(record: &[u8]) -> Result<RecordHead, RecordError> {
 }
 
 #[cfg(test)]
+#[allow(clippy::indexing_slicing, reason = "tests fail by panicking")]
 mod tests {
     use nexusgrid_codec::{BlockId, PgId, SessionId};
 
