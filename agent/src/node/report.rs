@@ -6,6 +6,7 @@ use nexusgrid_codec::GroupId;
 use nexusgrid_env::{NodeId, Roles};
 use nexusgrid_grid::NodeHint;
 use nexusgrid_grid::care::remap::survivors::{Standing, is_urgent, standing, survivors};
+use nexusgrid_grid::placement;
 use nexusgrid_meta::root::topology::{Liveness, Node, Pg, PgClass, PgState, Topology};
 use nexusgrid_meta::root::types::{DriveState, NodeClass, NodeState, SpaceMark};
 
@@ -108,9 +109,11 @@ pub fn make(topology: &Topology, heard: &Heard) -> StatusReport {
         (group.leader.is_some() || !heard.groups.contains_key(&GroupId(group.id)))
             && group.voters.len() == group.voters_wanted as usize
     });
-    let hosts = topology.storage_hosts().len();
-    let open = report.codes.iter().any(|code| code.open > 0)
-        && report.codes.iter().filter(|code| code.open > 0).count() >= 2.min(hosts);
+    // Up to three hosts keep large and small contents in the same code.
+    let is_open =
+        |class| report.codes.iter().any(|code| code.open > 0 && code.code == code_name(class));
+    let open = placement::classes_of(topology)
+        .is_some_and(|wanted| is_open(wanted.large) && is_open(wanted.small));
     if !open {
         report.warnings.push("placement groups for new blocks are not open yet".to_owned());
     }

@@ -18,8 +18,9 @@ use nexusgrid_env::{Invariant, NodeId};
 use nexusgrid_meta::namespace::types::{
     BlockState, LiveBlock, NamespaceAnswer, NamespaceCommand, NamespaceQuery,
 };
-use nexusgrid_meta::root::topology::Topology;
+use nexusgrid_meta::root::topology::{Pg, Topology};
 
+use super::remap::survivors::{Standing, moving, standing};
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -218,13 +219,20 @@ fn judge(
             match seen.get(drive) {
                 Some(shards) if shards.contains_key(&(block.block, slot)) => found += 1,
                 _ if is_queued => report.queued += 1,
+                // It does not come back; its slot moves, which repair knows.
+                None if !may_return(map, pg, slot) => report.queued += 1,
                 None => unreachable += 1,
                 Some(_) => missing.push(slot),
             }
         }
         report.shards += found;
         report.unreachable += unreachable;
-        let is_lost = found + unreachable < u64::from(block.k);
+        let moving = (0u8..).zip(&pg.slots).filter(|(slot, drive)| {
+            // What it held before it moved may still be there.
+            seen.get(drive).is_some_and(|shards| !shards.contains_key(&(block.block, *slot)))
+                && may_be_behind(map, pg, *slot)
+        });
+        let is_lost = found + unreachable + (moving.count() as u64) < u64::from(block.k);
         if is_lost || !missing.is_empty() {
             doubtful.push((*block, missing, is_lost));
         }
@@ -259,7 +267,7 @@ async fn confirm(
         };
         for slot in missing.into_iter().filter(|slot| is_there(*slot) == Some(false)) {
             // A slot that is being moved has its shard on the way.
-            if is_moving(pg, slot) {
+            if moving(pg, slot).is_some() {
                 report.queued += 1;
                 continue;
             }
@@ -271,8 +279,13 @@ async fn confirm(
             report.fault(at, Some(Invariant::I2), "missing, and not known to repair");
             marked.push((block.pg, block.block, slot));
         }
-        let possible = (0..block.k + block.m).filter(|slot| is_there(*slot) != Some(false)).count();
-        if is_lost && possible < usize::from(block.k) && !is_any_moving(pg) {
+        let is_possible = |slot: &u8| match is_there(*slot) {
+            Some(true) => true,
+            Some(false) => may_be_behind(&map, pg, *slot),
+            None => may_return(&map, pg, *slot),
+        };
+        let possible = (0..block.k + block.m).filter(is_possible).count();
+        if is_lost && possible < usize::from(block.k) {
             report.lost += 1;
             let at = (block.block, block.pg, None);
             report.fault(at, Some(Invariant::I1), "fewer shards than it takes to read it");
@@ -288,17 +301,16 @@ async fn confirm(
     Ok(())
 }
 
-fn is_moving(pg: &nexusgrid_meta::root::topology::Pg, slot: u8) -> bool {
-    match &pg.state {
-        nexusgrid_meta::root::topology::PgState::Preparing(remap) => {
-            remap.moves.iter().any(|moved| moved.slot == slot)
-        }
-        _ => false,
-    }
+/// Whether a shard may be on the drive that its slot moves off.
+fn may_be_behind(map: &Topology, pg: &Pg, slot: u8) -> bool {
+    moving(pg, slot).is_some_and(|moved| standing(map, moved.from) != Standing::Lost)
 }
 
-fn is_any_moving(pg: &nexusgrid_meta::root::topology::Pg) -> bool {
-    matches!(pg.state, nexusgrid_meta::root::topology::PgState::Preparing(_))
+/// Whether a shard of a drive that does not answer may be heard of again.
+fn may_return(map: &Topology, pg: &Pg, slot: u8) -> bool {
+    let drive = pg.slots.get(usize::from(slot));
+    drive.is_some_and(|drive| standing(map, *drive) != Standing::Lost)
+        || may_be_behind(map, pg, slot)
 }
 
 async fn resolve(
