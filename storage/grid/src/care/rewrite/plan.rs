@@ -94,6 +94,29 @@ mod tests {
     }
 
     #[test]
+    fn more_than_half_must_be_dead_and_a_hundredth_of_all() {
+        let block = |live_bytes, len| LiveBlock {
+            block: nexusgrid_codec::BlockId {
+                group: GroupId(1),
+                session: nexusgrid_codec::SessionId(1),
+                counter: 1,
+            },
+            pg: nexusgrid_codec::PgId(1),
+            epoch: nexusgrid_codec::Epoch(1),
+            len,
+            live_bytes,
+            k: 1,
+            m: 2,
+            missing_mask: 0,
+        };
+        assert!(is_half_dead(&block(49, 100)) && !is_half_dead(&block(50, 100)));
+        let with_dead = |dead: u64| CodeUsage { block_bytes: 900 + dead, ..used(1, 2, 900, 0) };
+        assert_eq!(dead_bytes_worth_a_look(&[with_dead(0)]), None);
+        assert_eq!(dead_bytes_worth_a_look(&[with_dead(8), used(4, 2, 0, 100)]), None);
+        assert_eq!(dead_bytes_worth_a_look(&[with_dead(11), used(4, 2, 0, 100)]), Some(11));
+    }
+
+    #[test]
     fn each_code_gives_way_to_the_next_and_packs_stay_in_three_copies() {
         let none = vec![];
         let one = [used(1, 0, 10, 20)];

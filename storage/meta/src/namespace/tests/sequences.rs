@@ -190,7 +190,7 @@ impl Run {
             }
             Op::Expand => {
                 self.group.ok(NamespaceCommand::OutboxExpand { horizon_ms: u64::MAX, now_ms: 8 });
-                let covered = self.group.store.index - u64::from(self.fill) % 8;
+                let covered = self.group.store.index.saturating_sub(u64::from(self.fill) % 8);
                 self.group.expand_moved(covered, u64::MAX);
             }
             Op::Repair => {
