@@ -8,7 +8,7 @@
 //! A stretch waits while clients use the drive, unless the pass would not end in time, and is read in
 //! steps with pauses between them. `nexusgrid scrub` begins a pass at once, without pauses.
 //!
-//! State: where each drive's pass stands, in a file of the drive ([`Pass`]).
+//! State: where each drive's pass stands, in a file of the drive.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
