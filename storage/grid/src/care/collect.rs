@@ -85,17 +85,20 @@ impl Ledger {
 
     fn note(&mut self, pg: &Pg, bit: u32, blocks: &[BlockId]) {
         for block in blocks {
-            let is_new = !self.buried.contains_key(block);
-            if is_new && self.buried.len() >= limits::BURIED_REMEMBERED_MAX {
-                // What is forgotten is told again.
-                self.buried.pop_first();
-            }
             let none = || Burial { pg: pg.id, epoch: pg.epoch, slots: 0 };
             let burial = self.buried.entry(*block).or_insert_with(none);
             if burial.epoch != pg.epoch {
                 *burial = none();
             }
             burial.slots |= bit;
+        }
+    }
+
+    /// Forgets what is too much, once it was looked at: it is told again. Those that come first are
+    /// kept, so that the same ones are told again, not all in turn.
+    fn trim(&mut self) {
+        while self.buried.len() > limits::BURIED_REMEMBERED_MAX {
+            self.buried.pop_last();
         }
     }
 
@@ -233,6 +236,7 @@ async fn bury(
             }
         }
         worker.did(erase(core, group, ledger).await?, 0);
+        ledger.trim();
         if !more {
             return Ok(());
         }

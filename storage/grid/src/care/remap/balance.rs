@@ -3,8 +3,8 @@
 //!
 //! What it promises, and what its tests assert:
 //! - nothing moves while a slot must move, a node is down, or the fleet changed a while ago;
-//! - nothing moves while every drive is within `balance_percent` of its share, so that a grid comes
-//!   to rest; a drive that takes no repair writes any more is above its share whatever it holds;
+//! - nothing moves while every drive is within `balance_percent` of its share, or two slots, so that a
+//!   grid comes to rest; a drive that takes no repair writes any more is above its share whatever it holds;
 //! - each move makes the fleet more even by a measure that only falls (the squares of loads), so that
 //!   there is an end;
 //! - the limits on moves at once hold for these as for all.
@@ -25,6 +25,10 @@ use super::survivors::{Standing, standing};
 
 /// Loaded drives looked at for a move before the round gives up.
 const SOURCES_TRIED_MAX: usize = 32;
+
+/// So many slots more or less than its share are even: groups are drawn host by host, so that those
+/// of a small grid never come out exactly.
+const SLOTS_APART: f64 = 2.0;
 
 /// A full drive gives slots away until it holds this part of its share.
 const FULL_KEEPS: f64 = 0.75;
@@ -62,6 +66,24 @@ impl Holding {
     }
 }
 
+/// What each drive should hold.
+#[derive(Clone, Copy, Debug)]
+struct Share {
+    /// Slots per weight if all were even.
+    mean: f64,
+    /// How far from that a drive may be, in percent; [`SLOTS_APART`] slots in any case.
+    percent: f64,
+}
+
+impl Share {
+    /// How far a drive is from its share; beyond 1 is too far.
+    fn distance(&self, drive: &Holding) -> f64 {
+        let share = self.mean * drive.weight;
+        let allowed = (share * self.percent / 100.0).max(SLOTS_APART);
+        (drive.slots as f64 - share).abs() / allowed
+    }
+}
+
 /// What to propose to make the fleet more even.
 pub fn balance(map: &Topology, watch: &Watch, now: BootInstant, options: &RemapOptions) -> Balance {
     let mut plan = Balance::default();
@@ -85,10 +107,10 @@ pub fn balance(map: &Topology, watch: &Watch, now: BootInstant, options: &RemapO
         .collect();
     let total: u64 = held.values().map(|drive| drive.slots).sum();
     let mean = total as f64 / held.values().map(|drive| drive.weight).sum::<f64>().max(1.0);
-    let margin = mean * options.balance_percent as f64 / 100.0;
+    let share = Share { mean, percent: f64::from(options.balance_percent) };
     let beyond = |drive: &Holding| (drive.slots as f64 - mean * drive.weight).max(0.0) as u64;
     plan.out_of_place = held.values().map(beyond).sum();
-    let is_uneven = |drive: &Holding| drive.is_full || (drive.load() - mean).abs() > margin;
+    let is_uneven = |drive: &Holding| drive.is_full || share.distance(drive) > 1.0;
     if !held.values().any(is_uneven) {
         plan.out_of_place = 0;
         return plan;
@@ -96,7 +118,7 @@ pub fn balance(map: &Topology, watch: &Watch, now: BootInstant, options: &RemapO
     let by_drive = groups_by_drive(map);
     let mut planned = BTreeSet::new();
     while flight.has_room() {
-        let round = Round { fleet: &fleet, flight: &flight, held: &held, mean, margin };
+        let round = Round { fleet: &fleet, flight: &flight, held: &held, share };
         let Some((pg, slot, from, to)) = round.best_move(&by_drive, &planned) else { break };
         planned.insert(pg.id);
         flight.add(false, to);
@@ -130,10 +152,7 @@ struct Round<'a> {
     fleet: &'a Fleet<'a>,
     flight: &'a Flight<'a>,
     held: &'a BTreeMap<DriveId, Holding>,
-    /// Slots per weight if all were even.
-    mean: f64,
-    /// How far from that a drive may be.
-    margin: f64,
+    share: Share,
 }
 
 impl Round<'_> {
@@ -143,7 +162,7 @@ impl Round<'_> {
         by_drive: &BTreeMap<DriveId, Vec<(&'pg Pg, u8)>>,
         planned: &BTreeSet<PgId>,
     ) -> Option<(&'pg Pg, u8, DriveId, DriveId)> {
-        let is_above = |of: &Holding| of.load() > self.mean || self.sheds(of);
+        let is_above = |of: &Holding| of.load() > self.share.mean || self.sheds(of);
         let mut sources: Vec<(DriveId, Holding)> =
             self.held.iter().map(|(id, of)| (*id, *of)).collect();
         sources.retain(|(_, source)| is_above(source));
@@ -177,12 +196,12 @@ impl Round<'_> {
     /// Whether a drive is far enough from its share for a move that has begun to go on: nearer than
     /// where it begins, so that it does not begin again at once.
     fn is_out(&self, drive: &Holding) -> bool {
-        (drive.load() - self.mean).abs() > self.margin / 2.0
+        self.share.distance(drive) > 0.5
     }
 
     /// Whether a drive gives slots away whatever others hold: it is full, and not of trash alone,
     /// which takes a week to go.
     fn sheds(&self, drive: &Holding) -> bool {
-        drive.is_full && drive.load() > self.mean * FULL_KEEPS
+        drive.is_full && drive.load() > self.share.mean * FULL_KEEPS
     }
 }

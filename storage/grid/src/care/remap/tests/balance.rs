@@ -138,7 +138,7 @@ proptest! {
                 (count * 6 * u64::from(*weight)) as f64 / total as f64 > 0.85 * count as f64
             });
             prop_assert!(
-                is_bounded || far <= (most * 0.1).max(1.5),
+                is_bounded || far <= (most * 0.1).max(2.0),
                 "drive {drive}: {held} of {share:.1}"
             );
         }
