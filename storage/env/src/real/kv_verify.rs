@@ -67,6 +67,8 @@ impl RocksVerify {
         let mut options = Options::default();
         options.set_paranoid_checks(true);
         options.set_max_open_files(limits::KV_OPEN_FILES_MAX);
+        // By itself it makes sixteen threads for each family.
+        options.set_max_file_opening_threads(1);
         verify.families = DB::list_cf(&options, dir).map_err(kv_error)?;
         let families = verify.families.iter().map(|name| {
             let mut table = BlockBasedOptions::default();
