@@ -217,7 +217,7 @@ impl Test {
         assert!(report["drives"][0]["shards"].as_u64() > Some(50), "{report:#}");
         println!("offline: {report}");
         flip_middle(files(&self.drive(node).join("segments"), ".seg").last().unwrap());
-        flip_middle(files(&self.drive(node).join("index"), ".sst").last().unwrap());
+        flip_middle(files(&self.drive(node).join("index"), "MANIFEST").last().unwrap());
         let rotten = self.grid.command(&["fsck", "--offline", "--dir", &dir]).unwrap_err();
         assert!(rotten.to_string().contains("something is wrong"), "{rotten}");
     }
