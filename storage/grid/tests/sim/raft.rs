@@ -1,20 +1,25 @@
 //! The same over real Raft groups: five voters of seven nodes, metadata and data die together.
 
+mod restore;
+
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nexusgrid_codec::{DriveId, GroupId};
 use nexusgrid_drive::{DriveOptions, DriveStore};
 use nexusgrid_env::sim::World;
-use nexusgrid_env::{NodeId, Rng};
+use nexusgrid_env::{Env, NodeId, Rng};
+use nexusgrid_grid::care::checkpoint::{KeptMap, Shelf};
+use nexusgrid_grid::care::{CheckpointOptions, CheckpointParts, Checkpoints};
 use nexusgrid_grid::node::{GridNode, HostPort, NodeParts};
 use nexusgrid_grid::*;
 use nexusgrid_meta::host::plan::Candidate;
 use nexusgrid_meta::host::{CandidateSource, VoterKeeper};
 use nexusgrid_meta::namespace::Namespace;
 use nexusgrid_meta::root::Root;
+use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::root::types::{RootCommand, RootOk, decode_reply};
 use nexusgrid_meta::{GroupDirectory, HostOptions, Machines, MetaHost, StateMachine};
 use parking_lot::Mutex;
@@ -54,12 +59,32 @@ struct Member {
     grid: Grid,
     node: GridNode,
     host: MetaHost,
+    checkpoints: Arc<Checkpoints>,
+}
+
+/// A node's copy of the map, which outlives its process.
+#[derive(Default)]
+struct Kept(Mutex<Arc<Topology>>);
+
+impl KeptMap for Kept {
+    fn topology(&self) -> Arc<Topology> {
+        self.0.lock().clone()
+    }
+
+    fn offer(&self, topology: &Arc<Topology>) {
+        let mut kept = self.0.lock();
+        if topology.version > kept.version {
+            *kept = topology.clone();
+        }
+    }
 }
 
 struct RaftCluster {
     world: World,
     observer: Arc<Observer>,
     members: Mutex<BTreeMap<u64, Arc<Member>>>,
+    maps: Mutex<BTreeMap<u64, Arc<Kept>>>,
+    options: GridOptions,
 }
 
 fn machines() -> Machines {
@@ -70,12 +95,22 @@ fn machines() -> Machines {
 
 impl RaftCluster {
     async fn start(world: &World) -> RaftCluster {
+        RaftCluster::start_with(world, options(NODES)).await
+    }
+
+    async fn start_with(world: &World, options: GridOptions) -> RaftCluster {
         let observer = Arc::new(Observer {
             world: world.clone(),
             down_since: Mutex::default(),
             set: Mutex::default(),
         });
-        let cluster = RaftCluster { world: world.clone(), observer, members: Mutex::default() };
+        let cluster = RaftCluster {
+            world: world.clone(),
+            observer,
+            members: Mutex::default(),
+            maps: Mutex::default(),
+            options,
+        };
         let mut incarnations = Vec::new();
         for index in 1..=NODES {
             let env = world.start(NodeId(index));
@@ -107,8 +142,19 @@ impl RaftCluster {
     }
 
     async fn start_node(&self, index: u64) {
+        let env = self.world.start(NodeId(index));
+        self.start_in(index, env).await;
+    }
+
+    /// Starts a node of which the directory of metadata is gone.
+    async fn start_without_metadata(&self, index: u64) {
+        let env = self.world.start(NodeId(index));
+        env.disk.remove_dir_all(Path::new("/meta")).unwrap();
+        self.start_in(index, env).await;
+    }
+
+    async fn start_in(&self, index: u64, env: Env) {
         let node = NodeId(index);
-        let env = self.world.start(node);
         let router = Arc::new(Router::default());
         let rpc = self.world.net().endpoint(node, router.clone());
         let everyone = Arc::new(Everyone(self.observer.clone()));
@@ -133,18 +179,33 @@ impl RaftCluster {
             .await
             .unwrap();
         let grid_node = GridNode::start(NodeParts {
-            env,
+            env: env.clone(),
             node,
             cluster: CLUSTER,
-            rpc,
+            rpc: rpc.clone(),
             liveness: self.observer.clone(),
             meta: Arc::new(HostPort::new(host.clone(), Duration::from_secs(5))),
             drives: vec![(identity.drive, drive)],
             master: Some(master_key()),
-            options: options(NODES),
+            options: self.options.clone(),
         });
         router.services.lock().insert(3, grid_node.shard_service());
-        let member = Member { grid: grid_node.grid(), node: grid_node, host };
+        let kept = self.maps.lock().entry(index).or_default().clone();
+        let checkpoints = grid_node.keep_checkpoints(CheckpointParts {
+            host: host.clone(),
+            shelf: Shelf::open(&env, Path::new("/")).await.unwrap(),
+            rpc,
+            kept_map: kept.clone(),
+            options: CheckpointOptions::default(),
+        });
+        router.services.lock().insert(5, checkpoints.clone());
+        let mut map = grid_node.map();
+        drop(env.exec.spawn(async move {
+            while map.changed().await.is_ok() {
+                kept.offer(&map.borrow_and_update().clone());
+            }
+        }));
+        let member = Member { grid: grid_node.grid(), node: grid_node, host, checkpoints };
         self.members.lock().insert(index, Arc::new(member));
     }
 

@@ -27,15 +27,15 @@ const fn method(id: u16, name: &'static str, request: usize, reply: usize) -> Sh
 }
 
 /// Keeps a record, durably.
-pub const PUT: ShardMethod = method(0x0311, "bootstrap_put", BOOTSTRAP_RECORD_BYTES_MAX, 0);
+pub const PUT: ShardMethod = method(0x0501, "bootstrap_put", BOOTSTRAP_RECORD_BYTES_MAX, 0);
 /// Which records are kept, and the newest map known.
-pub const LIST: ShardMethod = method(0x0312, "bootstrap_list", 0, BOOTSTRAP_RECORD_BYTES_MAX);
+pub const LIST: ShardMethod = method(0x0502, "bootstrap_list", 0, BOOTSTRAP_RECORD_BYTES_MAX);
 /// One record.
-pub const GET: ShardMethod = method(0x0313, "bootstrap_get", 0, BOOTSTRAP_RECORD_BYTES_MAX);
+pub const GET: ShardMethod = method(0x0503, "bootstrap_get", 0, BOOTSTRAP_RECORD_BYTES_MAX);
 /// Takes a checkpoint now, if it is this node's to take.
-pub const TAKE: ShardMethod = method(0x0314, "checkpoint_take", 0, 0);
+pub const TAKE: ShardMethod = method(0x0504, "checkpoint_take", 0, 0);
 /// Groups were restored: replicas of the lost ones go, and here is the map.
-pub const ANNOUNCE: ShardMethod = method(0x0315, "restore_announce", BOOTSTRAP_RECORD_BYTES_MAX, 0);
+pub const ANNOUNCE: ShardMethod = method(0x0505, "restore_announce", BOOTSTRAP_RECORD_BYTES_MAX, 0);
 
 /// All methods.
 pub const METHODS: &[ShardMethod] = &[PUT, LIST, GET, TAKE, ANNOUNCE];
