@@ -9,10 +9,6 @@
 pub enum Rule {
     /// R1: a drive refuses a shard of an epoch older than the one it knows.
     DriveFence,
-    /// R2: a survivor is listed only after it acknowledged the new epoch.
-    FenceThenList,
-    /// R3: all acknowledgements of a commit are of one epoch.
-    OneEpochQuorum,
     /// R4: a drive refuses repair writes of a closed repair session.
     FillSession,
     /// R5: a tombstone lives until every mapped drive acknowledged it.
@@ -29,8 +25,6 @@ pub enum Rule {
     NewIncarnation,
     /// A block that goes to another placement group gets another id.
     NewIdPerTry,
-    /// A moved slot is declared clean only if nothing can be missing.
-    CleanIsComplete,
 }
 
 /// The rules that are kept.

@@ -7,15 +7,16 @@
 //!     └────────────────────┘
 //! ```
 //!
-//! What a failed write leaves behind is garbage only once its session is closed. So a session that
-//! wrote is followed by another after a while; it is closed when the last write of it has ended.
+//! What a failed write leaves behind is garbage only once its session is closed, and what a drive must
+//! remember of deleted blocks shrinks only below the oldest open one. So a session is followed by
+//! another after a while, if anybody asks for one; it is closed when the last write of it has ended.
 //!
 //! Block ids are session ‖ counter: never reused, because sessions never are (I14) and the counter
 //! only grows in memory; a process that restarts opens another session. A lease is counted from
 //! *before* the group was asked, on a clock that counts suspend, so that this side never believes
 //! longer than the group does. No correctness rests on it: the group decides at commit (I4).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -36,7 +37,7 @@ pub struct SessionOptions {
     /// A read that lasts longer than this is reported as a pin, so that what it reads is kept
     /// beyond the reader horizon; default 2 min.
     pub pin_after: Duration,
-    /// A session that wrote is followed by another after so long; default 1 h.
+    /// A session is followed by another after so long; default 1 h.
     pub rotate_after: Duration,
 }
 
@@ -71,15 +72,13 @@ impl Session {
     fn used_up(&self) -> bool {
         self.counter.load(Ordering::Relaxed) == u32::MAX
     }
-
-    fn has_written(&self) -> bool {
-        self.counter.load(Ordering::Relaxed) > 0
-    }
 }
 
 /// What became of a renewal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Renewed {
+    /// Its group says that it holds.
+    Heard,
     /// It holds, as far as is known.
     Held,
     /// Its group closed it.
@@ -212,22 +211,24 @@ impl Sessions {
                 changed = jumps.changed() => if changed.is_err() { return },
                 () = self.env.clock.sleep(self.options.lease / 3) => {}
             }
-            self.pin_long_reads().await;
             self.rotate();
+            let pinned = self.pin_long_reads().await;
             let open: Vec<Arc<Session>> = self.open.lock().values().cloned().collect();
+            let mut renewed = BTreeSet::new();
             for session in open {
-                self.renew(&session).await;
+                if self.renew(&session).await {
+                    renewed.insert(session.group);
+                }
             }
-            self.retire().await;
+            self.retire(&renewed, &pinned).await;
         }
     }
 
-    /// Takes sessions that wrote long enough out of use.
+    /// Takes sessions that were used long enough out of use: also those that only deleted, for the
+    /// floor below which all are closed (R6) stays below every open one.
     fn rotate(&self) {
         let now = self.env.clock.now();
-        let is_due = |session: &Session| {
-            session.has_written() && now.since(session.opened) >= self.options.rotate_after
-        };
+        let is_due = |session: &Session| now.since(session.opened) >= self.options.rotate_after;
         let mut open = self.open.lock();
         let due: Vec<GroupId> =
             open.iter().filter(|(_, session)| is_due(session)).map(|(group, _)| *group).collect();
@@ -235,12 +236,14 @@ impl Sessions {
         self.retiring.lock().extend(rotated);
     }
 
-    /// Closes retired sessions that nobody writes in any more, and renews the others.
-    async fn retire(&self) {
+    /// Closes retired sessions that nobody writes in any more, and renews the others. Where long
+    /// reads are `pinned`, it stays until another session, of `renewed`, has reported them.
+    async fn retire(&self, renewed: &BTreeSet<GroupId>, pinned: &BTreeSet<GroupId>) {
         let retiring = std::mem::take(&mut *self.retiring.lock());
         for session in retiring {
             // Nobody can get hold of it again: it is in no map.
-            let is_idle = Arc::strong_count(&session) == 1;
+            let is_idle = Arc::strong_count(&session) == 1
+                && (renewed.contains(&session.group) || !pinned.contains(&session.group));
             let is_gone = if is_idle {
                 self.close(&session).await.is_ok()
             } else {
@@ -258,23 +261,30 @@ impl Sessions {
         self.meta.command(session.group, &command).await.map(drop)
     }
 
-    /// A pin needs a session to be reported with.
-    async fn pin_long_reads(&self) {
+    /// A pin needs a session to be reported with. Gives the groups with long reads.
+    async fn pin_long_reads(&self) -> BTreeSet<GroupId> {
         let long_ago = self.meta.now_ms().saturating_sub(millis(self.options.pin_after));
-        let groups: Vec<GroupId> = {
+        let groups: BTreeSet<GroupId> = {
             let pins = self.pins.lock();
             pins.keys().filter(|(_, since, _)| *since < long_ago).map(|key| key.0).collect()
         };
-        for group in groups {
+        for group in &groups {
             // Failing, it is tried again in a third of a lease, long before the horizon.
-            let _ = self.get(group).await;
+            let _ = self.get(*group).await;
         }
+        groups
     }
 
-    async fn renew(&self, session: &Arc<Session>) {
-        if self.held(session.group).is_some() && self.renew_now(session).await == Renewed::Lost {
+    /// Whether its group has heard of the pins.
+    async fn renew(&self, session: &Arc<Session>) -> bool {
+        if self.held(session.group).is_none() {
+            return false;
+        }
+        let renewed = self.renew_now(session).await;
+        if renewed == Renewed::Lost {
             self.forget(session);
         }
+        renewed == Renewed::Heard
     }
 
     async fn renew_now(&self, session: &Arc<Session>) -> Renewed {
@@ -287,7 +297,7 @@ impl Sessions {
         match self.meta.command(session.group, &command).await {
             Ok(_) => {
                 *session.until.lock() = asked_at.plus(self.options.lease);
-                Renewed::Held
+                Renewed::Heard
             }
             Err(MetaError::Namespace(error)) => {
                 tracing::warn!(group = session.group.0, session = session.id.0, %error, "write session lost");

@@ -224,8 +224,6 @@ impl Core {
         mut pg: Pg,
         encoded: &EncodedBlock,
     ) -> Result<Placement, GridError> {
-        let mut epochs = BTreeSet::new();
-        let mut before = 0;
         for _ in 0..limits::EPOCH_RETRIES_MAX {
             let round = self.put_round(&map, &pg, encoded).await;
             if round.session_closed {
@@ -239,10 +237,6 @@ impl Core {
                 return Err(internal("block id is bound to other bytes"));
             }
             if round.stale {
-                if round.acked != 0 && !self.env.rules.keeps(Rule::OneEpochQuorum) {
-                    before |= round.acked;
-                    epochs.insert(pg.epoch);
-                }
                 map = self.map.refresh().await?;
                 match map.pgs.get(&pg.id) {
                     Some(now) if now.state == PgState::Active && now.epoch > pg.epoch => {
@@ -252,14 +246,9 @@ impl Core {
                     _ => return Ok(Placement::TooFew),
                 }
             }
-            let acked = round.acked | before;
-            if (acked.count_ones() as usize) < pg.class.quorum() {
+            if (round.acked.count_ones() as usize) < pg.class.quorum() {
                 return Ok(if round.full { Placement::Full } else { Placement::TooFew });
             }
-            epochs.insert(pg.epoch);
-            self.env.invariants.check(Invariant::I1, epochs.len() == 1, || {
-                format!("{} was acknowledged under {epochs:?}", encoded.block)
-            });
             let all = (1u32 << pg.class.width()) - 1;
             let row = NewBlock {
                 block: encoded.block,
@@ -268,7 +257,7 @@ impl Core {
                 len: 0,
                 k: pg.class.k(),
                 m: pg.class.m(),
-                missing_mask: all & !acked,
+                missing_mask: all & !round.acked,
             };
             Counters::add(&self.counters.blocks_written, 1);
             Counters::add(&self.counters.shards_missed, row.missing_mask.count_ones() as usize);

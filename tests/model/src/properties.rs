@@ -8,16 +8,16 @@ use crate::scenario::{Mask, has};
 use crate::state::{Life, Phase, State};
 
 /// I1, I2: an acknowledged block can be rebuilt, whatever repair is doing.
-pub const READABLE: &str = "an acknowledged block has k shards on mapped drives";
+pub const READABLE: &str = "I1, I2: an acknowledged block has k shards on mapped drives";
 /// I2: when root says clean, nothing is missing that repair does not know of.
 pub const COMPLETE: &str =
-    "clean: every slot of an acknowledged block has its shard or a repair record";
+    "I2: clean: every slot of an acknowledged block has its shard or a repair record";
 /// I9: nothing brings an erased block back.
-pub const STAYS_DELETED: &str = "clean: no mapped drive holds an erased block";
-/// Repair always finds enough of what was acknowledged before it began to decide.
-pub const REBUILDABLE: &str = "all survivors listed: every acknowledged block can be rebuilt";
-/// A tombstone and the shard exclude each other.
-pub const TOMB_EXCLUDES: &str = "no drive holds a shard beside its tombstone";
+pub const STAYS_DELETED: &str = "I9: clean: no mapped drive holds an erased block";
+/// I1: repair always finds enough of what was acknowledged before it began to decide.
+pub const REBUILDABLE: &str = "I1: all survivors listed: every acknowledged block can be rebuilt";
+/// I9: a tombstone and the shard exclude each other.
+pub const TOMB_EXCLUDES: &str = "I9: no drive holds a shard beside its tombstone";
 
 /// All properties; those beginning with "reachable" are wanted, the others must always hold.
 pub fn all() -> Vec<Property<Protocol>> {

@@ -176,13 +176,7 @@ impl Book {
 
 /// Bytes that follow from a value's number.
 fn content(value: u64) -> Bytes {
-    let mut state = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let mut next = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state
-    };
+    let mut next = stream_of(value);
     let len = match next() % 10 {
         0 => 0,
         1..=3 => next() % 1024,
@@ -190,11 +184,30 @@ fn content(value: u64) -> Bytes {
         7 | 8 => (16 << 10) + next() % (100 << 10),
         _ => (64 << 10) * (1 + next() % 3) + next() % 2,
     };
-    let mut bytes = Vec::with_capacity(len as usize + 8);
-    while bytes.len() < len as usize {
+    fill(next, len as usize)
+}
+
+/// So many bytes that follow from a number.
+pub fn content_of(value: u64, len: usize) -> Bytes {
+    fill(stream_of(value), len)
+}
+
+fn stream_of(value: u64) -> impl FnMut() -> u64 {
+    let mut state = value.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    }
+}
+
+fn fill(mut next: impl FnMut() -> u64, len: usize) -> Bytes {
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
         bytes.extend_from_slice(&next().to_le_bytes());
     }
-    bytes.truncate(len as usize);
+    bytes.truncate(len);
     Bytes::from(bytes)
 }
 
@@ -223,22 +236,42 @@ fn none_there() -> Precondition {
     Precondition { if_none_match: Some(EtagMatch::Any), ..Precondition::default() }
 }
 
-async fn put(
+pub async fn put(
     grid: Grid,
-    place: Place,
+    bucket: &str,
+    key: &str,
     value: u64,
     precondition: Precondition,
 ) -> Result<(), GridError> {
     let bytes = content(value);
     let request = PutRequest {
-        bucket: place.0.to_owned(),
-        key: place.1.to_owned(),
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
         meta: ObjectMeta::default(),
         precondition,
         length: value.is_multiple_of(2).then_some(bytes.len() as u64),
         tenant: tenant(),
     };
     grid.put(request, body(&bytes), finish(value)).await.map(drop)
+}
+
+/// Puts any bytes under the ETag of `value`.
+pub async fn put_bytes(
+    grid: Grid,
+    bucket: &str,
+    key: &str,
+    bytes: &Bytes,
+    value: u64,
+) -> Result<(), GridError> {
+    let request = PutRequest {
+        bucket: bucket.to_owned(),
+        key: key.to_owned(),
+        meta: ObjectMeta::default(),
+        precondition: Precondition::default(),
+        length: None,
+        tenant: tenant(),
+    };
+    grid.put(request, body(bytes), finish(value)).await.map(drop)
 }
 
 async fn upload(grid: Grid, place: Place, value: u64) -> Result<(), GridError> {
@@ -271,18 +304,19 @@ async fn upload(grid: Grid, place: Place, value: u64) -> Result<(), GridError> {
 
 /// What a read found: a value whose bytes were right, or nothing.
 /// `pause`: how long the reader takes between two chunks.
-async fn get(
+pub async fn get(
     grid: Grid,
-    place: Place,
+    bucket: &str,
+    key: &str,
     pause: Duration,
 ) -> Result<Result<Option<u64>, String>, GridError> {
-    let mut got = match grid.get(place.0, place.1, None).await {
+    let mut got = match grid.get(bucket, key, None).await {
         Ok(got) => got,
         Err(GridError::NoSuchKey) => return Ok(Ok(None)),
         Err(error) => return Err(error),
     };
     let Some(value) = value_of(&got.info.etag) else {
-        return Ok(Err(format!("{place:?} has the ETag {}", got.info.etag)));
+        return Ok(Err(format!("{bucket}/{key} has the ETag {}", got.info.etag)));
     };
     let mut bytes = Vec::new();
     let mut left = SLOW_READ_MAX;
@@ -295,7 +329,7 @@ async fn get(
     }
     if bytes != content(value) || got.info.size != bytes.len() as u64 {
         return Ok(Err(format!(
-            "{place:?} has {} wrong bytes under {}",
+            "{bucket}/{key} has {} wrong bytes under {}",
             bytes.len(),
             got.info.etag
         )));
@@ -452,7 +486,10 @@ impl Client {
 
     pub async fn put(&self, node: NodeId, place: Place, precondition: Precondition) -> bool {
         let value = self.book.new_value();
-        self.write(node, place, Some(value), |grid| put(grid, place, value, precondition)).await
+        self.write(node, place, Some(value), move |grid| async move {
+            put(grid, place.0, place.1, value, precondition).await
+        })
+        .await
     }
 
     async fn upload(&self, node: NodeId, place: Place) {
@@ -496,7 +533,10 @@ impl Client {
 
     async fn get_slowly(&self, node: NodeId, place: Place, pause: Duration) -> Option<Option<u64>> {
         let invoked = self.book.tick();
-        match self.at(node, |grid| get(grid, place, pause)).await {
+        match self
+            .at(node, move |grid| async move { get(grid, place.0, place.1, pause).await })
+            .await
+        {
             End::Answer(Ok(value)) => {
                 self.trace(format_args!("reads {value:?} of {place:?} at {node}"));
                 self.book.read(place, invoked, value);

@@ -13,7 +13,9 @@ use async_trait::async_trait;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
 use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore};
 use nexusgrid_env::sim::{SeededRng, World};
-use nexusgrid_env::{Env, NodeId, Peer, Rng, Roles, RpcError, RpcRequest, RpcResponse, RpcService};
+use nexusgrid_env::{
+    Env, NodeId, Peer, Rng, Roles, Rpc, RpcError, RpcRequest, RpcResponse, RpcService,
+};
 use nexusgrid_grid::voters::{MapDirectory, keep_voters};
 use nexusgrid_grid::{
     CommandId, Grid, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeHint, NodeParts,
@@ -73,8 +75,37 @@ impl RpcService for Router {
 pub struct Links {
     /// How many machines there are.
     pub nodes: u64,
+    /// Nodes that reach no metadata: their calls of it are lost, while shards still travel.
+    pub muffled: BTreeSet<NodeId>,
     pub cuts: BTreeSet<(NodeId, NodeId)>,
     pub suspended: BTreeSet<NodeId>,
+}
+
+/// Methods by which a node asks metadata groups; Raft's own are others.
+const ASKING: std::ops::Range<u16> = 0x020a..0x0300;
+
+/// Calls of one node, lost where [`Links::muffled`] says so.
+struct Muffler {
+    inner: Arc<dyn Rpc>,
+    own: NodeId,
+    links: Arc<Mutex<Links>>,
+}
+
+#[async_trait]
+impl Rpc for Muffler {
+    async fn call(
+        &self,
+        to: NodeId,
+        request: RpcRequest,
+        deadline: Duration,
+    ) -> Result<RpcResponse, RpcError> {
+        let is_muffled = self.links.lock().muffled.contains(&self.own);
+        if is_muffled && to != self.own && ASKING.contains(&request.method.0) {
+            tokio::time::sleep(deadline).await;
+            return Err(RpcError::Unknown(to, "muffled".to_owned()));
+        }
+        self.inner.call(to, request, deadline).await
+    }
 }
 
 /// Membership's opinion at one node.
@@ -304,7 +335,7 @@ impl Cluster {
     }
 
     /// The machines there are.
-    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + use<> {
+    pub fn nodes(&self) -> impl Iterator<Item = NodeId> + Clone + use<> {
         (1..=self.links.lock().nodes).map(NodeId)
     }
 
@@ -376,7 +407,9 @@ impl Cluster {
         let env = self.world.start(node);
         let env = self.mutant.map_or_else(|| env.clone(), |mutant| mutant.env(env.clone()));
         let router = Arc::new(Router::default());
-        let rpc = self.world.net().endpoint(node, router.clone());
+        let inner = self.world.net().endpoint(node, router.clone());
+        let rpc: Arc<dyn Rpc> =
+            Arc::new(Muffler { inner, own: node, links: Arc::clone(&self.links) });
         let kept = self.maps.lock().get(&node).cloned().unwrap_or_default();
         let (newest, map) = watch::channel(kept);
         let machines: Machines = Arc::new(machine_of);

@@ -418,6 +418,12 @@ impl Nemesis {
                 self.cluster.kill(node);
             }
         }
+        // An agent tries again to open a drive that it could not.
+        for (node, member) in self.cluster.members() {
+            if member.drive.is_none() {
+                self.cluster.kill(node);
+            }
+        }
         for node in nodes() {
             self.start(node).await?;
         }

@@ -6,14 +6,17 @@
 //! nothing deleted is back, writes are served within 30 s, replicas agree, rows keep their
 //! invariants. One seed in a hundred runs twice and must leave the same trace.
 //!
-//! `NEXUSGRID_SIM_SEEDS` says how many (100), `NEXUSGRID_SIM_SEED` the first: with it and one seed
+//! `NEXUSGRID_SIM_SEEDS` says how many (200), `NEXUSGRID_SIM_SEED` the first: with it and one seed
 //! a failure is replayed exactly. `NEXUSGRID_SIM_TRACE=file` keeps the trace.
 
 mod clients;
 mod cluster;
 mod faults;
 mod mutants;
+mod rows;
 mod run;
+mod scripts;
+mod tide;
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -24,8 +27,10 @@ use std::time::{Duration, Instant};
 
 use mutants::Mutant;
 use nexusgrid_env::Rule;
+use nexusgrid_env::sim::World;
 use parking_lot::Mutex;
 use run::Outcome;
+use scripts::Script;
 
 /// Worlds played at once.
 const THREADS: u64 = 2;
@@ -113,7 +118,7 @@ fn play(seed: u64, twice: bool, sum: &Mutex<Sum>) {
 fn seeds() {
     note_panics();
     let first = number("NEXUSGRID_SIM_SEED", 1);
-    let count = number("NEXUSGRID_SIM_SEEDS", 100);
+    let count = number("NEXUSGRID_SIM_SEEDS", 200);
     let kept = KEPT.iter().copied().filter(|_| std::env::var_os("NEXUSGRID_SIM_SEED").is_none());
     let seeds: Vec<u64> = kept.chain(first..first + count).collect();
     let (sum, next) = (Mutex::new(Sum::default()), AtomicU64::new(0));
@@ -145,27 +150,31 @@ fn seeds() {
     assert!(failed.is_empty(), "seeds {failed:?} failed");
 }
 
-/// Known bugs and broken rules, each with seeds that show it; the first alone nearly always does.
+/// Known bugs and broken rules, each with seeds that show it: the first does, the others are there
+/// for the day when it does not any more.
 const MUTANTS: &[(Mutant, &[u64])] = &[
-    (Mutant::StaleReads, &[1, 2, 3, 4, 5, 6, 7, 8]),
-    (Mutant::FreshIds, &[1, 2, 3, 4, 5, 6, 7, 8]),
+    (Mutant::StaleReads, &[2, 3, 1, 4, 5, 6, 7, 8]),
+    (Mutant::FreshIds, &[2, 3, 1, 4, 5, 6, 7, 8]),
     (Mutant::NoSync, &[1, 2, 3, 4]),
     (Mutant::Without(Rule::DriveFence), &[1, 2, 3, 4]),
-    (Mutant::Without(Rule::FenceThenList), &[1, 2, 3, 4]),
-    (Mutant::Without(Rule::OneEpochQuorum), &[1, 2, 3, 4]),
     (Mutant::Without(Rule::FillSession), &[1, 2, 3, 4]),
     (Mutant::Without(Rule::TombstoneHold), &[1, 2, 3, 4]),
     (Mutant::Without(Rule::SessionFloor), &[1, 2, 3, 4]),
-    (Mutant::Without(Rule::RejoinReconcile), &[1, 2, 3, 4]),
+    (Mutant::Without(Rule::RejoinReconcile), &[2, 1, 3, 4]),
     (Mutant::Without(Rule::ReaderHorizon), &[1, 2, 3, 4]),
-    (Mutant::Without(Rule::ErrorsKeep), &[1, 2, 3, 4]),
+    (Mutant::Without(Rule::ErrorsKeep), &[3, 1, 2, 4]),
     (Mutant::Without(Rule::NewIncarnation), &[1, 2, 3, 4]),
     (Mutant::Without(Rule::NewIdPerTry), &[1, 2, 3, 4]),
-    (Mutant::Without(Rule::CleanIsComplete), &[1, 2, 3, 4]),
 ];
 
 /// How a seed shows a mutant, if it does.
 fn shows(mutant: Mutant, seed: u64) -> Option<String> {
+    if let Some((rule, script)) = mutant.rule().and_then(|rule| Some((rule, Script::of(rule)?))) {
+        let world = World::breaking(seed, rule);
+        let told = catch_unwind(AssertUnwindSafe(|| scripts::tell(&world, script)));
+        let panic = PANICS.take().into_iter().next();
+        return told.ok().and_then(Result::err).or(panic);
+    }
     let outcome = catch_unwind(AssertUnwindSafe(|| run::run(seed, Some(mutant))));
     let panic = PANICS.take().into_iter().next();
     outcome.ok().and_then(|outcome| outcome.wrongs.into_iter().next()).or(panic)
@@ -210,4 +219,24 @@ fn mutants_are_caught() {
         }
     });
     assert!(missed.lock().is_empty(), "nobody noticed {missed:?}");
+}
+
+/// The stories of the mutants, with all rules kept.
+#[test]
+fn stories_end_well() {
+    note_panics();
+    let stories = [
+        Script::StaleWriter,
+        Script::Forgotten,
+        Script::Sleeper,
+        Script::Rejoin,
+        Script::SlowReader,
+        Script::Wiped,
+    ];
+    for script in stories {
+        let (world, begun) = (World::new(1), Instant::now());
+        let told = scripts::tell(&world, script);
+        println!("{script:?}: {told:?}, {:.1?}", begun.elapsed());
+        told.unwrap_or_else(|error| panic!("{script:?}: {error}"));
+    }
 }

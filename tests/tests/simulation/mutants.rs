@@ -34,19 +34,8 @@ impl Mutant {
             Mutant::StaleReads => vec![Kind::Partition, Kind::Isolate],
             Mutant::FreshIds => vec![Kind::RoughNetwork, Kind::SlowNetwork],
             Mutant::NoSync => vec![Kind::PowerLossAll],
-            Mutant::Without(rule) => match rule {
-                Rule::DriveFence | Rule::FenceThenList | Rule::OneEpochQuorum => {
-                    vec![Kind::Drain, Kind::Drain, Kind::Isolate, Kind::SlowNetwork]
-                }
-                Rule::FillSession => vec![Kind::Kill],
-                Rule::TombstoneHold => vec![Kind::Kill, Kind::Away],
-                Rule::RejoinReconcile | Rule::CleanIsComplete => vec![Kind::Away, Kind::Drain],
-                Rule::SessionFloor => vec![Kind::Jump],
-                Rule::ReaderHorizon => Vec::new(),
-                Rule::ErrorsKeep => vec![Kind::Partition, Kind::Isolate],
-                Rule::NewIncarnation => vec![Kind::Wipe],
-                Rule::NewIdPerTry => vec![Kind::Partition, Kind::Isolate],
-            },
+            // The others have stories of their own.
+            Mutant::Without(_) => vec![Kind::Partition, Kind::Isolate],
         }
     }
 

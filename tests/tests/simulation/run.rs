@@ -1,6 +1,6 @@
 //! One seed, from the founding of a grid to the last check.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ use super::clients::{Book, Client, places};
 use super::cluster::{Cluster, GROUPS, HORIZON_SHORT, Knobs, Member, NODES, machine_of, nodes};
 use super::faults::{Kind, Nemesis};
 use super::mutants::Mutant;
+use super::tide::Tide;
 
 /// Writes are served again so long after the last fault.
 const RECOVERY_MAX: Duration = Duration::from_secs(30);
@@ -30,10 +31,13 @@ const MOVES_MAX: Duration = Duration::from_secs(120);
 const GARBAGE_MAX: Duration = Duration::from_secs(300);
 
 /// Methods that change what drives hold.
-const WRITES_OF_SHARDS: std::ops::Range<u16> = 0x0301..0x0309;
+pub const WRITES_OF_SHARDS: std::ops::Range<u16> = 0x0301..0x0309;
 
 /// Everything is replayed within so long.
-const REPLAYED_WITHIN: Duration = Duration::from_secs(2);
+pub const REPLAYED_WITHIN: Duration = Duration::from_secs(2);
+
+/// Between two writes of a tide.
+const TIDE_PACE: Duration = Duration::from_millis(30);
 
 /// One in so many seeds waits until tombstones are gone before messages are replayed.
 const FORGETS_EVERY: u64 = 4;
@@ -118,11 +122,26 @@ async fn play(
         .map(|number| Client::new(&cluster, book, &format!("client {number}")))
         .map(|client| tokio::spawn(client.run(stopped.clone())))
         .collect();
+    // A mutant is met the sooner the more goes on.
+    let tide = Tide::new(&cluster);
+    if mutant.is_some() {
+        tide.make_buckets().await?;
+    }
+    let is_ruleless = mutant.and_then(Mutant::rule).is_some();
+    let tides: Vec<_> = (0..if is_ruleless { 4 } else { 0 })
+        .map(|number| {
+            let tide = Arc::clone(&tide);
+            tokio::spawn(tide.run(format!("tide {number}"), TIDE_PACE, stopped.clone()))
+        })
+        .collect();
     let mut nemesis = Nemesis::new(&cluster, mutant.map(Mutant::faults));
     book.expect_answers(nemesis.is_idle());
     nemesis.run(Duration::from_secs(rng.between(10, 40))).await;
     outcome.injected = nemesis.injected.clone();
     *went_bad = nemesis.bad_drive().is_some();
+    if mutant.is_some() && !world.broken().is_empty() {
+        return Ok(());
+    }
     let healed = nemesis.heal().await;
     let calm = world.elapsed();
     stop.send_replace(true);
@@ -131,10 +150,11 @@ async fn play(
     let settler = Client::new(&cluster, book, "settler");
     writes_return(&cluster, &settler, calm).await?;
     outcome.recovery = world.elapsed() - calm;
-    for client in clients {
+    for client in clients.into_iter().chain(tides) {
         client.await.map_err(|error| error.to_string())?;
     }
     everything_is_there(&settler).await?;
+    tide.check(NodeId(1)).await?;
     if rng.chance(0.5) {
         let dark = world.elapsed();
         nemesis.blackout().await?;
@@ -153,18 +173,19 @@ async fn play(
     if is_short && mutant.is_none() {
         garbage_goes(&cluster).await?;
     }
-    if mutant.is_some() || (is_short && world.seed().is_multiple_of(FORGETS_EVERY)) {
+    if mutant.is_none() && is_short && world.seed().is_multiple_of(FORGETS_EVERY) {
         tombstones_go(&cluster).await?;
     }
     // All that was ever sent to a drive arrives once more.
     world.net().replay_requests(REPLAYED_WITHIN);
     tokio::time::sleep(2 * REPLAYED_WITHIN).await;
     nothing_returned(&cluster).await?;
+    tide.check(NodeId(2)).await?;
     everything_is_there(&settler).await
 }
 
 /// I9: no drive holds a block that was erased while the drive had a slot of its placement group.
-async fn nothing_returned(cluster: &Cluster) -> Result<(), String> {
+pub async fn nothing_returned(cluster: &Cluster) -> Result<(), String> {
     for (node, member) in cluster.members() {
         let Some(drive) = &member.drive else { continue };
         let map = member.grid.topology();
@@ -190,7 +211,7 @@ async fn nothing_returned(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// Nobody needs a tombstone any more, within [`GARBAGE_MAX`]: what refuses the blocks now is the floor.
-async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
+pub async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
     let since = cluster.world.elapsed();
     loop {
         let mut left = 0;
@@ -209,8 +230,24 @@ async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
     }
 }
 
+/// Whatever a writer could not place is filled, within [`MOVES_MAX`].
+pub async fn holes_close(cluster: &Cluster) -> Result<(), String> {
+    let since = cluster.world.elapsed();
+    loop {
+        let (_, leader) = cluster.leader(GroupId(0)).ok_or("the root group has no leader")?;
+        let report = leader.grid.fsck(false).await;
+        if report.as_ref().is_ok_and(|report| report.is_clean() && report.queued == 0) {
+            return Ok(());
+        }
+        if cluster.world.elapsed() - since > MOVES_MAX {
+            return Err(format!("holes are left after {MOVES_MAX:?}: {report:?}"));
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
 /// What was overwritten, deleted or never committed leaves every drive, within [`GARBAGE_MAX`].
-async fn garbage_goes(cluster: &Cluster) -> Result<(), String> {
+pub async fn garbage_goes(cluster: &Cluster) -> Result<(), String> {
     let since = cluster.world.elapsed();
     loop {
         let (_, leader) = cluster.leader(GroupId(0)).ok_or("the root group has no leader")?;
@@ -231,7 +268,7 @@ async fn garbage_goes(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// Slots that moved because a drive failed have all that they need, within [`MOVES_MAX`].
-async fn moves_end(cluster: &Cluster) -> Result<(), String> {
+pub async fn moves_end(cluster: &Cluster) -> Result<(), String> {
     let since = cluster.world.elapsed();
     loop {
         let (_, leader) = cluster.leader(GroupId(0)).ok_or("the root group has no leader")?;
@@ -239,8 +276,10 @@ async fn moves_end(cluster: &Cluster) -> Result<(), String> {
         let moving = map.pgs.values().find(|pg| matches!(pg.state, PgState::Preparing(_)));
         let Some(pg) = moving else { return Ok(()) };
         if cluster.world.elapsed() - since > MOVES_MAX {
-            let workers = leader.node.workers().list();
-            return Err(format!("{pg:?} is not clean after {MOVES_MAX:?}: {workers:?}"));
+            let members = cluster.members();
+            let workers = members.iter().flat_map(|(_, member)| member.node.workers().list());
+            let why: BTreeSet<String> = workers.filter_map(|worker| worker.error).collect();
+            return Err(format!("{pg:?} is not clean after {MOVES_MAX:?}: {why:?}"));
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
@@ -376,7 +415,7 @@ fn rows_are_sound(cluster: &Cluster) -> Result<(), String> {
 
 /// I2: a shard of a live block is on its drive, or in the repair queue. What a bad drive lost is for
 /// scrub and repair to find.
-async fn shards_are_there(cluster: &Cluster, bad: Option<NodeId>) -> Result<(), String> {
+pub async fn shards_are_there(cluster: &Cluster, bad: Option<NodeId>) -> Result<(), String> {
     for group in (1..=GROUPS).map(GroupId) {
         let (_, leader) =
             cluster.leader(group).ok_or_else(|| format!("group {} has no leader", group.0))?;

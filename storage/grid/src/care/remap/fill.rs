@@ -142,7 +142,6 @@ impl Filling<'_> {
             silent.map(|(slot, drive)| format!("slot {slot} (drive {})", drive.0)).collect();
         let silent = silent.join(", ");
         match doubts {
-            _ if !self.core.env.rules.keeps(Rule::CleanIsComplete) => Filled::All,
             Doubts { unasked: Some(why), .. } => {
                 Filled::Waits(format!("metadata must say first what lives: {why}"))
             }

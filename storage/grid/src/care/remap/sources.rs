@@ -9,7 +9,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 use futures_util::future::{join_all, try_join_all};
 use nexusgrid_codec::{BlockId, DriveId, Epoch, PgId};
-use nexusgrid_env::Rule;
 use nexusgrid_meta::root::topology::{Pg, SlotMove, Topology};
 
 use crate::core::Core;
@@ -68,9 +67,6 @@ pub(crate) async fn fence(
             Some((node, hint)) if hint != NodeHint::Dead && drive != made.to => {
                 let holder = Holder { slot, node, drive };
                 calls.push(async move {
-                    if !core.env.rules.keeps(Rule::FenceThenList) {
-                        return (holder, Ok(()));
-                    }
                     (holder, core.shards.fence(node, drive, pg.id, pg.epoch).await)
                 });
             }
@@ -165,11 +161,7 @@ impl Lists {
 
 async fn read_page(core: &Core, pg: (PgId, Epoch), cursor: &mut Cursor) -> Result<(), SourceError> {
     let Holder { node, drive, .. } = cursor.holder;
-    let most = limits::LIST_SHARDS_MAX;
-    let page = match core.env.rules.keeps(Rule::FenceThenList) {
-        true => core.shards.list(node, drive, pg, cursor.after, most).await,
-        false => core.shards.list_held(node, drive, pg.0, cursor.after, most as u32).await,
-    };
+    let page = core.shards.list(node, drive, pg, cursor.after, limits::LIST_SHARDS_MAX).await;
     let (shards, more) = page.map_err(|error| source_error(cursor.holder, error))?;
     cursor.more = more && !shards.is_empty();
     cursor.after = shards.last().map(|facts| (facts.block, facts.index)).or(cursor.after);
