@@ -12,7 +12,7 @@ use crate::faults::{start_load, verify, wait_for_acknowledgements, wait_for_fsck
 
 const MIB: u64 = 1 << 20;
 /// Large enough for a block of its own.
-const OBJECT_BYTES: usize = 4 << 20;
+const OBJECT_BYTES: usize = 8 << 20;
 const POLL: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -118,7 +118,7 @@ fn grid_fault_08_disk_full() {
     leave_room(&mut grid, 160 * MIB);
     let mut stored = 0;
     let refused = loop {
-        assert!(stored < 40, "{stored} objects of 4 MiB fit into 160 MiB");
+        assert!(stored < 40, "{stored} objects of 8 MiB fit into 160 MiB");
         match bucket.put(stored, OBJECT_BYTES) {
             Ok(()) => stored += 1,
             Err(refused) => break refused,
@@ -223,7 +223,7 @@ fn grid_fault_09_eio_on_write_and_read() {
 /// is lost is named, block by block; all else is served, and nothing of what is left is purged.
 #[test]
 fn grid_fault_07_one_drive_more_than_the_code_bears() {
-    const OBJECTS: usize = 24;
+    const OBJECTS: usize = 14;
     // One block each.
     const BYTES: usize = 1 << 20;
     let options = GridOptions {
