@@ -151,8 +151,14 @@ pub struct Member {
     pub host: MetaHost,
     pub port: Arc<dyn MetaPort>,
     pub node: GridNode,
-    /// Absent if the disk below is too damaged.
-    pub drive: Option<DriveStore>,
+}
+
+impl Member {
+    /// Its drive; absent if the disk below is too damaged. Not to be held for long: a drive whose
+    /// index is lost is opened again once nobody holds it.
+    pub fn drive(&self) -> Option<DriveStore> {
+        self.node.shard_service().drives().into_iter().next().map(|(_, store)| store)
+    }
 }
 
 /// What varies from seed to seed.
@@ -326,7 +332,7 @@ impl Cluster {
     }
 
     async fn add_drive(&self, node: NodeId) -> Result<(), String> {
-        let drive = self.member(node).and_then(|member| member.drive.clone()).ok_or("no drive")?;
+        let drive = self.member(node).and_then(|member| member.drive()).ok_or("no drive")?;
         let added = self.root(&add_drive(node, drive.info().incarnation.0)).await?;
         if added != RootOk::Drive(DriveId(node.0)) {
             return Err(format!("the drive of {node} got another id: {added:?}"));
@@ -454,7 +460,7 @@ impl Cluster {
             rpc,
             liveness: Arc::clone(&liveness),
             meta: Arc::clone(&port),
-            drives: drive.iter().map(|drive| (DriveId(node.0), drive.clone())).collect(),
+            drives: drive.into_iter().map(|drive| (DriveId(node.0), drive)).collect(),
             master: Some(MasterKey::from_bytes([5; 32])),
             options: self.knobs.grid.clone(),
         });
@@ -470,7 +476,7 @@ impl Cluster {
             }
         }));
         keep_voters(&env, &host, Arc::clone(&port), map, liveness);
-        Ok(Member { env, grid: grid_node.grid(), host, port, node: grid_node, drive })
+        Ok(Member { env, grid: grid_node.grid(), host, port, node: grid_node })
     }
 
     /// kill -9.

@@ -420,7 +420,7 @@ impl Nemesis {
         }
         // An agent tries again to open a drive that it could not.
         for (node, member) in self.cluster.members() {
-            if member.drive.is_none() {
+            if member.drive().is_none() {
                 self.cluster.kill(node);
             }
         }

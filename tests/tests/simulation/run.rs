@@ -187,7 +187,7 @@ async fn play(
 /// I9: no drive holds a block that was erased while the drive had a slot of its placement group.
 pub async fn nothing_returned(cluster: &Cluster) -> Result<(), String> {
     for (node, member) in cluster.members() {
-        let Some(drive) = &member.drive else { continue };
+        let Some(drive) = member.drive() else { continue };
         let map = member.grid.topology();
         let mut after = None;
         loop {
@@ -216,7 +216,7 @@ pub async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
     loop {
         let mut left = 0;
         for (_, member) in cluster.members() {
-            if let Some(drive) = &member.drive {
+            if let Some(drive) = member.drive() {
                 left += drive.usage().await.map_err(|error| error.to_string())?.tombstones;
             }
         }
@@ -432,7 +432,7 @@ pub async fn shards_are_there(cluster: &Cluster, bad: Option<NodeId>) -> Result<
                     continue;
                 }
                 let member = cluster.member(node).ok_or("a node is down")?;
-                let drive = member.drive.clone().ok_or_else(|| format!("{node} has no drive"))?;
+                let drive = member.drive().ok_or_else(|| format!("{node} has no drive"))?;
                 let stat = drive
                     .stat(ShardKey { block, index })
                     .await
