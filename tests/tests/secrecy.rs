@@ -40,6 +40,17 @@ fn grid_bytes_on_disk_are_ciphertext_and_storage_nodes_hold_no_key() {
             "node {number} holds the secret key in clear"
         );
     }
+    // I16: no key material in what the agents print, in any usual form.
+    let master = std::fs::read(grid.dir(1).join("master.key")).unwrap();
+    let hex: String = master.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = String::from_utf8_lossy(&master).trim().to_owned();
+    let debug = format!("{master:?}");
+    for number in 1..=7 {
+        let log = grid.log(number);
+        for form in [&hex, &text, &debug] {
+            assert!(!log.contains(form.as_str()), "node {number} prints the master key");
+        }
+    }
     assert!(found_in(dir.path(), marker), "the search itself must find the marker where it is");
     assert!(grid.dir(1).join("master.key").exists(), "a gateway holds the master key");
     assert!(!grid.dir(7).join("master.key").exists(), "a storage-only node must not hold it");

@@ -11,6 +11,7 @@
 //!
 //! State: counters; the first breach of each kind; in simulation, what the world remembers.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
@@ -206,7 +207,7 @@ impl Invariants {
         if !holds {
             count(&self.shared.broken);
             let mut first = self.shared.first.lock();
-            if !first.contains_key(&invariant) {
+            if let Entry::Vacant(place) = first.entry(invariant) {
                 let detail = detail();
                 tracing::error!(
                     invariant = invariant.name(),
@@ -214,7 +215,7 @@ impl Invariants {
                     %detail,
                     "an invariant is broken"
                 );
-                first.insert(invariant, detail);
+                place.insert(detail);
             }
         }
         holds
