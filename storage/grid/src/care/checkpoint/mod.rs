@@ -16,7 +16,7 @@
 //! *Who takes it*: the leader of the group if it holds the master key, else the first voter that does.
 //! Two who think so take two checkpoints, which does no harm.
 //!
-//! State: in memory, when each group's turn is next. [`shelf`] keeps the records, [`freeze`] whether
+//! State: in memory, when each group's turn is next. `shelf` keeps the records, `freeze` whether
 //! anything may be deleted.
 
 pub(crate) mod freeze;

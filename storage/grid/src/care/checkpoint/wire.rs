@@ -1,5 +1,5 @@
 //! What nodes say to each other about checkpoints: heads are [`crate::shard::wire`] encodings of
-//! [`Request`] and [`Reply`].
+//! `Request` and `Reply`.
 #![deny(clippy::indexing_slicing)]
 
 use nexusgrid_codec::GroupId;
