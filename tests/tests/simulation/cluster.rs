@@ -210,6 +210,7 @@ impl Knobs {
         grid.care.scrub_every = Duration::from_secs(5);
         grid.care.scrub_bytes = 256 << 10;
         grid.care.inventory_every = Duration::from_secs(20);
+        grid.care.rewrite.every = Duration::from_secs(7);
         grid.care.remap.grace_stable = Duration::from_secs([8, 900][rng.below(2) as usize]);
         let drive = DriveOptions {
             segment_bytes: [256 << 10, 1 << 20][rng.below(2) as usize],

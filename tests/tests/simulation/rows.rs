@@ -28,6 +28,9 @@ async fn with_objects(
     objects: usize,
 ) -> Result<(Arc<Cluster>, Arc<Tide>), String> {
     let cluster = Cluster::found_as(world, knobs, None, shape).await?;
+    // What evens out how full drives are moves slots too: that is another matter.
+    let setting = WorkerSetting { paused: true, bytes_per_second: None };
+    cluster.root(&RootCommand::SetWorker { name: "balance".to_owned(), setting }).await?;
     let tide = Tide::new(&cluster);
     tide.make_buckets().await?;
     let mut nodes = cluster.nodes().collect::<Vec<_>>().into_iter().cycle();
@@ -269,12 +272,6 @@ fn growth_moves_nothing() {
         knobs.grid.placement.hosts_expected = 3;
         let shape = Shape { nodes: 3, ..Shape::default() };
         let (cluster, tide) = with_objects(&world, knobs, shape, 8).await?;
-        let setting = |name: &str| RootCommand::SetWorker {
-            name: name.to_owned(),
-            setting: WorkerSetting { paused: true, bytes_per_second: None },
-        };
-        // What evens out and what follows the code of today is another matter.
-        cluster.root(&setting("balance")).await?;
         for count in [4, 8] {
             cluster.grow_to(count).await?;
             tokio::time::sleep(Duration::from_secs(10)).await;

@@ -40,7 +40,7 @@ pub const REPLAYED_WITHIN: Duration = Duration::from_secs(2);
 const TIDE_PACE: Duration = Duration::from_millis(30);
 
 /// One in so many seeds waits until tombstones are gone before messages are replayed.
-const FORGETS_EVERY: u64 = 4;
+const FORGETS_EVERY: u64 = 8;
 
 /// Shards of one page of a drive's list.
 const PAGE: usize = 1000;
