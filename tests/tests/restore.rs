@@ -31,18 +31,13 @@ fn files(dir: &Path, seed: u8) {
 }
 
 fn store(client: &Client, dir: &Path, prefix: &str) {
-    let target = format!("s3://data/{prefix}");
-    client.run("aws", &["s3", "cp", "--recursive", "--only-show-errors", &text(dir), &target]);
+    client.run("rclone", &["copy", &text(dir), &format!("grid:data/{prefix}")]);
 }
 
 /// Every file of `dir` is under `prefix`, byte for byte.
 fn verify(client: &Client, dir: &Path, prefix: &str) {
     let back = tempfile::tempdir().unwrap();
-    let source = format!("s3://data/{prefix}");
-    client.run(
-        "aws",
-        &["s3", "cp", "--recursive", "--only-show-errors", &source, &text(back.path())],
-    );
+    client.run("rclone", &["copy", &format!("grid:data/{prefix}"), &text(back.path())]);
     for number in 0..SIZES.len() {
         let name = format!("file-{number}");
         let (was, is) = (fs::read(dir.join(&name)), fs::read(back.path().join(&name)));
@@ -95,7 +90,7 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
     let (before, after) = (work.path().join("before"), work.path().join("after"));
     files(&before, 1);
     files(&after, 2);
-    client.run("aws", &["s3", "mb", "s3://data"]);
+    client.run("rclone", &["mkdir", "grid:data"]);
     store(&client, &before, "before");
     store(&client, &before, "doomed");
     step("loaded");
@@ -108,7 +103,7 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
         let listed = listed.as_array().unwrap();
         assert!(listed.len() == 5 && listed.iter().all(|row| row["index"].is_u64()), "{listed:?}");
     }
-    assert!(!client.run("aws", &["s3", "ls"]).contains("nexusgrid"));
+    assert!(!client.run("rclone", &["lsd", "grid:"]).contains("nexusgrid"));
     let hidden = client
         .command("aws")
         .args(["s3api", "list-objects-v2", "--bucket", ".nexusgrid"])
@@ -172,7 +167,7 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
     step("verified");
 
     // Writes and deletes go on, but nothing leaves the drives: not now, and not after restarts.
-    client.run("aws", &["s3", "rm", "s3://data/doomed", "--recursive", "--only-show-errors"]);
+    client.run("rclone", &["purge", "grid:data/doomed"]);
     store(&client, &after, "new");
     verify(&client, &after, "new");
     let held = fsck(&grid)["held"].as_u64().unwrap();
@@ -225,7 +220,7 @@ fn grid_groups_that_lost_their_majority_begin_anew_and_old_voters_come_back_as_n
     let work = tempfile::tempdir().unwrap();
     let before = work.path().join("before");
     files(&before, 1);
-    client.run("aws", &["s3", "mb", "s3://data"]);
+    client.run("rclone", &["mkdir", "grid:data"]);
     store(&client, &before, "before");
     metadata(&grid, 1, &["checkpoint"]).unwrap();
     grid.kill(2);
