@@ -78,7 +78,7 @@ sim)
     install_build
     install_checks
     source deploy/build/env.sh
-    NEXUSGRID_SIM_SEEDS="${2:-10000}" NEXUSGRID_SIM_EVENINGS=365 cargo nextest run "${cargo_flags[@]}" --workspace -E 'test(/simulation::(seeds|rows::evenings)/)' --no-capture
+    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" --workspace -E 'test(/simulation::seeds/)' --no-capture
     ;;
 soak)
     install_build

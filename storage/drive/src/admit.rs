@@ -60,13 +60,13 @@ impl Draft<'_> {
         match write.fill {
             Some(session) => {
                 let closed = self.txn.is_closed(Sessions::Fills(write.pg), session.0)?;
-                if closed && self.env.rules.keeps(Rule::FillSession) {
+                if closed {
                     return Err(DriveError::FillSessionClosed { pg: write.pg, session }.into());
                 }
             }
             None => {
                 let closed = self.txn.is_closed(Sessions::Writers(block.group), block.session.0)?;
-                if closed && self.env.rules.keeps(Rule::SessionFloor) {
+                if closed {
                     let (group, session) = (block.group, block.session);
                     return Err(DriveError::SessionClosed { group, session }.into());
                 }

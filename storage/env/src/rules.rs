@@ -9,12 +9,8 @@
 pub enum Rule {
     /// R1: a drive refuses a shard of an epoch older than the one it knows.
     DriveFence,
-    /// R4: a drive refuses repair writes of a closed repair session.
-    FillSession,
     /// R5: a tombstone lives until every mapped drive acknowledged it.
     TombstoneHold,
-    /// R6: a drive refuses writes of closed sessions, when the tombstone is long gone.
-    SessionFloor,
     /// R7: a drive that enters a slot trashes what was deleted while it was away.
     RejoinReconcile,
     /// What was released is freed only once nobody can be reading it.
@@ -54,6 +50,6 @@ mod tests {
     fn whoever_is_not_told_otherwise_keeps_all() {
         assert!(Rules::default().keeps(Rule::DriveFence));
         assert!(!Rules::without(Rule::DriveFence).keeps(Rule::DriveFence));
-        assert!(Rules::without(Rule::DriveFence).keeps(Rule::FillSession));
+        assert!(Rules::without(Rule::DriveFence).keeps(Rule::TombstoneHold));
     }
 }

@@ -31,10 +31,10 @@ const MOVES_MAX: Duration = Duration::from_secs(120);
 const GARBAGE_MAX: Duration = Duration::from_secs(300);
 
 /// Methods that change what drives hold.
-pub const WRITES_OF_SHARDS: std::ops::Range<u16> = 0x0301..0x0309;
+const WRITES_OF_SHARDS: std::ops::Range<u16> = 0x0301..0x0309;
 
 /// Everything is replayed within so long.
-pub const REPLAYED_WITHIN: Duration = Duration::from_secs(2);
+const REPLAYED_WITHIN: Duration = Duration::from_secs(2);
 
 /// Between two writes of a tide.
 const TIDE_PACE: Duration = Duration::from_millis(30);
@@ -211,7 +211,7 @@ pub async fn nothing_returned(cluster: &Cluster) -> Result<(), String> {
 }
 
 /// Nobody needs a tombstone any more, within [`GARBAGE_MAX`]: what refuses the blocks now is the floor.
-pub async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
+async fn tombstones_go(cluster: &Cluster) -> Result<(), String> {
     let since = cluster.world.elapsed();
     loop {
         let mut left = 0;

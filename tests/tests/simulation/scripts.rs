@@ -17,7 +17,7 @@ use nexusgrid_meta::root::types::{DriveState, RootCommand, WorkerSetting};
 
 use super::clients;
 use super::cluster::{Cluster, GROUPS, Knobs, Member};
-use super::run::{self, REPLAYED_WITHIN, WRITES_OF_SHARDS};
+use super::run;
 use super::tide::Tide;
 
 /// Objects of a story.
@@ -28,9 +28,6 @@ const OBJECTS: usize = 16;
 pub enum Script {
     /// A gateway that hears nothing of a move goes on writing to the drives it knows (R1).
     StaleWriter,
-    /// Objects with holes that were filled are deleted and forgotten; then all that was ever sent to
-    /// drives arrives again (R4, R6).
-    Forgotten,
     /// A drive is away while what it holds is deleted (R5).
     Sleeper,
     /// A drive is away while its slots move and what it held is deleted; then it gets a slot back (R7).
@@ -46,7 +43,6 @@ impl Script {
     pub fn of(rule: Rule) -> Option<Script> {
         match rule {
             Rule::DriveFence => Some(Script::StaleWriter),
-            Rule::FillSession | Rule::SessionFloor => Some(Script::Forgotten),
             Rule::TombstoneHold => Some(Script::Sleeper),
             Rule::RejoinReconcile => Some(Script::Rejoin),
             Rule::ReaderHorizon => Some(Script::SlowReader),
@@ -73,13 +69,11 @@ pub fn tell(world: &World, script: Script) -> Result<(), String> {
         // Chance finds must not hide what the story is about.
         knobs.grid.care.orphan_age = Duration::from_secs(3600);
         let cluster = Cluster::found(world, knobs, None).await?;
-        world.net().keep_requests(WRITES_OF_SHARDS);
         let tide = Tide::new(&cluster);
         tide.make_buckets().await?;
         match script {
             Script::StaleWriter => stale_writer(&cluster, &tide).await,
             Script::Wiped => wiped(&cluster).await,
-            Script::Forgotten => forgotten(&cluster, &tide).await,
             Script::Sleeper => sleeper(&cluster, &tide).await,
             Script::Rejoin => rejoin(&cluster, &tide).await,
             Script::SlowReader => slow_reader(&cluster).await,
@@ -167,26 +161,6 @@ async fn stale_writer(cluster: &Arc<Cluster>, tide: &Arc<Tide>) -> Result<(), St
     run::moves_end(cluster).await?;
     run::shards_are_there(cluster, None).await?;
     tide.check(writer).await
-}
-
-async fn forgotten(cluster: &Arc<Cluster>, tide: &Arc<Tide>) -> Result<(), String> {
-    let rng = SeededRng::for_part(cluster.world.seed(), "story");
-    let (away, writer) = (follower(cluster)?, root(cluster)?.0);
-    cluster.kill(away);
-    let awake = cluster.nodes().filter(|node| *node != away).collect::<Vec<_>>();
-    tokio::time::sleep(Duration::from_secs(4)).await;
-    fill_up(tide, awake.into_iter()).await?;
-    cluster.start(away).await?;
-    run::holes_close(cluster).await?;
-    delete_all(tide, writer, &rng).await?;
-    run::garbage_goes(cluster).await?;
-    run::tombstones_go(cluster).await?;
-    let replayed = cluster.world.net().replay_requests(REPLAYED_WITHIN);
-    if replayed == 0 {
-        return Err("nothing was sent to drives".to_owned());
-    }
-    tokio::time::sleep(2 * REPLAYED_WITHIN).await;
-    run::nothing_returned(cluster).await
 }
 
 async fn sleeper(cluster: &Arc<Cluster>, tide: &Arc<Tide>) -> Result<(), String> {
