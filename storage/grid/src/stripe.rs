@@ -26,7 +26,7 @@ use nexusgrid_codec::{
     BlockId, ClusterId, Code, ContentKey, Epoch, PgId, Region, RegionContext, SealedBlock,
 };
 use nexusgrid_env::{Invariant, NodeId, Rule};
-use nexusgrid_meta::namespace::types::{NamespaceCommand, NewBlock, Repaired};
+use nexusgrid_meta::namespace::types::NewBlock;
 use nexusgrid_meta::root::topology::{Pg, PgClass, PgState, Topology};
 
 use crate::core::{Core, internal};
@@ -376,7 +376,7 @@ impl Core {
     /// Brings shards that were not acknowledged to their drives, after the commit: a few tries,
     /// then the repair queue has them. Never waits for the budget: the queue is enough.
     pub(crate) fn refill_after_commit(self: &Arc<Core>, refill: Vec<(u8, ShardToPut)>) {
-        for (slot, mut shard) in refill {
+        for (_, mut shard) in refill {
             let Some(reservation) = self.budget.try_reserve(shard.body.len() as u64) else {
                 return;
             };
@@ -389,13 +389,8 @@ impl Core {
                     core.env.clock.sleep(limits::REFILL_PAUSE).await;
                     match core.shards.put(shard.clone()).await {
                         Ok(stamped) if stamped == shard.epoch => {
-                            let block = shard.header.block;
-                            // Whoever missed it did so before: it was not there.
-                            let (pg, sequence) = (shard.pg, u64::MAX);
-                            let shards = vec![Repaired { pg, block, slot, sequence }];
-                            let done = NamespaceCommand::RepairDone { shards };
+                            // The refill worker strikes it off the queue when it has read it.
                             Counters::add(&core.counters.shards_refilled, 1);
-                            let _ = core.meta.command(block.group, &done).await;
                             return;
                         }
                         Err(ShardError::Rpc(_)) => {}

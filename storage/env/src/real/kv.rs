@@ -93,7 +93,7 @@ impl RocksEngine {
         let mut names: Vec<String> = asked.map(|name| (*name).to_owned()).collect();
         if RealDisk.exists(&dir.join(CURRENT_NAME)).map_err(io_error)? {
             // RocksDB wants every family opened, also those that nobody asks for any more.
-            names.extend(DB::list_cf(&store_options, dir).map_err(kv_error)?);
+            names.extend(DB::list_cf(&store_options, dir).map_err(open_error)?);
         }
         names.push(DEFAULT_FAMILY.to_owned());
         names.sort();
@@ -102,7 +102,7 @@ impl RocksEngine {
             let blobs = options.blob_families.contains(&name.as_str());
             ColumnFamilyDescriptor::new(name, self.family_options(blobs))
         });
-        DB::open_cf_descriptors(&store_options, dir, families).map_err(kv_error)
+        DB::open_cf_descriptors(&store_options, dir, families).map_err(open_error)
     }
 
     fn family_options(&self, blobs: bool) -> Options {
@@ -132,13 +132,21 @@ impl RocksEngine {
     }
 }
 
+/// An error of a store that is open. Only what RocksDB calls corruption is: a refused argument is the
+/// same on every replica, and must not pass for rot on all of them.
 pub(super) fn kv_error(error: rocksdb::Error) -> KvError {
     let text = error.to_string();
     match error.kind() {
-        ErrorKind::Corruption | ErrorKind::InvalidArgument | ErrorKind::NotSupported => {
-            KvError::Corrupt(text)
-        }
+        ErrorKind::Corruption => KvError::Corrupt(text),
         _ => KvError::Io(text),
+    }
+}
+
+/// An error while a store is opened: rotten options and manifests show as arguments that do not fit.
+pub(super) fn open_error(error: rocksdb::Error) -> KvError {
+    match error.kind() {
+        ErrorKind::InvalidArgument | ErrorKind::NotSupported => KvError::Corrupt(error.to_string()),
+        _ => kv_error(error),
     }
 }
 
@@ -178,14 +186,14 @@ impl KvEngine for RocksEngine {
     fn open_read_only(&self, dir: &Path, options: &KvOptions) -> Result<Arc<dyn KvRead>, KvError> {
         kv_verify::check_current(dir)?;
         let store_options = self.store_options(false, DBRecoveryMode::PointInTime)?;
-        let names = DB::list_cf(&store_options, dir).map_err(kv_error)?;
+        let names = DB::list_cf(&store_options, dir).map_err(open_error)?;
         let families = names.into_iter().map(|name| {
             let blobs = options.blob_families.contains(&name.as_str());
             ColumnFamilyDescriptor::new(name, self.family_options(blobs))
         });
         let db = DB::open_cf_descriptors_read_only(&store_options, dir, families, false);
         let known = [&options.families[..], &options.blob_families[..]].concat();
-        let inner = Inner { db: db.map_err(kv_error)?, known, _lock: None };
+        let inner = Inner { db: db.map_err(open_error)?, known, _lock: None };
         Ok(Arc::new(RocksStore { inner: Arc::new(inner) }))
     }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rocksdb::{BlockBasedOptions, ColumnFamilyDescriptor, DB, Options, ReadOptions};
 
 use super::RealDisk;
-use super::kv::{CURRENT_NAME, io_error, kv_error};
+use super::kv::{CURRENT_NAME, io_error, kv_error, open_error};
 use crate::kv::{KvError, KvVerify};
 use crate::{Disk, OpenMode, limits};
 
@@ -69,7 +69,7 @@ impl RocksVerify {
         options.set_max_open_files(limits::KV_OPEN_FILES_MAX);
         // By itself it makes sixteen threads for each family.
         options.set_max_file_opening_threads(1);
-        verify.families = DB::list_cf(&options, dir).map_err(kv_error)?;
+        verify.families = DB::list_cf(&options, dir).map_err(open_error)?;
         let families = verify.families.iter().map(|name| {
             let mut table = BlockBasedOptions::default();
             table.disable_cache();
@@ -78,7 +78,7 @@ impl RocksVerify {
             ColumnFamilyDescriptor::new(name, options)
         });
         let db = DB::open_cf_descriptors_read_only(&options, dir, families, false);
-        verify.db = Some(db.map_err(kv_error)?);
+        verify.db = Some(db.map_err(open_error)?);
         Ok(verify)
     }
 }

@@ -80,6 +80,8 @@ impl Group {
             let [voters] = state.membership_state.effective().get_joint_config().as_slice() else {
                 return None;
             };
+            // Enough only because a leader that was restarted does not lead on in its old term
+            // (`enable_leader_restore` is off): what it committed then it may have forgotten.
             let is_own_term =
                 vote.committed && committed.leader_id == vote.leader_id.to_committed();
             (is_own_term && voters.contains(&own)).then(|| Leading {
@@ -107,6 +109,6 @@ impl Group {
 
     /// Whether this replica has granted no vote that is higher than `vote`.
     pub(super) fn confirms(&self, vote: &Vote) -> std::io::Result<bool> {
-        Ok(self.log.vote(self.id)?.is_none_or(|saved| saved <= *vote))
+        Ok(self.log.vote(self.id)?.is_some_and(|saved| saved <= *vote))
     }
 }

@@ -11,8 +11,8 @@
 //! A replica returns as one whose disk was lost does (see `members`): its group's leader hears that it
 //! will not run again, and takes the node in under an incarnation never used before, which gets a
 //! snapshot. Nothing rotten is removed before that: if a majority were to be taken out, an
-//! administrator still has the files. The only voter of a group is not taken out, for nobody
-//! could take it in again: it goes on with what still verifies.
+//! administrator still has the files. A voter without which the group could not go on, be it the only
+//! one, stays with what still verifies: nobody could take it in again.
 //!
 //! *Owns* the marks of rotten replicas: a file in the group's directory, which goes with it.
 
@@ -20,6 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{Disk, KvVerify, OpenMode};
 use openraft::errors::Fatal;
@@ -27,8 +28,10 @@ use parking_lot::Mutex;
 
 use super::{Group, MetaError, MetaHost, ROOT_GROUP, group_dir, open_log, set_aside};
 use crate::limits::ROT_LOOK_EVERY;
+use crate::raft::encode::encode_bytes;
 use crate::raft::log::LogDamage;
-use crate::raft::types::RaftId;
+use crate::raft::types::{RaftId, node_of};
+use crate::raft::wire::{GroupHead, INVITE, Invited};
 
 /// Says that a replica's state was found rotten; what was found follows.
 const MARK_FILE: &str = "rotten";
@@ -240,23 +243,47 @@ impl MetaHost {
         }
     }
 
-    /// Whether nobody else votes in the group, so that a replica taken out would be the end of it.
-    fn is_alone(group: &Group) -> bool {
-        let members = group.status().members;
-        let voters = || members.iter().filter(|member| member.voter);
-        voters().count() <= 1 && voters().all(|member| member.id == group.raft_id)
+    /// Whether rot was found in what a replica stands on.
+    pub(crate) fn is_rotten(&self, group: &Group) -> bool {
+        group.store.rotten().is_some() || self.log_at(group.id == ROOT_GROUP).rotten().is_some()
+    }
+
+    /// Whether the group can go on without this replica: a majority of its voters runs elsewhere and
+    /// knows of no rot. Otherwise taking it out would be the end of the group; if all find rot at
+    /// once, then what finds it is wrong. A replica is rotten before it asks, so that of two that ask
+    /// each other at once neither counts the other.
+    async fn is_dispensable(&self, group: &Group) -> bool {
+        let metrics = group.metrics();
+        let [voters] = metrics.membership_config.membership().get_joint_config().as_slice() else {
+            return false;
+        };
+        if !voters.contains(&group.raft_id) {
+            return true;
+        }
+        let head = encode_bytes(&GroupHead { group: group.id, stale: true });
+        let others = voters.iter().copied().filter(|id| *id != group.raft_id);
+        let asked = others.map(|id| {
+            let head = head.clone();
+            async move {
+                let answer = self.ask_member::<Invited>(node_of(id), INVITE, head).await;
+                answer.is_ok_and(|answer| answer.running && answer.have == id)
+            }
+        });
+        let sound = join_all(asked).await.into_iter().filter(|is_sound| *is_sound).count();
+        sound > voters.len() / 2
     }
 
     /// Takes a replica with rotten rows out.
     async fn condemn(&self, group: &Arc<Group>, why: &str, told: &mut BTreeSet<GroupId>) {
         let id = group.id;
-        if Self::is_alone(group) {
+        if !self.is_dispensable(group).await {
             if told.insert(id) {
                 self.inner.rot.add(MetaRotKind::State);
                 tracing::error!(
                     group = id.0,
                     why,
-                    "the only replica of a metadata group is rotten: restore it from a checkpoint"
+                    "a replica is rotten and the group cannot go on without it: bring other voters \
+                     back, or restore it from a checkpoint"
                 );
             }
             return;
@@ -285,31 +312,38 @@ impl MetaHost {
 
     /// Sets a damaged log aside, with all replicas that wrote to it, and begins a new one.
     async fn give_up_log(&self, root: bool, why: &str, told: &mut BTreeSet<GroupId>) {
-        let _one = self.change_lock().await;
         let here = || self.groups().into_iter().filter(|id| (*id == ROOT_GROUP) == root);
         let groups: Vec<Arc<Group>> = here().filter_map(|id| self.running(id).ok()).collect();
-        if let Some(alone) = groups.iter().find(|group| Self::is_alone(group)) {
-            if told.insert(alone.id) {
+        for group in &groups {
+            if self.is_dispensable(group).await {
+                continue;
+            }
+            if told.insert(group.id) {
                 self.inner.rot.add(MetaRotKind::Log);
                 tracing::error!(
-                    group = alone.id.0,
+                    group = group.id.0,
                     why,
-                    "the log of a group's only replica is damaged: restore it from a checkpoint"
+                    "the log of a replica is damaged and its group cannot go on without it: bring \
+                     other voters back, or restore it from a checkpoint"
                 );
             }
             return;
         }
+        let _one = self.change_lock().await;
         self.inner.rot.add(MetaRotKind::Log);
         tracing::error!(
             why,
             groups = ?groups.iter().map(|group| group.id.0).collect::<Vec<_>>(),
             "the Raft log is damaged and set aside: its replicas return under new ids"
         );
-        for group in groups {
+        for group in &groups {
             self.inner.groups.write().remove(&group.id);
+        }
+        // First, for a core may wait for it.
+        self.log_at(root).close(why).await;
+        for group in groups {
             let _ = group.raft.shutdown().await;
         }
-        self.log_at(root).close(why).await;
         let dir = if root { self.inner.dir.join("root") } else { self.inner.dir.clone() };
         let renewed = match set_aside(&self.inner.env, &dir).await {
             Ok(()) => open_log(&self.inner.env, &dir, &self.inner.options).await,

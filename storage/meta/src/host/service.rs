@@ -168,7 +168,8 @@ impl MetaService {
             Ok(identity) => identity.map_or(0, |identity| identity.raft_id),
             Err(error) => return Err(failed(error)),
         };
-        let running = self.host.running(group).is_ok_and(|group| !group.has_failed());
+        let is_sound = |group: &Group| !group.has_failed() && !self.host.is_rotten(group);
+        let running = self.host.running(group).is_ok_and(|group| is_sound(&group));
         if !only_looking {
             self.host.inner.nonces.lock().insert(group, nonce);
         }

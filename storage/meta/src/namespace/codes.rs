@@ -9,7 +9,9 @@ use nexusgrid_env::KvError;
 use nexusgrid_env::kv::prefix_end;
 
 use super::limits;
-use super::machine::{Change, Step, corrupt};
+use nexusgrid_env::Invariant;
+
+use super::machine::{Change, Step};
 use super::rows::{self, BlockRow, CodeRow};
 use super::types::{CodeUsage, Extent};
 use crate::rows::tx::{Tx, decode_row};
@@ -69,15 +71,16 @@ impl Change<'_> {
             let key = rows::code(k, m);
             let row: Option<CodeRow> = self.tx.load(rows::STATE, &key)?;
             let row = row.unwrap_or_default();
-            let add = |counter: u64, by: i64| {
-                counter.checked_add_signed(by).ok_or_else(|| corrupt("a code's bytes below zero"))
-            };
+            let is_sound = row.blocks.checked_add_signed(delta.blocks).is_some()
+                && row.bytes.checked_add_signed(delta.bytes).is_some();
+            self.tx.check(Invariant::I8, is_sound, || format!("code {k}+{m}: below zero"));
+            // What the rewrite worker goes by: a wrong count must not end the group.
             let row = CodeRow {
                 sequence: self.sequence,
-                blocks: add(row.blocks, delta.blocks)?,
-                block_bytes: add(row.block_bytes, delta.block_bytes)?,
-                bytes: add(row.bytes, delta.bytes)?,
-                large_bytes: add(row.large_bytes, delta.large_bytes)?,
+                blocks: row.blocks.saturating_add_signed(delta.blocks),
+                block_bytes: row.block_bytes.saturating_add_signed(delta.block_bytes),
+                bytes: row.bytes.saturating_add_signed(delta.bytes),
+                large_bytes: row.large_bytes.saturating_add_signed(delta.large_bytes),
             };
             if row.blocks == 0 {
                 self.tx.delete(rows::STATE, key);

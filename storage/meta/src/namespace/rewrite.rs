@@ -92,13 +92,18 @@ impl Change<'_> {
     }
 }
 
-/// Where the queue of extents given up begins: commit sequence, and when.
+/// Where the queue of extents given up begins: commit sequence, and the earliest release of the rows
+/// that one step looks at.
 pub(super) fn oldest_moved(tx: &Tx<'_>) -> Step<NamespaceAnswer> {
     let prefix = rows::all_moved();
-    let found = tx.scan(rows::STATE, &prefix, prefix_end(&prefix).as_deref(), 1)?;
-    let row: Option<MovedRow> =
-        found.first().map(|(_, value)| decode_row(rows::STATE, value)).transpose()?;
-    Ok(NamespaceAnswer::OldestMoved(row.map(|row| (row.sequence, row.released_ms))))
+    let found = tx.scan(rows::STATE, &prefix, prefix_end(&prefix).as_deref(), LOOK_MAX)?;
+    let mut oldest: Option<(u64, u64)> = None;
+    for (_, value) in &found {
+        let row: MovedRow = decode_row(rows::STATE, value)?;
+        let (sequence, released_ms) = oldest.unwrap_or((row.sequence, row.released_ms));
+        oldest = Some((sequence, released_ms.min(row.released_ms)));
+    }
+    Ok(NamespaceAnswer::OldestMoved(oldest))
 }
 
 impl Change<'_> {
@@ -116,9 +121,13 @@ impl Change<'_> {
         let mut more = found.len() == LOOK_MAX;
         for (key, value) in found {
             let row: MovedRow = decode_row(rows::STATE, &value)?;
-            if row.sequence > covered || row.released_ms > horizon_ms {
+            if row.sequence > covered {
                 more = false;
                 break;
+            }
+            // Of a gateway whose clock is ahead, perhaps: it holds up no other.
+            if row.released_ms > horizon_ms {
+                continue;
             }
             let mut rest = row.extents.into_iter();
             while !self.is_spent() {

@@ -38,7 +38,7 @@ pub struct Watch {
     /// Nodes whose present absence is among `losses`.
     counted: BTreeSet<NodeId>,
     /// Drives with what balancing goes by, and since when they are the same.
-    fleet: Option<(Vec<(DriveId, u32, DriveState, SpaceMark)>, BootInstant)>,
+    fleet: Option<(Vec<(DriveId, u32, DriveState, bool)>, BootInstant)>,
 }
 
 impl Watch {
@@ -63,7 +63,7 @@ impl Watch {
         let fleet: Vec<_> = map
             .drives
             .values()
-            .map(|drive| (drive.id, drive.weight, drive.state, drive.space))
+            .map(|drive| (drive.id, drive.weight, drive.state, is_full(map, drive.id)))
             .collect();
         if self.fleet.as_ref().is_none_or(|(known, _)| *known != fleet) {
             self.fleet = Some((fleet, now));

@@ -292,6 +292,8 @@ async fn write_when_there_is_room(
     loop {
         let (at, file, buffer) = (shared.clone(), file.clone(), buffer.clone());
         let written = shared.env.exec.blocking(move || {
+            // Another log may stand in this one's place since it was closed.
+            at.state.lock().check()?;
             let disk = &*at.env.disk;
             if disk.space(&at.dir)?.free_bytes < at.options.headroom_bytes {
                 return Err(io::ErrorKind::StorageFull.into());
