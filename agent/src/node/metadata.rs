@@ -63,18 +63,20 @@ pub async fn restore(
     confirm: Option<&str>,
     newer_lost: bool,
 ) -> anyhow::Result<Value> {
-    let survey = administration.checkpoints.survey().await?;
     let cluster = administration.cluster.to_string();
-    let (mut answer, plan) = plan(administration, &survey, &cluster);
-    let Some(confirm) = confirm else {
+    if let Some(confirm) = confirm {
+        if confirm != cluster {
+            bail!("this is not cluster {confirm}");
+        }
+        if !newer_lost {
+            bail!("say --yes-i-understand-that-newer-changes-are-lost as well");
+        }
+    }
+    let survey = administration.checkpoints.survey().await?;
+    if confirm.is_none() {
+        let (mut answer, plan) = plan(administration, &survey, &cluster);
         answer["text"] = Value::String(plan);
         return Ok(answer);
-    };
-    if confirm != cluster {
-        bail!("this is not cluster {confirm}");
-    }
-    if !newer_lost {
-        bail!("say --yes-i-understand-that-newer-changes-are-lost as well");
     }
     let restored = administration.checkpoints.restore(survey).await?;
     let groups: Vec<String> = restored.groups.iter().map(|head| name(head.group)).collect();

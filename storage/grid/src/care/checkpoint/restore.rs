@@ -292,7 +292,13 @@ impl Checkpoints {
 
     /// A group, and the highest generation that was seen of it.
     async fn survey_group(&self, group: GroupId, map: &Topology) -> (GroupSurvey, u16) {
-        let voters: Vec<NodeId> = map.voters(group).iter().map(|voter| voter.node()).collect();
+        let mapped: Vec<NodeId> = map.voters(group).iter().map(|voter| voter.node()).collect();
+        // A replica knows better than the map, which is told a little later; but one that was replaced
+        // knows less.
+        let voters = match self.host.voters(group) {
+            Ok(own) if !own.is_empty() && mapped.contains(&self.core.node) => own,
+            _ => mapped,
+        };
         let metas =
             map.nodes.keys().filter(|id| map.node(**id).is_some_and(|node| node.roles.meta));
         let look = |node: NodeId| async move { (node, self.host.look_at(node, group).await) };
