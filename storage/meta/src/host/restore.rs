@@ -198,9 +198,7 @@ impl Founding {
         host.inner
             .env
             .exec
-            .blocking(move || {
-                put_in_place(&env, &dir, &to, &floor, Identity::new(group, id))
-            })
+            .blocking(move || put_in_place(&env, &dir, &to, &floor, Identity::new(group, id)))
             .await?;
         host.inner.hints.lock().remove(&group);
         host.start(group).await?;
