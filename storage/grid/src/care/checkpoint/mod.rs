@@ -106,6 +106,8 @@ pub struct Checkpoints {
     options: CheckpointOptions,
     /// One checkpoint at a time: it is work for the whole grid.
     taking: tokio::sync::Mutex<()>,
+    /// One restore at a time: a second would take the first one's state from under it.
+    restoring: tokio::sync::Mutex<()>,
     /// When each group's newest try of this process was.
     tried: Mutex<BTreeMap<GroupId, BootInstant>>,
     /// When it was last asked whether checkpoints are still where their records say.
@@ -127,6 +129,7 @@ impl Checkpoints {
             kept_map,
             options,
             taking: tokio::sync::Mutex::default(),
+            restoring: tokio::sync::Mutex::default(),
             tried: Mutex::default(),
             looked: Mutex::new(started),
             started,
@@ -185,8 +188,7 @@ impl Checkpoints {
         let records: BTreeMap<GroupId, RecordHead> =
             self.records().into_iter().map(|head| (head.group, head)).collect();
         let running = self.core.env.clock.now().since(self.started);
-        let now_ms = self.core.meta.now_ms();
-        let age = |head: &RecordHead| Duration::from_millis(now_ms.saturating_sub(head.taken_ms));
+        let age = |head: &RecordHead| self.age(head.group, head);
         let groups = self.core.map.current().groups.keys().copied().collect::<Vec<_>>();
         groups
             .into_iter()
@@ -238,12 +240,23 @@ impl Checkpoints {
             return false;
         }
         let Some(newest) = self.shelf.newest(group) else { return true };
-        let age_ms = self.core.meta.now_ms().saturating_sub(newest.taken_ms);
+        let age = self.age(group, &newest);
         let has_changed = match self.host.status(group) {
             Ok(status) => status.applied_index > newest.index,
             Err(_) => false,
         };
-        has_changed && u128::from(age_ms) >= every.as_millis()
+        has_changed && age >= every
+    }
+
+    /// How old a checkpoint is by the wall clock. One from farther ahead than two clocks may differ
+    /// was taken where the clock was wrong: nobody knows how old it is, so that another is due.
+    fn age(&self, group: GroupId, head: &RecordHead) -> Duration {
+        let now_ms = self.core.meta.now_ms();
+        let ahead = Duration::from_millis(head.taken_ms.saturating_sub(now_ms));
+        if ahead > self.every(group) {
+            return Duration::MAX;
+        }
+        Duration::from_millis(now_ms.saturating_sub(head.taken_ms))
     }
 
     /// Whether checkpoints of a group are this node's to take.

@@ -160,6 +160,10 @@ impl Checkpoints {
 
     /// Restores the lost groups of a survey. `now_ms` is the wall clock's time.
     pub async fn restore(&self, survey: Survey) -> Result<Restored, GridError> {
+        let Ok(_alone) = self.restoring.try_lock() else {
+            let why = "a restore runs on this node already: wait for its end";
+            return Err(GridError::InvalidArgument(why.to_owned()));
+        };
         let Survey { groups, newest, records, generations, .. } = survey;
         let lost: Vec<GroupId> = groups
             .iter()
@@ -181,24 +185,6 @@ impl Checkpoints {
                 "only a node with the roles meta and gateway can restore".to_owned(),
             ));
         }
-        let mut restored = Vec::new();
-        for group in &lost {
-            let Some((head, body)) = records.get(group) else {
-                return Err(GridError::InvalidArgument(format!(
-                    "there is no checkpoint of group {}: no reachable node keeps its record",
-                    group.0
-                )));
-            };
-            let known = generations.get(group).copied().unwrap_or(0).max(body.generation);
-            let generation = known.checked_add(limits::RESTORE_GENERATION_GAP);
-            let generation = generation.ok_or_else(|| internal("generations are used up"))?;
-            restored.push(RestoredGroup {
-                group: *group,
-                generation,
-                index: head.index,
-                checkpoint_ms: head.taken_ms,
-            });
-        }
         let now_ms = self.core.meta.now_ms();
         // Reads below go by it; the restored root group's is newer.
         self.core.map.offer(&newest);
@@ -210,6 +196,29 @@ impl Checkpoints {
             }
             false => self.core.map.refresh().await?.incarnation + 1,
         };
+        let mut restored = Vec::new();
+        for group in &lost {
+            let Some((head, body)) = records.get(group) else {
+                return Err(GridError::InvalidArgument(format!(
+                    "there is no checkpoint of group {}: no reachable node keeps its record",
+                    group.0
+                )));
+            };
+            let known = generations.get(group).copied().unwrap_or(0).max(body.generation);
+            // As with the index: an earlier restore may have begun from the same record.
+            let since = incarnation.saturating_sub(head.incarnation).max(1);
+            let gap = u16::try_from(since)
+                .ok()
+                .and_then(|since| limits::RESTORE_GENERATION_GAP.checked_mul(since));
+            let generation = gap.and_then(|gap| known.checked_add(gap));
+            let generation = generation.ok_or_else(|| internal("generations are used up"))?;
+            restored.push(RestoredGroup {
+                group: *group,
+                generation,
+                index: head.index,
+                checkpoint_ms: head.taken_ms,
+            });
+        }
         let restore = Restore { incarnation, at_ms: now_ms, groups: restored.clone() };
         if !lost.contains(&ROOT) {
             // From here on nothing is deleted, and replicas of the lost groups are known as such.
@@ -252,7 +261,11 @@ impl Checkpoints {
                 founding.take(&piece).await.map_err(failed)?;
             }
         }
-        let index = head.index.max(newest.version).saturating_add(limits::RESTORE_INDEX_GAP);
+        // One gap for each restore since the checkpoint: what clients were given after the one before
+        // is not given again, though it began from the same record.
+        let since = restore.incarnation.saturating_sub(head.incarnation).max(1);
+        let gap = limits::RESTORE_INDEX_GAP.saturating_mul(since);
+        let index = head.index.max(newest.version).saturating_add(gap);
         let beginning = Beginning { index, generation: group.generation };
         let founder = RaftId::new(self.core.node, u32::from(group.generation) + 1);
         let (newest, restore) = (Arc::clone(newest), restore.clone());
@@ -305,17 +318,21 @@ impl Checkpoints {
         let (is_serving, looked) =
             tokio::join!(self.is_serving(group), join_all(metas.copied().map(look)));
         let mut running = Vec::new();
+        // Voters are replaced while the map cannot be told: those it does not know may be a majority.
+        let mut others = 0;
         let mut generation = map.voters(group).iter().map(|voter| voter.generation()).max();
         for (node, view) in looked {
             let Ok(view) = view else { continue };
             generation = generation.max(Some(view.generation));
-            if view.running && voters.contains(&node) {
-                running.push(node);
+            match view.running {
+                true if voters.contains(&node) => running.push(node),
+                true => others += 1,
+                false => {}
             }
         }
         let state = match () {
             () if is_serving => GroupState::Serving,
-            () if !voters.is_empty() && running.len() > voters.len() / 2 => GroupState::MayServe,
+            () if running.len() + others > voters.len() / 2 => GroupState::MayServe,
             () => GroupState::Lost,
         };
         let surveyed = GroupSurvey { group, state, voters, running, checkpoint: None };

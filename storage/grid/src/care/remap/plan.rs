@@ -38,8 +38,11 @@ pub struct Watch {
     /// Nodes whose present absence is among `losses`.
     counted: BTreeSet<NodeId>,
     /// Drives with what balancing goes by, and since when they are the same.
-    fleet: Option<(Vec<(DriveId, u32, DriveState, bool)>, BootInstant)>,
+    fleet: Option<(Vec<Member>, BootInstant)>,
 }
+
+/// A drive as balancing sees it: its weight, its state, and whether it is full.
+type Member = (DriveId, u32, DriveState, bool);
 
 impl Watch {
     /// Looks at a new map.
