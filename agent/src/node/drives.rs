@@ -12,7 +12,7 @@ use anyhow::{Context, bail};
 use nexusgrid_codec::{ClusterId, DriveId};
 use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore, OpenError, SpaceMarks};
 use nexusgrid_env::{Env, NodeId};
-use nexusgrid_meta::root::types::{DriveState, NewDrive, RootCommand, RootOk};
+use nexusgrid_meta::root::types::{NewDrive, RootCommand, RootOk};
 use serde::{Deserialize, Serialize};
 
 use super::files;
@@ -93,7 +93,12 @@ impl<'a> Drives<'a> {
         DriveStore::open(self.env, &drive.path, identity, None, &options).await
     }
 
-    /// Registers and formats the drives that are new; tells the root group of those that failed.
+    /// Those that failed, and stay closed.
+    pub fn failed(&self) -> &[DriveId] {
+        &self.failed
+    }
+
+    /// Registers and formats the drives that are new.
     pub async fn add_new(
         &mut self,
         cluster: ClusterId,
@@ -101,17 +106,6 @@ impl<'a> Drives<'a> {
         root: &Root,
         config: &Config,
     ) -> anyhow::Result<Vec<(DriveId, DriveStore)>> {
-        for drive in self.failed.drain(..) {
-            // Before the failure was told the process may have died.
-            let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
-            if let Err(error) = root.command(&command).await {
-                tracing::warn!(
-                    drive = drive.0,
-                    error = format!("{error:#}"),
-                    "reporting a failed drive"
-                );
-            }
-        }
         let mut added = Vec::new();
         for drive in &config.drives {
             if self.known.get(&drive.path).is_some_and(|known| known.formatted) {

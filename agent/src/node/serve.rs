@@ -217,6 +217,7 @@ async fn start(
         liveness: Arc::clone(&liveness),
         meta: Arc::clone(&port),
         drives: open_drives,
+        failed: drives.failed().to_vec(),
         master: master.clone(),
         options: grid_options(config),
     }));

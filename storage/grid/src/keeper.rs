@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexusgrid_codec::{DriveId, PgId};
-use nexusgrid_drive::{ClosedDrive, DriveState as StoreState, OpenError, SpaceLevel};
-use nexusgrid_env::BootInstant;
+use nexusgrid_drive::{ClosedDrive, DriveState as StoreState, DriveStore, OpenError, SpaceLevel};
+use nexusgrid_env::{BootInstant, NodeId};
 use nexusgrid_meta::root::topology::{Liveness as NodeLiveness, PgState};
 use nexusgrid_meta::root::types::{DriveState, NodeState, RootCommand, Sighting, SpaceMark};
 
@@ -22,17 +22,23 @@ use crate::placement::{self, PlacementStep};
 use crate::shard::ShardService;
 
 /// Runs until the agent stops.
-pub(crate) async fn run(core: Arc<Core>, liveness: Arc<dyn Liveness>, shards: Arc<ShardService>) {
+pub(crate) async fn run(
+    core: Arc<Core>,
+    liveness: Arc<dyn Liveness>,
+    shards: Arc<ShardService>,
+    failed: Vec<DriveId>,
+) {
     let mut settled = Settled::default();
     let mut stopped = BTreeMap::new();
     let mut fills = Fills::new();
     let mut said = Said::default();
+    let mut dozing = Dozing::new();
     loop {
         core.env.clock.sleep(core.options.keeper_every).await;
-        if let Err(error) = report(&core, liveness.as_ref()).await {
+        if let Err(error) = report(&core, liveness.as_ref(), &mut dozing).await {
             tracing::debug!(%error, "reporting sightings");
         }
-        if let Err(error) = report_failed_drives(&core, &shards).await {
+        if let Err(error) = report_failed_drives(&core, &shards, &failed).await {
             tracing::debug!(%error, "reporting failed drives");
         }
         if let Err(error) = report_space(&core, &shards, &mut said).await {
@@ -86,9 +92,24 @@ struct Settled {
     since: Option<BootInstant>,
 }
 
-/// Tells the root group where membership differs from its map.
-async fn report(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridError> {
+/// Nodes that said that they go to sleep: since when this one knows, and whether it has seen them
+/// silent since.
+type Dozing = BTreeMap<NodeId, (BootInstant, bool)>;
+
+/// Tells the root group where membership differs from its map. A node that said that it goes to
+/// sleep answers for a moment more: it is awake again only when it was silent in between, or does
+/// not fall asleep at all.
+async fn report(
+    core: &Arc<Core>,
+    liveness: &dyn Liveness,
+    dozing: &mut Dozing,
+) -> Result<(), GridError> {
     let map = core.map.current();
+    let now = core.env.clock.now();
+    let is_asleep = |node: &NodeId| {
+        map.nodes.get(node).is_some_and(|node| node.liveness == NodeLiveness::Asleep)
+    };
+    dozing.retain(|node, _| is_asleep(node));
     let mut sightings = Vec::new();
     for node in map.nodes.values() {
         if matches!(node.state, NodeState::Removed | NodeState::Joining) {
@@ -97,8 +118,14 @@ async fn report(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridErr
         let hint = if node.id == core.node { NodeHint::Alive } else { liveness.state(node.id) };
         match (hint, node.liveness) {
             (NodeHint::Dead, NodeLiveness::Up) => sightings.push((node.id, Sighting::Down)),
-            (NodeHint::Alive, NodeLiveness::Down | NodeLiveness::Asleep) => {
-                sightings.push((node.id, Sighting::Up));
+            (NodeHint::Alive, NodeLiveness::Down) => sightings.push((node.id, Sighting::Up)),
+            (hint, NodeLiveness::Asleep) => {
+                let (since, was_silent) = dozing.entry(node.id).or_insert((now, false));
+                *was_silent |= hint != NodeHint::Alive;
+                let is_awake = *was_silent || now.since(*since) >= limits::DOZE_MAX;
+                if hint == NodeHint::Alive && is_awake {
+                    sightings.push((node.id, Sighting::Up));
+                }
             }
             _ => {}
         }
@@ -113,15 +140,21 @@ async fn report(core: &Arc<Core>, liveness: &dyn Liveness) -> Result<(), GridErr
 }
 
 /// Tells the root group of own drives that failed: what they held counts as lost.
-async fn report_failed_drives(core: &Arc<Core>, shards: &ShardService) -> Result<(), GridError> {
+async fn report_failed_drives(
+    core: &Arc<Core>,
+    shards: &ShardService,
+    before: &[DriveId],
+) -> Result<(), GridError> {
     let map = core.map.current();
-    for (drive, store) in shards.drives() {
-        let failed = matches!(*store.state().borrow(), StoreState::Failed(_));
+    let open = shards.drives();
+    let has_failed = |store: &DriveStore| matches!(*store.state().borrow(), StoreState::Failed(_));
+    let failed = open.iter().filter(|(_, store)| has_failed(store)).map(|(drive, _)| *drive);
+    for drive in failed.chain(before.iter().copied()) {
         let is_news = map
             .drives
             .get(&drive)
             .is_some_and(|row| matches!(row.state, DriveState::Active | DriveState::Draining));
-        if failed && is_news {
+        if is_news {
             let command = RootCommand::SetDriveState { drive, state: DriveState::Failed };
             core.meta.root_command(&command).await?;
         }

@@ -140,6 +140,9 @@ pub const BOOTSTRAP_CALL_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline of a checkpoint that another node takes.
 pub const CHECKPOINT_TAKE_DEADLINE: Duration = Duration::from_secs(600);
 
+/// A node that said that it goes to sleep, and still answers after so long, is awake.
+pub const DOZE_MAX: Duration = Duration::from_secs(60);
+
 /// Pause between two looks at how full own drives are.
 pub const SPACE_EVERY: Duration = Duration::from_secs(10);
 

@@ -42,6 +42,8 @@ pub struct NodeParts {
     pub meta: Arc<dyn MetaPort>,
     /// This node's drives, open.
     pub drives: Vec<(DriveId, DriveStore)>,
+    /// This node's drives that failed before, or cannot be opened: the root group is told.
+    pub failed: Vec<DriveId>,
     /// The master key, on gateways only.
     pub master: Option<MasterKey>,
     /// How it behaves.
@@ -60,7 +62,8 @@ impl GridNode {
     /// Starts the duties. Register [`GridNode::shard_service`] for the methods of
     /// [`crate::shard::wire::METHODS`] with the transport behind `rpc`.
     pub fn start(parts: NodeParts) -> GridNode {
-        let NodeParts { env, node, cluster, rpc, liveness, meta, drives, master, options } = parts;
+        let NodeParts { env, node, cluster, rpc, liveness, meta, drives, failed, master, options } =
+            parts;
         let meta = MetaClient::new(meta, env.clone(), options.meta);
         let map = MapView::new(meta.clone(), Arc::clone(&liveness), node);
         let keys = KeyRing::new(env.clone(), meta.clone(), cluster, master);
@@ -75,7 +78,7 @@ impl GridNode {
         let workers = Workers::new(env.clone());
         drop(env.exec.spawn(follow_map(Arc::clone(&core), Arc::clone(&shards), workers.clone())));
         drop(env.exec.spawn(Arc::clone(&core.sessions).keep()));
-        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness, Arc::clone(&shards))));
+        drop(env.exec.spawn(keeper::run(Arc::clone(&core), liveness, Arc::clone(&shards), failed)));
         let worker = workers.add("refill", "rebuilds shards that are missing or bad");
         drop(env.exec.spawn(refill::run(Arc::clone(&core), reports, worker)));
         let worker = workers.add("collect", "frees what was deleted, buries dead blocks");

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
-use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore};
+use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore, OpenError};
 use nexusgrid_env::sim::{SeededRng, World};
 use nexusgrid_env::{
     Env, NodeId, Peer, Rng, Roles, Rpc, RpcError, RpcRequest, RpcResponse, RpcService,
@@ -443,6 +443,7 @@ impl Cluster {
         if let Err(error) = &opened {
             self.world.trace().record(format_args!("{node} drive: {error}"));
         }
+        let failed = matches!(opened, Err(OpenError::Failed { .. }));
         let drive = opened.ok();
         let liveness: Arc<dyn Liveness> = Arc::new(Observer {
             world: self.world.clone(),
@@ -462,6 +463,7 @@ impl Cluster {
             liveness: Arc::clone(&liveness),
             meta: Arc::clone(&port),
             drives: drive.into_iter().map(|drive| (DriveId(node.0), drive)).collect(),
+            failed: failed.then_some(DriveId(node.0)).into_iter().collect(),
             master: Some(MasterKey::from_bytes([5; 32])),
             options: self.knobs.grid.clone(),
         });

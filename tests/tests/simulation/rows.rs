@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexusgrid_codec::{DriveId, GroupId};
-use nexusgrid_env::NodeId;
 use nexusgrid_env::sim::{SeededRng, World};
-use nexusgrid_meta::root::types::{RootCommand, WorkerSetting};
+use nexusgrid_env::{NodeId, Rng};
+use nexusgrid_meta::root::topology::Liveness;
+use nexusgrid_meta::root::types::{NodeClass, RootCommand, Sighting, WorkerSetting};
 
 use super::cluster::{Cluster, GROUPS, Knobs, Shape};
 use super::run;
@@ -194,6 +195,65 @@ fn a_flapping_node_is_left_alone() {
         }
         run::moves_end(&cluster).await?;
         tide.check(flapping).await
+    });
+    holds(&world, told);
+}
+
+/// Row 18: every evening four of five machines are switched off, and in the morning they are back: no
+/// slot moves, every read is served. `NEXUSGRID_SIM_EVENINGS` says how many (12; a year is 365).
+#[test]
+fn evenings_move_nothing() {
+    let evenings = super::number("NEXUSGRID_SIM_EVENINGS", 12);
+    let world = World::new(18);
+    let told = world.run(async {
+        let mut knobs = knobs(18);
+        // A day takes 16 s: what counts hours in the product counts moments here.
+        knobs.grid.care.remap.grace_stable = Duration::from_secs(4);
+        knobs.grid.care.remap.grace_sleepy = Duration::from_secs(4);
+        knobs.grid.care.remap.grace_asleep = Duration::from_secs(48);
+        knobs.grid.placement.hosts_expected = 4;
+        // Three servers, and a room of twelve workstations that share switch and fuse.
+        let shape = Shape {
+            nodes: 15,
+            host: |node| node.min(4),
+            class: |node| if node < 4 { NodeClass::Stable } else { NodeClass::Sleepy },
+        };
+        let (cluster, tide) = with_objects(&world, knobs, shape, 12).await?;
+        // What evens out is another matter.
+        let setting = WorkerSetting { paused: true, bytes_per_second: None };
+        cluster.root(&RootCommand::SetWorker { name: "balance".to_owned(), setting }).await?;
+        run::holes_close(&cluster).await?;
+        let (before, rng) = (moves(&cluster), SeededRng::for_part(18, "evenings"));
+        let room: Vec<NodeId> = cluster.nodes().filter(|node| node.0 >= 4).collect();
+        for evening in 0..evenings {
+            for node in &room {
+                let sightings = vec![(*node, Sighting::Asleep)];
+                let reporter = NodeId(1);
+                cluster.root(&RootCommand::Report { reporter, sightings, now_ms: 1 }).await?;
+                cluster.suspend(*node);
+            }
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            let reader = NodeId(rng.between(1, 3));
+            tide.check(reader).await.map_err(|error| format!("night {evening}: {error}"))?;
+            for node in &room {
+                cluster.resume(*node);
+            }
+            tokio::time::sleep(Duration::from_secs(8)).await;
+            if evening % 4 == 0 {
+                tide.put(*room.first().ok_or("nobody")?).await;
+                tide.check(NodeId(4 + rng.below(12))).await?;
+            }
+            let (_, leader) = cluster.leader(GroupId(0)).ok_or("no leader")?;
+            let map = leader.grid.topology();
+            let asleep = map.nodes.values().filter(|node| node.liveness != Liveness::Up).count();
+            if asleep > 0 {
+                return Err(format!("{asleep} nodes are not up in the morning {evening}"));
+            }
+        }
+        match moves(&cluster) - before {
+            0 => Ok(()),
+            moved => Err(format!("{moved} slots moved in {evenings} evenings")),
+        }
     });
     holds(&world, told);
 }

@@ -73,6 +73,8 @@ struct Ledger {
     /// must not shorten the horizon.
     since: (u64, BootInstant),
     buried: BTreeMap<BlockId, Burial>,
+    /// When each open session was seen to be renewed, and what its group wrote down then.
+    renewals: BTreeMap<SessionId, (u64, BootInstant)>,
     /// The session floor that each drive acknowledged.
     floors: BTreeMap<DriveId, SessionId>,
 }
@@ -80,7 +82,12 @@ struct Ledger {
 impl Ledger {
     fn new(core: &Core) -> Ledger {
         let since = (core.meta.now_ms(), core.env.clock.now());
-        Ledger { since, buried: BTreeMap::new(), floors: BTreeMap::new() }
+        Ledger {
+            since,
+            buried: BTreeMap::new(),
+            renewals: BTreeMap::new(),
+            floors: BTreeMap::new(),
+        }
     }
 
     fn note(&mut self, pg: &Pg, bit: u32, blocks: &[BlockId]) {
@@ -100,6 +107,24 @@ impl Ledger {
         while self.buried.len() > limits::BURIED_REMEMBERED_MAX {
             self.buried.pop_last();
         }
+    }
+
+    /// Open sessions that were not renewed for two of their leases, by this leader's own clock.
+    fn silent(&mut self, core: &Core, sessions: &[Session]) -> Vec<SessionId> {
+        let now = core.env.clock.now();
+        let open = || sessions.iter().filter(|session| session.closed_ms.is_none());
+        self.renewals.retain(|id, _| open().any(|session| session.id == *id));
+        let mut silent = Vec::new();
+        for session in open() {
+            let seen = self.renewals.entry(session.id).or_insert((session.renewed_ms, now));
+            if seen.0 != session.renewed_ms {
+                *seen = (session.renewed_ms, now);
+            }
+            if now.since(seen.1) >= Duration::from_millis(session.lease_ms.saturating_mul(2)) {
+                silent.push(session.id);
+            }
+        }
+        silent
     }
 
     /// Now in wall time, never ahead of what has really passed since leadership began.
@@ -128,10 +153,15 @@ async fn round(
 async fn expire(
     core: &Arc<Core>,
     group: GroupId,
-    ledger: &Ledger,
+    ledger: &mut Ledger,
 ) -> Result<Vec<Session>, GridError> {
     let sessions = ask_sessions(core, group).await?;
     let now_ms = ledger.now_ms(core);
+    // Of a gateway whose clock was ahead when it died, perhaps: by the wall clock its lease would run
+    // for as long as that. Closing a session that lives costs its writer a new one.
+    for session in ledger.silent(core, &sessions) {
+        core.meta.command(group, &NamespaceCommand::CloseSession { session, now_ms }).await?;
+    }
     let is_over = |session: &Session| {
         session.closed_ms.is_none() && session.renewed_ms.saturating_add(session.lease_ms) < now_ms
     };

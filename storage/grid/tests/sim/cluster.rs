@@ -280,6 +280,7 @@ impl Cluster {
             liveness: self.observer.clone(),
             meta,
             drives: vec![(identity.drive, drive.clone())],
+            failed: Vec::new(),
             master: Some(master_key()),
             options: self.options.clone(),
         };

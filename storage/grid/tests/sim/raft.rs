@@ -186,6 +186,7 @@ impl RaftCluster {
             liveness: self.observer.clone(),
             meta: Arc::new(HostPort::new(host.clone(), Duration::from_secs(5))),
             drives: vec![(identity.drive, drive)],
+            failed: Vec::new(),
             master: Some(master_key()),
             options: self.options.clone(),
         });

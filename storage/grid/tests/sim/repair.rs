@@ -23,6 +23,7 @@ use super::cluster::{Cluster, Verdict, content, get, put, until};
 use super::faults::holes;
 
 mod chaos;
+mod evened;
 
 const BUCKET: &str = "repair";
 const SIZES: [usize; 4] = [30_000, 200_000, 700_000, 2_300_000];

@@ -33,6 +33,9 @@ use crate::raft::wire::{GroupHead, INVITE, Invited};
 
 /// Where a group's state comes in, beside the groups.
 const DIR_PREFIX: &str = "restoring-";
+/// Below a host's directory: what replicas of groups that were lost had. Nobody removes it but an
+/// administrator, or the next restore of the group.
+const LOST_PREFIX: &str = "lost-";
 
 /// Number of the store that it comes into.
 const INCOMING_STORE: u64 = 0;
@@ -94,14 +97,40 @@ impl MetaHost {
         let have = self.sure_identity(group).await?;
         let is_lost = have.is_some_and(|have| generation_of(have.raft_id) <= generation);
         if is_lost {
-            self.remove(group).await?;
+            self.keep_lost(group).await?;
             self.inner.hints.lock().remove(&group);
             tracing::warn!(
                 group = group.0,
-                "the replica here was of a group that was lost and restored: discarded"
+                "the replica here was of a group that was lost and restored: set aside"
             );
         }
         Ok(is_lost)
+    }
+
+    /// Ends the replica here and sets what it has aside: it may be newer than the checkpoint that took
+    /// its place, and is the only copy of that. The one set aside before goes.
+    async fn keep_lost(&self, group: GroupId) -> Result<(), MetaError> {
+        let running = self.inner.groups.write().remove(&group);
+        if let Some(running) = running {
+            let _ = running.raft.shutdown().await;
+        }
+        self.log_of(group).drop_group(group.0).await?;
+        let disk = self.inner.env.disk.clone();
+        let dir = group_dir(&self.inner.dir, group);
+        let aside = self.inner.dir.join(format!("{LOST_PREFIX}{}", group.0));
+        let moved = self.inner.env.exec.blocking(move || {
+            if !disk.exists(&dir)? {
+                return Ok(());
+            }
+            disk.remove_dir_all(&aside)?;
+            disk.rename(&dir, &aside)?;
+            for parent in [dir.parent(), aside.parent()].into_iter().flatten() {
+                disk.sync_dir(parent)?;
+            }
+            std::io::Result::Ok(())
+        });
+        moved.await?;
+        Ok(())
     }
 
     /// Begins to take a group's state in.
@@ -187,7 +216,7 @@ impl Founding {
             .map_err(stored)?;
 
         let _one = host.change_lock().await;
-        host.remove(group).await?;
+        host.keep_lost(group).await?;
         let log = host.log_of(group).clone();
         let mut group_log = GroupLog::new(log.clone(), group.0, None);
         group_log.save_vote(&Vote::from_leader_id(leader, false)).await?;
