@@ -119,7 +119,7 @@ fn framed(frame: &Frame) -> Bytes {
 
 /// Bytes that are no whole stream of this version.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not a checkpoint of metadata: {0}")]
+#[error("not a copy of metadata: {0}")]
 pub struct NotAnExport(pub &'static str);
 
 /// Takes a stream in, in pieces of any size, and gives its rows as batches.

@@ -11,6 +11,7 @@ pub mod namespace;
 pub mod raft;
 pub mod root;
 pub mod rows;
+pub mod tail;
 
 pub use host::{
     Consistency, GroupDirectory, HostOptions, Machines, MetaError, MetaHost, ROOT_GROUP,

@@ -23,6 +23,7 @@ pub mod restore;
 mod rot;
 mod service;
 mod standing;
+mod tail;
 #[cfg(test)]
 mod tests;
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   export:  stable view of the replica here ──▶ stream (crate::export)
-//!   found:   stream ──▶ restoring-<group>/ ──(whole)──▶ in place of what was here, one voter: this node
+//!   found:   stream ──▶ restoring-<group>/ ──(whole)──▶ tails of the log, one by one (crate::tail)
+//!              ──(no more)──▶ in place of what was here, one voter: this node
 //! ```
 //! A group that is founded from a stream begins where no entry of the lost one can have been: far
 //! behind its last index, so that nothing that is made of an index (sessions, contents, versions of
@@ -22,6 +23,7 @@ use openraft::vote::{RaftLeaderId, RaftVote};
 
 use super::{MetaError, MetaHost, group_dir};
 use crate::export::{Export, ExportHead, Import};
+use crate::machine::{ApplyContext, StateMachine};
 use crate::raft::encode::encode_bytes;
 use crate::raft::log::GroupLog;
 use crate::raft::log::floor::FloorFile;
@@ -30,11 +32,12 @@ use crate::raft::types::{
     LogId, MetaTypes, RaftId, StoredMembership, Vote, generation_of, raft_id,
 };
 use crate::raft::wire::{GroupHead, INVITE, Invited};
+use crate::tail::{Deed, LogPlace, LogTail};
 
 /// Where a group's state comes in, beside the groups.
 const DIR_PREFIX: &str = "restoring-";
-/// Below a host's directory: what replicas of groups that were lost had. Nobody removes it but an
-/// administrator, or the next restore of the group.
+/// Below a host's directory: what replicas of groups that were lost had, of each group the newest.
+/// Nobody removes it but an administrator, or the next restore of the group.
 const LOST_PREFIX: &str = "lost-";
 
 /// Number of the store that it comes into.
@@ -150,7 +153,20 @@ impl MetaHost {
             })
             .await?;
         let import = Import::new(machine.families());
-        Ok(Founding { host: self.clone(), group, dir, kv, import })
+        let host = self.clone();
+        Ok(Founding { host, group, machine, dir, kv, import, followed: None })
+    }
+
+    /// Groups of which a lost replica stands aside on this node: one each, the newest. Blocks.
+    pub fn set_aside(&self) -> Result<Vec<GroupId>, MetaError> {
+        let mut groups = Vec::new();
+        for path in self.inner.env.disk.list(&self.inner.dir)? {
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            let number = name.strip_prefix(LOST_PREFIX).and_then(|number| number.parse().ok());
+            groups.extend(number.map(GroupId));
+        }
+        groups.sort_unstable();
+        Ok(groups)
     }
 }
 
@@ -159,12 +175,64 @@ impl MetaHost {
 pub struct Founding {
     host: MetaHost,
     group: GroupId,
+    machine: Arc<dyn StateMachine>,
     dir: PathBuf,
     kv: Arc<dyn Kv>,
     import: Import,
+    /// The head as it is with the tails that followed.
+    followed: Option<ExportHead>,
 }
 
 impl Founding {
+    fn head(&self) -> Result<ExportHead, MetaError> {
+        let whole = || self.import.finish().map_err(|error| MetaError::Refused(error.to_string()));
+        self.followed.map_or_else(whole, Ok)
+    }
+
+    /// How far the state has come; an error before the stream is whole.
+    pub fn reached(&self) -> Result<LogPlace, MetaError> {
+        let head = self.head()?;
+        Ok(LogPlace { index: head.index, term: head.term })
+    }
+
+    /// Applies what a tail holds beyond that; says how far the state has come. A tail that does not
+    /// fit changes nothing.
+    pub async fn follow(&mut self, tail: LogTail) -> Result<LogPlace, MetaError> {
+        let head = self.head()?;
+        let (group, machine) = (self.group, Arc::clone(&self.machine));
+        if tail.group() != group {
+            return Err(MetaError::Refused("a tail of another group".to_owned()));
+        }
+        let (kv, env) = (Arc::clone(&self.kv), self.host.inner.env.clone());
+        let followed = self.host.inner.env.exec.blocking(move || {
+            let mut head = head;
+            let reached = LogPlace { index: head.index, term: head.term };
+            let entries = match tail.behind(reached) {
+                Ok(entries) => entries,
+                Err(error) => return (head, Err(MetaError::Refused(error.to_string()))),
+            };
+            for (place, deed) in entries {
+                let context = ApplyContext { index: place.index, group };
+                let applied = deed.apply(&*machine, &*kv, &context).and_then(|applied| {
+                    env.invariants.enter(applied.checks);
+                    kv.write(applied.batch, Durability::Unsynced)
+                });
+                // Entry by entry: what was applied before stands.
+                if let Err(error) = applied {
+                    return (head, Err(stored(error)));
+                }
+                (head.index, head.term) = (place.index, place.term);
+                if let Deed::Members(generation) = deed {
+                    head.generation = head.generation.max(*generation);
+                }
+            }
+            (head, Ok(LogPlace { index: head.index, term: head.term }))
+        });
+        let (head, outcome) = followed.await;
+        self.followed = Some(head);
+        outcome
+    }
+
     /// Takes a piece of the stream, of any size.
     pub async fn take(&mut self, piece: &[u8]) -> Result<(), MetaError> {
         let batches =
@@ -186,8 +254,8 @@ impl Founding {
         beginning: Beginning,
         adapt: impl FnOnce(&dyn KvRead, &ExportHead) -> Result<Batch, KvError> + Send + 'static,
     ) -> Result<RaftId, MetaError> {
-        let Founding { host, group, dir, kv, import } = self;
-        let head = import.finish().map_err(|error| MetaError::Refused(error.to_string()))?;
+        let head = self.head()?;
+        let Founding { host, group, dir, kv, .. } = self;
         if head.group != group || head.index >= beginning.index {
             return Err(MetaError::Refused("a checkpoint of another group or time".to_owned()));
         }

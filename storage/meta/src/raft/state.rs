@@ -170,6 +170,15 @@ pub(crate) fn highest_generation(kv: &dyn KvRead) -> io::Result<u16> {
     Ok(highest)
 }
 
+/// Whether the command of an entry was answered by the machine, and not from a kept reply; `None` if a
+/// view cannot tell any more. Blocks.
+pub(crate) fn took_effect(kv: &dyn KvRead, applied: u64, index: u64) -> io::Result<Option<bool>> {
+    if applied.saturating_sub(index) >= REPLY_WINDOW_ENTRIES {
+        return Ok(None);
+    }
+    Ok(Some(kv.get(FAMILY_REPLIES, &age_key(index)).map_err(failed)?.is_some()))
+}
+
 /// The host's own rows of a group that begins at `applied`.
 pub(crate) fn begin(
     batch: &mut Batch,

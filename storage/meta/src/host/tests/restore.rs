@@ -7,6 +7,7 @@ use crate::export::Export;
 use crate::host::MetaHost;
 use crate::host::restore::Beginning;
 use crate::raft::types::{generation_of, node_of};
+use crate::tail::{LogPlace, LogTail};
 
 const BEGINNING: Beginning = Beginning { index: 1 << 32, generation: 256 };
 
@@ -80,6 +81,94 @@ fn a_lost_group_begins_anew_and_takes_members_in() {
             assert_eq!(cluster.start(node).await, [(GROUP, Ok(()))]);
         }
         assert_eq!(cluster.propose(3, add(1, 1)).await, Ok(72));
+    });
+}
+
+#[test]
+fn tails_bring_a_checkpoint_to_where_the_log_was() {
+    run(32, |world| async move {
+        let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
+        let asked_twice = cluster.request();
+        cluster.propose_as(1, asked_twice, add(1, 1)).await.unwrap();
+        for _ in 0..5 {
+            cluster.propose(1, add(1, 1)).await.unwrap();
+        }
+        cluster.caught_up(2).await;
+        let stream = exported(&cluster.host(2));
+        let at = cluster.host(2).status(GROUP).unwrap().applied_index;
+        let mut after = cluster.host(2).log_place(GROUP, at).unwrap().unwrap();
+        // Asked again behind the checkpoint: it was applied before it, and must not be again. And
+        // another leader begins.
+        assert_eq!(cluster.propose_as(1, asked_twice, add(1, 1)).await, Ok(1));
+        for _ in 0..15 {
+            cluster.propose(1, add(2, 3)).await.unwrap();
+        }
+        let leader = cluster.leader().await;
+        let host = cluster.host(leader);
+        host.give_away(&host.running(GROUP).unwrap()).await.unwrap();
+        cluster.propose(1, add(1, 1)).await.unwrap();
+        cluster.caught_up(2).await;
+        let host = cluster.host(2);
+        let mut tails = Vec::new();
+        loop {
+            // As many bytes as a few entries have.
+            let tail = host.tail(GROUP, after, 100).await.unwrap().unwrap();
+            if tail.is_empty() {
+                break;
+            }
+            after = tail.end();
+            tails.push(LogTail::decode(&tail.encode()).unwrap());
+        }
+        assert!(tails.len() > 3);
+        assert_eq!(after.index, host.status(GROUP).unwrap().applied_index);
+        let (one, two) = (cluster.local(2, 1), cluster.local(2, 2));
+        assert_eq!((one, two), (7, 45));
+        // Nothing fits behind a hole, nor behind another history.
+        let first = tails[0].after();
+        let other = LogPlace { term: first.term + 1, ..first };
+        assert_eq!(host.tail(GROUP, other, 100).await, Ok(None));
+
+        for node in 1..=3 {
+            cluster.kill(node);
+        }
+        cluster.start(4).await;
+        let mut founding = cluster.host(4).begin_found(GROUP).await.unwrap();
+        assert!(founding.follow(tails[0].clone()).await.is_err(), "before the stream is whole");
+        founding.take(&stream).await.unwrap();
+        assert!(founding.follow(tails[1].clone()).await.is_err(), "a hole");
+        assert_eq!(founding.reached().unwrap(), first);
+        for tail in [&tails[0], &tails[0]].into_iter().chain(&tails[1..]) {
+            founding.follow(tail.clone()).await.unwrap();
+        }
+        assert_eq!(founding.reached().unwrap(), after);
+        let adapt = move |_: &dyn nexusgrid_env::KvRead, head: &crate::export::ExportHead| {
+            assert_eq!(head.index, after.index);
+            Ok(Batch::default())
+        };
+        founding.finish(BEGINNING, adapt).await.unwrap();
+        *cluster.directory.0.lock() = vec![NodeId(4)];
+        assert_eq!(cluster.read(4, 1).await, Ok(one));
+        assert_eq!(cluster.read(4, 2).await, Ok(two));
+        assert_eq!(cluster.host(4).set_aside(), Ok(vec![]));
+    });
+}
+
+#[test]
+fn a_log_that_let_go_of_the_beginning_gives_no_tail() {
+    run(33, |world| async move {
+        let mut cluster = Cluster::with_group(&world, &[1]).await;
+        let host = cluster.host(1);
+        cluster.propose(1, add(1, 1)).await.unwrap();
+        let at = host.status(GROUP).unwrap().applied_index;
+        let after = host.log_place(GROUP, at).unwrap().unwrap();
+        assert_eq!(host.tail(GROUP, after, 100).await.unwrap().map(|tail| tail.end()), Some(after));
+        for _ in 0..120 {
+            cluster.propose(1, add(1, 1)).await.unwrap();
+        }
+        while host.status(GROUP).unwrap().purged_index <= at {
+            cluster.sleep(std::time::Duration::from_millis(100)).await;
+        }
+        assert_eq!(host.tail(GROUP, after, 100).await, Ok(None));
     });
 }
 

@@ -1,14 +1,20 @@
 //! Random sequences of commands against the reference; every invariant after every step.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use nexusgrid_codec::id::PgId;
+use nexusgrid_codec::id::{GroupId, PgId};
 use proptest::prelude::*;
 
 use super::listing::create_upload;
 use super::model::{self, Model};
 use super::support::*;
+use crate::export::{Export, ExportHead, Import};
+use crate::machine::{ApplyContext, StateMachine};
+use crate::namespace::Namespace;
 use crate::namespace::types::*;
+use crate::rows::memory::Memory;
+use crate::tail::{Deed, LogPlace, LogTail, TailEntry};
 
 /// A few keys, so that they meet: siblings, children and look-alikes of each other.
 const KEYS: &[&[u8]] =
@@ -398,6 +404,41 @@ impl Run {
         }
     }
 
+    /// What left the group at `checkpoint`, and the commands behind it in tails of a few, are its rows.
+    fn check_restore(&self, checkpoint: &Memory, tail_len: usize) {
+        let head =
+            ExportHead { group: GroupId(1), term: 1, index: checkpoint.index, generation: 1 };
+        let mut export = Export::new(Arc::new(checkpoint.clone()), head, Namespace.families());
+        let mut import = Import::new(Namespace.families());
+        let mut back = Memory::default();
+        while let Some(frame) = export.next_frame().unwrap() {
+            import.take(&frame).unwrap().into_iter().for_each(|batch| back.write(batch));
+        }
+        let mut reached = LogPlace { index: import.finish().unwrap().index, term: 1 };
+        let behind = &self.group.log[usize::try_from(checkpoint.index).unwrap()..];
+        for commands in behind.chunks(tail_len) {
+            let deed = |command: &Vec<u8>| Deed::Command(command.clone().into());
+            let entries = commands.iter().map(|command| TailEntry { term: 1, deed: deed(command) });
+            let tail = LogTail::new(GroupId(1), reached, entries.collect());
+            let tail = LogTail::decode(&tail.encode()).unwrap();
+            for (place, deed) in tail.behind(reached).unwrap() {
+                let context = ApplyContext { index: place.index, group: GroupId(1) };
+                back.write(deed.apply(&Namespace, &back, &context).unwrap().batch);
+                reached = place;
+            }
+        }
+        let rows = |store: &Memory| {
+            let mut rows = store.rows.clone();
+            rows.retain(|_, family| !family.is_empty());
+            rows
+        };
+        assert_eq!(reached.index, self.group.store.index);
+        assert!(
+            rows(&back) == rows(&self.group.store),
+            "rows of a checkpoint and its tails differ"
+        );
+    }
+
     /// When all is deleted and freed, nothing is left but the bucket and sessions.
     fn end(mut self) {
         for (upload, _) in std::mem::take(&mut self.uploads.open) {
@@ -430,12 +471,21 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
-    fn sequences_equal_the_reference_and_leave_nothing_behind(ops in proptest::collection::vec(ops(), 1..60)) {
+    fn sequences_equal_the_reference_and_leave_nothing_behind(
+        ops in proptest::collection::vec(ops(), 1..60),
+        checkpoint_at in any::<prop::sample::Index>(),
+        tail_len in 1usize..9,
+    ) {
         let mut run = Run { group: Group::new(), model: Model::new(), uploads: Uploads::default(), fill: 0 };
-        for op in &ops {
+        let mut checkpoint = None;
+        for (number, op) in ops.iter().enumerate() {
+            if number == checkpoint_at.index(ops.len()) {
+                checkpoint = Some(run.group.store.clone());
+            }
             run.step(op);
             run.check();
         }
+        run.check_restore(&checkpoint.unwrap(), tail_len);
         run.end();
     }
 }

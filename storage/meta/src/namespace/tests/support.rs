@@ -21,6 +21,8 @@ pub struct Group {
     pub session: SessionId,
     pub counter: u32,
     pub blocks: BTreeMap<BlockId, Vec<u8>>,
+    /// Every command so far, as its log would have it.
+    pub log: Vec<Vec<u8>>,
 }
 
 impl Group {
@@ -30,6 +32,7 @@ impl Group {
             session: SessionId(0),
             counter: 0,
             blocks: BTreeMap::new(),
+            log: Vec::new(),
         };
         group.ok(NamespaceCommand::InitBucket { bucket: BUCKET, quota_bytes: None });
         group.open();
@@ -44,6 +47,7 @@ impl Group {
     }
 
     pub fn apply(&mut self, command: NamespaceCommand) -> NamespaceReply {
+        self.log.push(command.encode());
         decode_reply(&self.store.apply(&Namespace, &command.encode())).unwrap()
     }
 

@@ -34,7 +34,22 @@ impl GroupLog {
         GroupLog { log, group, state }
     }
 
-    async fn read(&self, from: u64, to: u64, bytes_max: usize) -> io::Result<Vec<Entry>> {
+    /// Term of an entry that is in the log, or was the last to leave it.
+    pub(crate) fn term_of(&self, index: u64) -> Option<u64> {
+        let state = self.log.shared.state.lock();
+        let group = state.index.groups.get(&self.group)?;
+        let purged = group.marks.purged.filter(|purged| purged.index == index);
+        let held = group.slots.get(&index).map(|slot| slot.log_id);
+        held.or(purged).map(|id| id.leader_id.term)
+    }
+
+    /// Entries from `from` on, before `to`: about `bytes_max` bytes of them, one at least.
+    pub(crate) async fn read(
+        &self,
+        from: u64,
+        to: u64,
+        bytes_max: usize,
+    ) -> io::Result<Vec<Entry>> {
         enum Source {
             Memory(Bytes),
             Disk(Arc<dyn nexusgrid_env::DiskFile>, Place),
