@@ -101,6 +101,7 @@ mod tests {
             checksums: Default::default(),
             last_modified: UnixMillis(1_000_500),
             version: Default::default(),
+            version_name: None,
             meta: Default::default(),
             part_sizes: Vec::new(),
         }

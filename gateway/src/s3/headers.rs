@@ -44,6 +44,8 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
         expires: header("expires")?,
         storage_class: None,
         website_redirect: None,
+        tags: Vec::new(),
+        lock: Default::default(),
     })
 }
 

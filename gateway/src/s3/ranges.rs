@@ -133,6 +133,7 @@ mod tests {
             checksums: Default::default(),
             last_modified: Default::default(),
             version: Default::default(),
+            version_name: None,
             meta: Default::default(),
             part_sizes,
         }

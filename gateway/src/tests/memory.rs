@@ -119,6 +119,7 @@ impl State {
             checksums: seal.checksums.clone(),
             last_modified: UnixMillis(1_700_000_000_000 + self.counter * 1000),
             version: VersionTag(self.counter),
+            version_name: None,
             meta,
             part_sizes,
         };
@@ -127,6 +128,7 @@ impl State {
             checksums: seal.checksums,
             size: info.size,
             version: info.version,
+            version_name: info.version_name,
             last_modified: info.last_modified,
         };
         self.objects.insert(at, Stored { info, bytes });

@@ -14,6 +14,7 @@ use nexusgrid_env::UnixMillis;
 use serde::{Deserialize, Serialize};
 
 use crate::error::GridError;
+use crate::version::{ObjectLock, VersionName};
 
 /// Who shares the byte budget fairly with others: an access key, a mount, a worker.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -132,6 +133,10 @@ pub struct ObjectMeta {
     pub storage_class: Option<String>,
     /// x-amz-website-redirect-location.
     pub website_redirect: Option<String>,
+    /// Tags: names and values, each name once.
+    pub tags: Vec<(String, String)>,
+    /// What keeps this version.
+    pub lock: ObjectLock,
 }
 
 /// Which entity tags satisfy a condition.
@@ -180,8 +185,10 @@ pub struct ObjectInfo {
     pub checksums: Checksums,
     /// When the commit was proposed.
     pub last_modified: UnixMillis,
-    /// Which version this is.
+    /// Changes with each change of the object or its version.
     pub version: VersionTag,
+    /// Its version's name; `None`: its bucket never kept any.
+    pub version_name: Option<VersionName>,
     /// What the client said about it.
     pub meta: ObjectMeta,
     /// Sizes of its parts, if a multipart upload made it.
@@ -214,8 +221,10 @@ pub struct PutOutcome {
     pub checksums: Checksums,
     /// Bytes.
     pub size: u64,
-    /// Which version this is.
+    /// Changes with each change of the object or its version.
     pub version: VersionTag,
+    /// Its version's name; `None`: its bucket never kept any.
+    pub version_name: Option<VersionName>,
     /// When it was committed.
     pub last_modified: UnixMillis,
 }

@@ -7,6 +7,7 @@ use nexusgrid_meta::root::topology::Bucket;
 use crate::api;
 use crate::error::GridError;
 use crate::limits;
+use crate::version::{self, VersionName};
 
 pub(crate) fn bucket_info(bucket: &Bucket) -> api::BucketInfo {
     api::BucketInfo {
@@ -101,7 +102,99 @@ pub(crate) fn meta_row(
             Some("REDUCED_REDUNDANCY") => row::StorageClass::ReducedRedundancy,
             Some(other) => row::StorageClass::Named(other.to_owned()),
         },
+        tags: meta.tags.clone(),
+        lock: lock_row(meta.lock),
     })
+}
+
+pub(crate) fn version_name(version: row::VersionId) -> VersionName {
+    match version {
+        row::VersionId::NULL => VersionName::Null,
+        row::VersionId(id) => VersionName::Id(id),
+    }
+}
+
+pub(crate) fn version_row(version: VersionName) -> row::VersionId {
+    match version {
+        VersionName::Null => row::VersionId::NULL,
+        VersionName::Id(id) => row::VersionId(id),
+    }
+}
+
+fn mode_row(mode: version::RetentionMode) -> row::RetentionMode {
+    match mode {
+        version::RetentionMode::Governance => row::RetentionMode::Governance,
+        version::RetentionMode::Compliance => row::RetentionMode::Compliance,
+    }
+}
+
+fn mode(mode: row::RetentionMode) -> version::RetentionMode {
+    match mode {
+        row::RetentionMode::Governance => version::RetentionMode::Governance,
+        row::RetentionMode::Compliance => version::RetentionMode::Compliance,
+    }
+}
+
+pub(crate) fn retention_row(retention: version::Retention) -> row::Retention {
+    row::Retention { mode: mode_row(retention.mode), until_ms: retention.until.0 }
+}
+
+pub(crate) fn lock_row(lock: version::ObjectLock) -> row::ObjectLock {
+    row::ObjectLock { retention: lock.retention.map(retention_row), legal_hold: lock.legal_hold }
+}
+
+fn lock(row: row::ObjectLock) -> version::ObjectLock {
+    let retention = |row: row::Retention| version::Retention {
+        mode: mode(row.mode),
+        until: UnixMillis(row.until_ms),
+    };
+    version::ObjectLock { retention: row.retention.map(retention), legal_hold: row.legal_hold }
+}
+
+fn period_row(period: version::RetentionPeriod) -> row::RetentionPeriod {
+    match period {
+        version::RetentionPeriod::Days(days) => row::RetentionPeriod::Days(days),
+        version::RetentionPeriod::Years(years) => row::RetentionPeriod::Years(years),
+    }
+}
+
+fn period(period: row::RetentionPeriod) -> version::RetentionPeriod {
+    match period {
+        row::RetentionPeriod::Days(days) => version::RetentionPeriod::Days(days),
+        row::RetentionPeriod::Years(years) => version::RetentionPeriod::Years(years),
+    }
+}
+
+pub(crate) fn rules_change_row(change: version::RulesChange) -> row::RulesChange {
+    match change {
+        version::RulesChange::Versioning(versioning) => {
+            row::RulesChange::Versioning(match versioning {
+                version::Versioning::Off => row::Versioning::Off,
+                version::Versioning::Enabled => row::Versioning::Enabled,
+                version::Versioning::Suspended => row::Versioning::Suspended,
+            })
+        }
+        version::RulesChange::Lock(rules) => row::RulesChange::Lock(row::LockRules {
+            default: rules.default.map(|default| row::DefaultRetention {
+                mode: mode_row(default.mode),
+                period: period_row(default.period),
+            }),
+        }),
+    }
+}
+
+pub(crate) fn rules(rules: row::VersionRules) -> version::VersionRules {
+    let versioning = match rules.versioning {
+        row::Versioning::Off => version::Versioning::Off,
+        row::Versioning::Enabled => version::Versioning::Enabled,
+        row::Versioning::Suspended => version::Versioning::Suspended,
+    };
+    let default = |default: row::DefaultRetention| version::DefaultRetention {
+        mode: mode(default.mode),
+        period: period(default.period),
+    };
+    let lock = rules.lock.map(|lock| version::LockRules { default: lock.default.map(default) });
+    version::VersionRules { versioning, lock }
 }
 
 fn storage_class(class: &row::StorageClass) -> Option<String> {
@@ -123,6 +216,8 @@ pub(crate) fn meta(row: &row::ObjectMeta) -> api::ObjectMeta {
         expires: row.headers.expires.clone(),
         storage_class: storage_class(&row.storage_class),
         website_redirect: row.headers.website_redirect.clone(),
+        tags: row.tags.clone(),
+        lock: lock(row.lock),
     }
 }
 
@@ -138,6 +233,7 @@ pub(crate) fn object_info(
         checksums: checksums(&object.meta.checksums),
         last_modified: UnixMillis(object.modified_ms),
         version: api::VersionTag(object.sequence),
+        version_name: object.version.map(version_name),
         meta: meta(&object.meta),
         part_sizes,
     }
@@ -165,6 +261,7 @@ pub(crate) fn put_outcome(done: &row::PutDone, checksums: api::Checksums) -> api
         checksums,
         size: done.size,
         version: api::VersionTag(done.sequence),
+        version_name: done.version.map(version_name),
         last_modified: UnixMillis(done.modified_ms),
     }
 }
@@ -175,6 +272,7 @@ pub(crate) fn outcome_of(object: &row::Object) -> api::PutOutcome {
         checksums: checksums(&object.meta.checksums),
         size: object.size,
         version: api::VersionTag(object.sequence),
+        version_name: object.version.map(version_name),
         last_modified: UnixMillis(object.modified_ms),
     }
 }

@@ -1,6 +1,9 @@
 //! Why the grid refused or failed: one variant per thing that the caller can do about it.
 
+use nexusgrid_env::UnixMillis;
+
 use crate::api::Reject;
+use crate::version::VersionName;
 
 /// An error of the grid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,6 +26,26 @@ pub enum GridError {
     /// There is no such object.
     #[error("no such key")]
     NoSuchKey,
+    /// The key has no such version.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// What was asked for is a delete marker.
+    #[error("a delete marker")]
+    DeleteMarker {
+        /// Its version.
+        version: VersionName,
+        /// When it was made.
+        modified: UnixMillis,
+    },
+    /// Retention or a legal hold keeps the version.
+    #[error("the version is locked")]
+    Locked,
+    /// The bucket was not made for locks.
+    #[error("the bucket has no object lock")]
+    NoLock,
+    /// A bucket's versioning and locks would contradict each other.
+    #[error("the bucket's versioning and locks do not allow it")]
+    BucketState,
     /// The key is longer than 1024 bytes.
     #[error("key too long")]
     KeyTooLong,

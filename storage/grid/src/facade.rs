@@ -22,6 +22,8 @@ use crate::metrics::GridMetrics;
 use crate::pack::Packer;
 use crate::read::ContentRange;
 use crate::session::Pin;
+use crate::version::VersionName;
+use crate::versions::version_ref;
 
 /// A node's door to the grid; cheap to clone. All calls may be made from any task; dropping a
 /// call's future abandons it: what was not acknowledged may or may not have happened.
@@ -127,12 +129,10 @@ impl Grid {
         bucket: &Bucket,
         key: &str,
     ) -> Result<Option<Object>, GridError> {
-        let query = NamespaceQuery::Head { bucket: bucket.id, key: key.as_bytes().to_vec() };
-        match self.core.meta.ask(bucket.group, &query).await {
-            Ok(NamespaceAnswer::Object(object)) => Ok(Some(*object)),
-            Ok(_) => Err(internal("answer to a head query")),
-            Err(MetaError::Namespace(NamespaceError::NoSuchKey)) => Ok(None),
-            Err(error) => Err(self.explain(bucket, error).await),
+        match self.find_version(bucket, key, None).await {
+            Ok(object) => Ok(Some(object)),
+            Err(GridError::NoSuchKey | GridError::DeleteMarker { .. }) => Ok(None),
+            Err(error) => Err(error),
         }
     }
 
@@ -184,13 +184,29 @@ impl Grid {
 
     /// Opens an object for reading.
     pub async fn open(&self, bucket: &str, key: &str) -> Result<ObjectReader, GridError> {
+        self.open_version(bucket, key, None).await
+    }
+
+    /// Opens a version for reading; without one the current object.
+    pub async fn open_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<ObjectReader, GridError> {
         let place = self.place(bucket, key).await?;
         // Before the query: what it names is kept from now on.
         let pin = self.core.sessions.pin(place.group);
-        let query = NamespaceQuery::Get {
-            bucket: place.id,
-            key: key.as_bytes().to_vec(),
-            range: RangeSpec::Full,
+        let query = match version {
+            None => NamespaceQuery::Get {
+                bucket: place.id,
+                key: key.as_bytes().to_vec(),
+                range: RangeSpec::Full,
+            },
+            Some(_) => NamespaceQuery::GetVersion {
+                version: version_ref(&place, key, version),
+                range: RangeSpec::Full,
+            },
         };
         let got = match self.core.meta.ask(place.group, &query).await {
             Ok(NamespaceAnswer::Get(got)) => got,

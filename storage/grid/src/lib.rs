@@ -40,6 +40,8 @@ pub mod session;
 pub mod shard;
 mod stripe;
 mod uploads;
+mod version;
+mod versions;
 pub mod voters;
 mod write;
 
@@ -54,3 +56,4 @@ pub use meta_port::{CommandId, MetaOptions, MetaPort, PortError};
 pub use metrics::{GridMetrics, MetricRow};
 pub use node::{GridNode, HostPort, NodeParts};
 pub use shard::ShardService;
+pub use version::*;

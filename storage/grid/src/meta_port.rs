@@ -16,6 +16,7 @@ use nexusgrid_meta::namespace::types::{
 use nexusgrid_meta::root::types as root;
 use nexusgrid_meta::root::types::{RootAnswer, RootCommand, RootError, RootOk, RootQuery};
 
+use crate::convert;
 use crate::error::GridError;
 
 /// The root group.
@@ -115,6 +116,20 @@ fn namespace_error(error: NamespaceError) -> GridError {
         | NamespaceError::BlockBound(_) => GridError::Unavailable(error.to_string()),
         NamespaceError::NoSuchContent => {
             GridError::Unreadable("the content was freed while it was read".to_owned())
+        }
+        NamespaceError::NoSuchVersion => GridError::NoSuchVersion,
+        NamespaceError::DeleteMarker(version, modified_ms) => GridError::DeleteMarker {
+            version: convert::version_name(version),
+            modified: nexusgrid_env::UnixMillis(modified_ms),
+        },
+        NamespaceError::Locked => GridError::Locked,
+        NamespaceError::NoLock => GridError::NoLock,
+        NamespaceError::BucketState => GridError::BucketState,
+        NamespaceError::Malformed(namespace::Malformed::Tags) => {
+            GridError::InvalidArgument("tags".to_owned())
+        }
+        NamespaceError::Malformed(namespace::Malformed::Retention) => {
+            GridError::InvalidArgument("the retention is over already, or too long".to_owned())
         }
         NamespaceError::Malformed(_) | NamespaceError::CopyInstead => {
             GridError::Internal(error.to_string())

@@ -3,10 +3,9 @@
 use std::sync::Arc;
 
 use futures_util::StreamExt;
-use nexusgrid_meta::namespace::limits as meta_limits;
 use nexusgrid_meta::namespace::types::{
-    DeleteObject, ListAfter, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceError,
-    NamespaceOk, NamespaceQuery, Object, PutDone, PutObject,
+    ListAfter, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
+    NamespaceQuery, Object, PutDone, PutObject,
 };
 use nexusgrid_meta::root::topology::Bucket;
 use parking_lot::Mutex;
@@ -23,6 +22,8 @@ use crate::facade::Grid;
 use crate::limits;
 use crate::meta_port::MetaError;
 use crate::pack::SmallPut;
+use crate::version::{VersionDelete, VersionName};
+use crate::versions::version_ref;
 use crate::write::Received;
 
 impl Grid {
@@ -114,8 +115,18 @@ impl Grid {
 
     /// An object without its bytes.
     pub async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> {
+        self.head_version(bucket, key, None).await
+    }
+
+    /// A version of an object without its bytes; without a name the current one.
+    pub async fn head_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<ObjectInfo, GridError> {
         let place = self.place(bucket, key).await?;
-        let object = self.find(&place, key).await?.ok_or(GridError::NoSuchKey)?;
+        let object = self.find_version(&place, key, version).await?;
         let part_sizes = self.part_sizes(&place, &object).await?;
         Ok(convert::object_info(key, &object, part_sizes))
     }
@@ -135,11 +146,10 @@ impl Grid {
 
     /// Removes an object; fine if there is none.
     pub async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> {
-        let bucket = self.place(&request.bucket, &request.key).await?;
-        let precondition = self.condition(&bucket, &request.key, &request.precondition).await?;
-        let delete = DeleteObject { key: request.key.into_bytes(), precondition };
-        let mut results = self.delete_rows(&bucket, vec![delete]).await?;
-        results.pop().unwrap_or_else(|| Err(internal("reply to a delete")))
+        let DeleteRequest { bucket, key, precondition } = request;
+        let delete = VersionDelete { key, version: None, precondition, bypass: false };
+        let mut results = self.delete_versions(&bucket, vec![delete]).await?;
+        results.pop().unwrap_or_else(|| Err(internal("reply to a delete"))).map(|_| ())
     }
 
     /// Removes many objects of a bucket; one result per key, in order.
@@ -148,73 +158,32 @@ impl Grid {
         bucket: &str,
         keys: &[String],
     ) -> Result<Vec<Result<(), GridError>>, GridError> {
-        if keys.len() > limits::DELETE_KEYS_MAX {
-            return Err(GridError::InvalidArgument("too many keys".to_owned()));
-        }
-        let bucket = self.core.map.bucket(bucket).await?;
-        let mut results = Vec::with_capacity(keys.len());
-        for chunk in keys.chunks(meta_limits::DELETES_MAX) {
-            let (good, bad): (Vec<&String>, Vec<&String>) =
-                chunk.iter().partition(|key| !key.is_empty() && key.len() <= limits::KEY_BYTES_MAX);
-            let deletes = good.iter().map(|key| DeleteObject {
-                key: key.as_bytes().to_vec(),
-                precondition: Default::default(),
-            });
-            let mut done = self.delete_rows(&bucket, deletes.collect()).await?.into_iter();
-            for key in chunk {
-                results.push(if bad.contains(&key) {
-                    Err(GridError::KeyTooLong)
-                } else {
-                    done.next().unwrap_or_else(|| Err(internal("reply to a delete")))
-                });
-            }
-        }
-        Ok(results)
-    }
-
-    async fn delete_rows(
-        &self,
-        bucket: &Bucket,
-        deletes: Vec<DeleteObject>,
-    ) -> Result<Vec<Result<(), GridError>>, GridError> {
-        if deletes.is_empty() {
-            return Ok(Vec::new());
-        }
-        // A session that closed meanwhile is replaced once; nothing but the command depends on it.
-        for _ in 0..2 {
-            let session = self.core.sessions.get(bucket.group).await?;
-            let command = NamespaceCommand::Delete {
-                session: session.id,
-                bucket: bucket.id,
-                deletes: deletes.clone(),
-                now_ms: self.core.meta.now_ms(),
-            };
-            match self.core.meta.command(bucket.group, &command).await {
-                Ok(NamespaceOk::Deleted(results)) => {
-                    let convert = |error| GridError::from(MetaError::Namespace(error));
-                    let plain = |result: Result<_, NamespaceError>| match result {
-                        Ok(_) => Ok(()),
-                        Err(error) => Err(convert(error)),
-                    };
-                    return Ok(results.into_iter().map(plain).collect());
-                }
-                Ok(_) => return Err(internal("reply to a delete")),
-                Err(MetaError::Namespace(NamespaceError::SessionClosed(_))) => {
-                    self.core.sessions.forget(&session);
-                }
-                Err(error) => return Err(self.explain(bucket, error).await),
-            }
-        }
-        Err(GridError::Unavailable("write sessions do not hold".to_owned()))
+        let delete = |key: &String| VersionDelete {
+            key: key.clone(),
+            version: None,
+            precondition: Default::default(),
+            bypass: false,
+        };
+        let results = self.delete_versions(bucket, keys.iter().map(delete).collect()).await?;
+        Ok(results.into_iter().map(|result| result.map(|_| ())).collect())
     }
 
     /// Copies an object: links its content within a bucket, moves the bytes to another one (whose
     /// key then wraps them). The ETag and checksums stay the source's.
     pub async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
+        self.copy_version(request, None).await
+    }
+
+    /// Copies a version of an object; without a name the current one.
+    pub async fn copy_version(
+        &self,
+        request: CopyRequest,
+        version: Option<VersionName>,
+    ) -> Result<PutOutcome, GridError> {
         let source = self.place(&request.source_bucket, &request.source_key).await?;
         let target = self.place(&request.bucket, &request.key).await?;
         self.core.check_writable()?;
-        let object = self.find(&source, &request.source_key).await?.ok_or(GridError::NoSuchKey)?;
+        let object = self.find_version(&source, &request.source_key, version).await?;
         if request.source_version.is_some_and(|version| version.0 != object.sequence) {
             return Err(GridError::PreconditionFailed);
         }
@@ -223,29 +192,46 @@ impl Grid {
             checksums: convert::checksums(&object.meta.checksums),
         };
         if source.id == target.id
-            && let Some(done) = self.link(&request, &target, &object, &seal).await?
+            && let Some(done) = self.link(&request, version, &target, &object, &seal).await?
         {
             return Ok(convert::put_outcome(&done, seal.checksums));
         }
-        self.copy_bytes(request, &object, seal).await
+        self.copy_bytes(request, version, &object, seal).await
     }
 
     /// Links within a bucket; `None` if the bytes have to be copied after all.
     async fn link(
         &self,
         request: &CopyRequest,
+        version: Option<VersionName>,
         bucket: &Bucket,
         object: &Object,
         seal: &ObjectSeal,
     ) -> Result<Option<PutDone>, GridError> {
         let meta = match &request.meta {
             Some(meta) => convert::meta_row(meta, seal)?,
-            None => object.meta.clone(),
+            // What locks a version is not copied with it.
+            None => nexusgrid_meta::namespace::types::ObjectMeta {
+                lock: Default::default(),
+                ..object.meta.clone()
+            },
         };
         let precondition = self.condition(bucket, &request.key, &request.precondition).await?;
         let session = self.core.sessions.get(bucket.group).await?;
         let now_ms = self.core.meta.now_ms();
-        let command = if request.source_key == request.key {
+        let source_content = object.content;
+        let target = (bucket.id, request.key.clone().into_bytes());
+        let command = if version.is_some() {
+            NamespaceCommand::LinkVersion {
+                session: session.id,
+                source: version_ref(bucket, &request.source_key, version),
+                source_content,
+                target,
+                precondition,
+                meta,
+                now_ms,
+            }
+        } else if request.source_key == request.key {
             NamespaceCommand::SetMeta {
                 session: session.id,
                 bucket: bucket.id,
@@ -263,8 +249,8 @@ impl Grid {
             NamespaceCommand::Link {
                 session: session.id,
                 source: (bucket.id, request.source_key.clone().into_bytes()),
-                source_content: object.content,
-                target: (bucket.id, request.key.clone().into_bytes()),
+                source_content,
+                target,
                 precondition,
                 meta,
                 now_ms,
@@ -288,16 +274,20 @@ impl Grid {
     async fn copy_bytes(
         &self,
         request: CopyRequest,
+        version: Option<VersionName>,
         object: &Object,
         seal: ObjectSeal,
     ) -> Result<PutOutcome, GridError> {
-        let reader = self.open(&request.source_bucket, &request.source_key).await?;
+        let reader =
+            self.open_version(&request.source_bucket, &request.source_key, version).await?;
         if reader.info().version.0 != object.sequence {
             return Err(GridError::Conflict);
         }
         let reader = reader.on_behalf_of(request.tenant.clone());
         let (range, stream) = reader.read(None)?;
-        let meta = request.meta.unwrap_or_else(|| convert::meta(&object.meta));
+        let unlocked =
+            || crate::api::ObjectMeta { lock: Default::default(), ..convert::meta(&object.meta) };
+        let meta = request.meta.unwrap_or_else(unlocked);
         let put = PutRequest {
             bucket: request.bucket,
             key: request.key,

@@ -24,6 +24,7 @@ use crate::limits;
 use crate::meta_port::MetaError;
 use crate::objects::body_of;
 use crate::stripe::{BlockKind, Payload};
+use crate::version::VersionName;
 use crate::write::{LargeContent, Received, extent};
 
 fn upload_ref(bucket: &Bucket, key: &str, upload: &UploadId) -> Result<UploadRef, GridError> {
@@ -183,7 +184,19 @@ impl Grid {
         tap: Tap,
         finish: Finish,
     ) -> Result<PartInfo, GridError> {
-        let reader = self.open(&request.source_bucket, &request.source_key).await?;
+        self.upload_part_copy_version(request, None, tap, finish).await
+    }
+
+    /// The same of a version; without a name the current one.
+    pub async fn upload_part_copy_version(
+        &self,
+        request: PartCopyRequest,
+        version: Option<VersionName>,
+        tap: Tap,
+        finish: Finish,
+    ) -> Result<PartInfo, GridError> {
+        let (bucket, key) = (&request.source_bucket, &request.source_key);
+        let reader = self.open_version(bucket, key, version).await?;
         if request.source_version.is_some_and(|version| version != reader.info().version) {
             return Err(GridError::PreconditionFailed);
         }

@@ -14,11 +14,12 @@ use super::contents::slots;
 use super::limits;
 use super::rows::{
     self, BlockRow, BucketRow, CodeRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket,
-    MovedRow, OutboxRow, Page, PartRow, Released, UploadRow,
+    MovedRow, OutboxRow, Page, PartRow, Released, UploadRow, VersionRow,
 };
+use super::tree;
 use super::types::{BucketId, CodeUsage, ContentId, UploadId, Usage};
 use crate::rows::key::KeyReader;
-use crate::rows::tx::decode_row;
+use crate::rows::tx::{Tx, decode_row};
 
 /// What is wrong, by the name of the invariant.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +54,7 @@ fn number(key: &[u8]) -> u64 {
 pub fn audit(state: &dyn KvRead) -> Result<Vec<Violation>, KvError> {
     let mut audit = Audit::default();
     audit.tree(state)?;
+    audit.versions(state)?;
     audit.uploads(state)?;
     audit.contents(state)?;
     audit.blocks(state)?;
@@ -108,7 +110,7 @@ impl Audit {
             }
         }
         for (key, row) in read::<BucketRow>(state, rows::STATE, b"B")? {
-            if let BucketRow::Live(LiveBucket { children, .. }) = row {
+            if let Some(LiveBucket { children, .. }) = row.live() {
                 dirs.insert((BucketId(number(&key)), DirId::ROOT), (children, true));
             }
         }
@@ -120,6 +122,63 @@ impl Audit {
             self.expect("I13", there > 0 || *explicit, || format!("{dir:?} is empty"));
         }
         self.expect("I13", children.is_empty(), || format!("children of no one: {children:?}"));
+        Ok(())
+    }
+
+    fn versions(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
+        let tx = Tx::new(state);
+        let mut nulls: BTreeMap<(u64, Vec<u8>), u64> = BTreeMap::new();
+        let mut last: Option<(BucketId, Vec<u8>)> = None;
+        for (row_key, row) in read::<VersionRow>(state, rows::STATE, b"V")? {
+            let bucket = BucketId(number(&row_key));
+            let Some((key, order)) = rows::parse_version(&row_key) else {
+                self.expect("I13", false, || format!("key of a version: {row_key:?}"));
+                continue;
+            };
+            let version = match &row {
+                VersionRow::Object(object) => {
+                    *self.references.entry(object.content).or_default() += 1;
+                    let usage = self.usage.entry(bucket).or_default();
+                    usage.objects += 1;
+                    usage.bytes += object.size;
+                    object.version
+                }
+                VersionRow::Marker(marker) => marker.version,
+            };
+            self.expect("I13", version.is_none_or(|version| version.0 == order), || {
+                format!("{key:?}: {version:?} at {order}")
+            });
+            if version.is_none() {
+                let before = nulls.insert((bucket.0, key.clone()), order);
+                self.expect("I13", before.is_none(), || format!("two null versions of {key:?}"));
+            }
+            let at = Some((bucket, key));
+            if last == at {
+                continue;
+            }
+            last = at;
+            let Some((_, key)) = &last else { continue };
+            let holds = match tree::lookup(&tx, bucket, key)? {
+                Some(current) => {
+                    let newer =
+                        current.version.map_or(current.sequence, |v| rows::sequence_of(v.0));
+                    let is_one_null =
+                        current.version.is_some() || !nulls.contains_key(&(bucket.0, key.clone()));
+                    newer >= rows::sequence_of(order) && is_one_null
+                }
+                None => matches!(row, VersionRow::Marker(_)),
+            };
+            self.expect("I13", holds, || format!("newest version of {key:?} is out of place"));
+        }
+        for (row_key, order) in read::<u64>(state, rows::STATE, b"N")? {
+            let mut reader = KeyReader(row_key.get(1..).unwrap_or_default());
+            let at = (reader.u64().unwrap_or_default(), reader.name().unwrap_or_default());
+            let there = nulls.remove(&at);
+            self.expect("I13", there == Some(order), || {
+                format!("null version of {at:?}: {there:?}")
+            });
+        }
+        self.expect("I13", nulls.is_empty(), || format!("null versions not noted: {nulls:?}"));
         Ok(())
     }
 
@@ -144,10 +203,7 @@ impl Audit {
         }
         for (key, row) in read::<BucketRow>(state, rows::STATE, b"B")? {
             let there = self.usage.remove(&BucketId(number(&key))).unwrap_or_default();
-            let counted = match row {
-                BucketRow::Live(row) => row.usage,
-                BucketRow::Dropped { .. } => Usage::default(),
-            };
+            let counted = row.live().map_or_else(Usage::default, |row| row.usage);
             self.expect("I8", there == counted, || format!("{there:?}, counts {counted:?}"));
         }
         let strays = std::mem::take(&mut self.usage);

@@ -55,3 +55,13 @@ pub const SWAPS_MAX: usize = 128;
 pub const FIND_PAGES_MAX: usize = 2_048;
 /// Codes that a group has blocks of, and that one search names.
 pub const CODES_MAX: usize = 64;
+/// Deletions of one command where versions may be kept: each touches up to eight rows.
+pub const VERSION_DELETES_MAX: usize = 64;
+/// Tags of one object.
+pub const TAGS_MAX: usize = 10;
+/// A tag's name: 128 characters of up to four bytes.
+pub const TAG_NAME_BYTES_MAX: usize = 512;
+/// A tag's value: 256 characters.
+pub const TAG_VALUE_BYTES_MAX: usize = 1_024;
+/// A default retention: S3's bounds are 36 500 days or 100 years.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;

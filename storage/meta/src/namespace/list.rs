@@ -21,10 +21,10 @@ use crate::rows::key::KeyBuf;
 use crate::rows::tx::{Tx, decode_row};
 
 /// Rows read at once.
-const READ_AHEAD: usize = 64;
+pub(super) const READ_AHEAD: usize = 64;
 
 /// What a walk meets, in byte order of `path`.
-enum Token {
+pub(super) enum Token {
     /// A directory, not entered yet. All its keys begin with `path`, which ends with `/`.
     Dir { path: Vec<u8>, id: DirId },
     /// A file.
@@ -43,27 +43,27 @@ struct Frame {
 }
 
 /// A walk of a bucket's tree in byte order of whole keys.
-struct Walk<'t, 'a> {
+pub(super) struct Walk<'t, 'a> {
     tx: &'t Tx<'a>,
     bucket: BucketId,
     frames: Vec<Frame>,
 }
 
 impl<'t, 'a> Walk<'t, 'a> {
-    fn new(tx: &'t Tx<'a>, bucket: BucketId) -> Walk<'t, 'a> {
+    pub(super) fn new(tx: &'t Tx<'a>, bucket: BucketId) -> Walk<'t, 'a> {
         let mut walk = Walk { tx, bucket, frames: Vec::new() };
         walk.enter(DirId::ROOT, Vec::new());
         walk
     }
 
     /// Goes through a directory's children next.
-    fn enter(&mut self, id: DirId, path: Vec<u8>) {
+    pub(super) fn enter(&mut self, id: DirId, path: Vec<u8>) {
         let resume = Some(rows::dir_prefix(self.bucket, id).done());
         self.frames.push(Frame { id, path, ahead: VecDeque::new(), resume });
     }
 
     /// Skips all keys below `bound`. A directory in which `bound` lies is entered. Never goes back.
-    fn seek(&mut self, bound: &[u8]) -> Result<(), KvError> {
+    pub(super) fn seek(&mut self, bound: &[u8]) -> Result<(), KvError> {
         // A directory that is not on the way to `bound` lies wholly before it.
         while self.frames.last().is_some_and(|frame| !bound.starts_with(&frame.path)) {
             self.frames.pop();
@@ -94,7 +94,7 @@ impl<'t, 'a> Walk<'t, 'a> {
         Ok(())
     }
 
-    fn next(&mut self) -> Result<Option<Token>, KvError> {
+    pub(super) fn next(&mut self) -> Result<Option<Token>, KvError> {
         loop {
             let Some(frame) = self.frames.last_mut() else { return Ok(None) };
             if let Some((name, dentry)) = frame.ahead.pop_front() {
@@ -118,7 +118,6 @@ impl<'t, 'a> Walk<'t, 'a> {
                 });
             }
             for (key, value) in &found {
-                // Rows with a suffix are older versions: not part of a listing.
                 if let Some(name) = rows::dentry_name(key) {
                     frame.ahead.push_back((name, decode_row(rows::TREE, value)?));
                 }
@@ -128,14 +127,22 @@ impl<'t, 'a> Walk<'t, 'a> {
 }
 
 /// The common prefix of a key: up to and with the first delimiter after `prefix`.
-fn common_prefix<'k>(key: &'k [u8], prefix: &[u8], delimiter: Option<&[u8]>) -> Option<&'k [u8]> {
+pub(super) fn common_prefix<'k>(
+    key: &'k [u8],
+    prefix: &[u8],
+    delimiter: Option<&[u8]>,
+) -> Option<&'k [u8]> {
     let delimiter = delimiter?;
     let rest = key.get(prefix.len()..)?;
     let at = rest.windows(delimiter.len()).position(|window| window == delimiter)?;
     key.get(..prefix.len() + at + delimiter.len())
 }
 
-fn check_list(prefix: &[u8], delimiter: Option<&[u8]>, limit: u32) -> Result<(), NamespaceError> {
+pub(super) fn check_list(
+    prefix: &[u8],
+    delimiter: Option<&[u8]>,
+    limit: u32,
+) -> Result<(), NamespaceError> {
     let bounded = |bytes: &[u8]| bytes.len() <= limits::KEY_BYTES_MAX;
     let is_good = bounded(prefix)
         && delimiter.is_none_or(|delimiter| !delimiter.is_empty() && bounded(delimiter))
@@ -208,12 +215,15 @@ pub(super) fn list(
 
 fn entry_bytes(entry: &ListEntry) -> usize {
     match entry {
-        ListEntry::Object(key, object) => {
-            let user = &object.meta.user_metadata;
-            key.len() + 256 + user.iter().map(|(k, v)| k.len() + v.len()).sum::<usize>()
-        }
+        ListEntry::Object(key, object) => object_bytes(key, object),
         ListEntry::Prefix(prefix) => prefix.len(),
     }
+}
+
+/// Roughly what an object takes in an answer.
+pub(super) fn object_bytes(key: &[u8], object: &Object) -> usize {
+    let texts = object.meta.user_metadata.iter().chain(&object.meta.tags);
+    key.len() + 256 + texts.map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 /// Lists uploads. Their rows lie in order of key, then start.

@@ -13,8 +13,9 @@ use nexusgrid_env::{Invariant, KvError, KvRead};
 use super::codes::Delta;
 use super::types::{
     BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery, Session,
+    VersionRef, VersionRules,
 };
-use super::{limits, query, rows};
+use super::{limits, query, rows, versions};
 use crate::machine::{self, Applied, ApplyContext, StateMachine};
 use crate::rows::tx::Tx;
 
@@ -54,6 +55,11 @@ impl StateMachine for Namespace {
             Err(_) => Err(Malformed::Encoding.into()),
             Ok(query) => query::answer(state, query),
         })
+    }
+
+    fn is_brief(&self, query: &[u8]) -> bool {
+        use NamespaceQuery::{Get, Head};
+        matches!(NamespaceQuery::decode(query), Ok(Head { .. } | Get { .. }))
     }
 }
 
@@ -132,6 +138,7 @@ impl<'a> Change<'a> {
                 self.delete(session, bucket, deletes, now_ms)
             }
             C::Link { session, source, source_content, target, precondition, meta, now_ms } => {
+                let source = VersionRef { bucket: source.0, key: source.1, version: None };
                 self.link(session, &source, source_content, &target, &precondition, meta, now_ms)
             }
             C::SetMeta { session, bucket, key, precondition, meta, now_ms } => {
@@ -157,7 +164,7 @@ impl<'a> Change<'a> {
                 session,
                 &upload,
                 number,
-                &source,
+                &VersionRef { bucket: source.0, key: source.1, version: None },
                 source_content,
                 range,
                 etag,
@@ -192,7 +199,12 @@ impl<'a> Change<'a> {
             C::RepairDone { shards } => self.repair_done(&shards),
             C::FencePg { pg, epoch } => self.fence_pg(pg, epoch),
             C::MarkMissing { shards, now_ms } => self.mark_missing(&shards, now_ms),
-            C::OutboxExpand { horizon_ms, now_ms } => self.outbox_expand(horizon_ms, now_ms),
+            C::OutboxExpand { horizon_ms, now_ms } => {
+                self.outbox_expand(now_ms, |row| row.released_ms <= horizon_ms)
+            }
+            C::ExpandThrough { through, now_ms } => {
+                self.outbox_expand(now_ms, |row| row.sequence <= through)
+            }
             C::OutboxAck { blocks } => self.outbox_ack(&blocks),
             C::Stage { session, blocks, content, now_ms } => {
                 self.stage(session, &blocks, content, now_ms)
@@ -202,6 +214,22 @@ impl<'a> Change<'a> {
             }
             C::ExpandMoved { covered, horizon_ms, now_ms } => {
                 self.expand_moved(covered, horizon_ms, now_ms)
+            }
+            C::SetRules { bucket, change } => self.set_rules(bucket, change),
+            C::DeleteVersions { bucket, deletes, now_ms } => {
+                self.delete_versions(bucket, deletes, now_ms)
+            }
+            C::LinkVersion {
+                session,
+                source,
+                source_content,
+                target,
+                precondition,
+                meta,
+                now_ms,
+            } => self.link(session, &source, source_content, &target, &precondition, meta, now_ms),
+            C::ChangeVersion { version, change, now_ms } => {
+                self.change_version(&version, change, now_ms)
             }
         }
     }
@@ -235,23 +263,23 @@ impl<'a> Change<'a> {
 
     /// A bucket in use.
     pub(super) fn bucket(&self, bucket: BucketId) -> Step<rows::LiveBucket> {
-        match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
-            Some(rows::BucketRow::Live(row)) => Ok(row),
-            Some(rows::BucketRow::Dropped { .. }) | None => {
-                Err(NamespaceError::NoSuchBucket.into())
-            }
-        }
+        let row: Option<rows::BucketRow> = self.tx.load(rows::STATE, &rows::bucket(bucket))?;
+        row.and_then(rows::BucketRow::live).ok_or_else(|| NamespaceError::NoSuchBucket.into())
     }
 
     /// Writes a bucket back.
     pub(super) fn set_bucket(&mut self, bucket: BucketId, mut row: rows::LiveBucket) {
         row.sequence = self.sequence;
-        self.tx.store(rows::STATE, rows::bucket(bucket), &rows::BucketRow::Live(row));
+        let row = match row.rules {
+            rules if rules == VersionRules::default() => rows::BucketRow::Live(row),
+            rules => rows::BucketRow::Versioned(row, rules),
+        };
+        self.tx.store(rows::STATE, rows::bucket(bucket), &row);
     }
 
     fn init_bucket(&mut self, bucket: BucketId, quota_bytes: Option<u64>) -> Step<NamespaceOk> {
         match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
-            Some(rows::BucketRow::Live(_)) => {}
+            Some(rows::BucketRow::Live(_) | rows::BucketRow::Versioned(..)) => {}
             Some(rows::BucketRow::Dropped { .. }) => {
                 return Err(NamespaceError::NoSuchBucket.into());
             }
@@ -262,6 +290,7 @@ impl<'a> Change<'a> {
                     children: 0,
                     usage: Default::default(),
                     quota_bytes,
+                    rules: VersionRules::default(),
                 },
             ),
         }
@@ -275,17 +304,19 @@ impl<'a> Change<'a> {
     }
 
     fn drop_bucket_if_empty(&mut self, bucket: BucketId) -> Step<NamespaceOk> {
-        match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
-            Some(rows::BucketRow::Live(row)) if row.children > 0 || row.usage.uploads > 0 => {
-                return Err(NamespaceError::BucketNotEmpty.into());
-            }
-            Some(rows::BucketRow::Dropped { .. }) => {}
-            // A bucket that was never initialised here is dropped too: its `InitBucket` may be late.
-            Some(rows::BucketRow::Live(_)) | None => {
-                let row = rows::BucketRow::Dropped { sequence: self.sequence };
-                self.tx.store(rows::STATE, rows::bucket(bucket), &row);
-            }
+        let row: Option<rows::BucketRow> = self.tx.load(rows::STATE, &rows::bucket(bucket))?;
+        if matches!(row, Some(rows::BucketRow::Dropped { .. })) {
+            return Ok(NamespaceOk::Done);
         }
+        let live = row.and_then(rows::BucketRow::live);
+        if live.is_some_and(|row| row.children > 0 || row.usage.uploads > 0)
+            || versions::has_any(&self.tx, bucket)?
+        {
+            return Err(NamespaceError::BucketNotEmpty.into());
+        }
+        // A bucket that was never initialised here is dropped too: its `InitBucket` may be late.
+        let row = rows::BucketRow::Dropped { sequence: self.sequence };
+        self.tx.store(rows::STATE, rows::bucket(bucket), &row);
         Ok(NamespaceOk::Done)
     }
 }

@@ -24,5 +24,7 @@ mod tests;
 mod tree;
 pub mod types;
 mod uploads;
+mod version_list;
+mod versions;
 
 pub use machine::Namespace;

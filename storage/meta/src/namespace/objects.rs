@@ -9,9 +9,11 @@ use super::machine::{Change, Step, check_key};
 use super::rows::LiveBucket;
 use super::tree;
 use super::types::{
-    BucketId, ContentId, DeleteDone, DeleteObject, Malformed, NamespaceError, NamespaceOk,
-    NewBlock, Object, ObjectMeta, Precondition, PutDone, PutObject,
+    BucketId, ContentId, DeleteDone, DeleteObject, DeleteVersion, Malformed, NamespaceError,
+    NamespaceOk, NewBlock, Object, ObjectLock, ObjectMeta, Precondition, PutDone, PutObject,
+    VersionRef, VersionRules, Versioning,
 };
+use super::versions::{self, check_lock, check_tags, check_unlocked, shown, with_default_lock};
 
 /// What a caller that is refused so will not try again with the same blocks.
 fn is_final(error: &NamespaceError) -> bool {
@@ -21,6 +23,8 @@ fn is_final(error: &NamespaceError) -> bool {
             | NamespaceError::NoSuchKey
             | NamespaceError::InvalidKey
             | NamespaceError::QuotaExceeded
+            | NamespaceError::Locked
+            | NamespaceError::NoLock
             | NamespaceError::Malformed(_)
     )
 }
@@ -71,6 +75,7 @@ pub(super) fn check_meta(meta: &ObjectMeta) -> Result<(), NamespaceError> {
             super::types::StorageClass::Named(name) => name.len(),
             _ => 0,
         };
+    check_tags(&meta.tags)?;
     if user <= limits::USER_METADATA_BYTES_MAX && text <= limits::HEADERS_BYTES_MAX {
         Ok(())
     } else {
@@ -92,14 +97,14 @@ impl LiveBucket {
 }
 
 /// The answer for an object that was written.
-pub(super) fn put_done(object: &Object, replaced: bool) -> PutDone {
+pub(super) fn put_done(object: &Object, rules: &VersionRules, replaced: bool) -> PutDone {
     PutDone {
         sequence: object.sequence,
         content: object.content,
         size: object.size,
         etag: object.meta.etag.clone(),
         modified_ms: object.modified_ms,
-        version: object.version,
+        version: shown(object.version, rules),
         replaced,
     }
 }
@@ -119,7 +124,7 @@ impl Change<'_> {
         let mut blocks = self.check_blocks(session, blocks)?;
         let mut results = Vec::with_capacity(puts.len());
         for put in puts {
-            let current = match self.check_put(&put, &blocks)? {
+            let current = match self.check_put(&put, &blocks, now_ms)? {
                 Ok(current) => current,
                 Err(error) => {
                     results.push(Err(error));
@@ -127,6 +132,8 @@ impl Change<'_> {
                 }
             };
             let size = put.content.size;
+            let rules = self.bucket(put.bucket)?.rules;
+            let meta = with_default_lock(put.meta, &rules, now_ms);
             let content = self.make_content(put.content, &mut blocks)?;
             let object = Object {
                 sequence: self.sequence,
@@ -136,7 +143,7 @@ impl Change<'_> {
                 version: None,
                 parts: 0,
                 upload: None,
-                meta: put.meta,
+                meta,
             };
             results.push(Ok(self.replace(put.bucket, &put.key, current, object, now_ms)?));
         }
@@ -150,6 +157,7 @@ impl Change<'_> {
         &self,
         put: &PutObject,
         blocks: &super::contents::Blocks,
+        now_ms: u64,
     ) -> Step<Result<Option<Object>, NamespaceError>> {
         let checked = check_key(&put.key).and_then(|()| check_meta(&put.meta));
         if let Err(error) = checked {
@@ -160,7 +168,8 @@ impl Change<'_> {
             Err(super::machine::Stop::Refuse(error)) => return Ok(Err(error)),
             Err(stop) => return Err(stop),
         }
-        self.check_target(put.bucket, &put.key, &put.precondition, put.content.size)
+        let (precondition, lock) = (&put.precondition, &put.meta.lock);
+        self.check_target(put.bucket, &put.key, precondition, put.content.size, lock, now_ms)
     }
 
     /// Whether an object of `size` may be written there now, and what is there.
@@ -170,6 +179,8 @@ impl Change<'_> {
         key: &[u8],
         precondition: &Precondition,
         size: u64,
+        lock: &ObjectLock,
+        now_ms: u64,
     ) -> Step<Result<Option<Object>, NamespaceError>> {
         let row = match self.bucket(bucket) {
             Ok(row) => row,
@@ -177,9 +188,15 @@ impl Change<'_> {
             Err(stop) => return Err(stop),
         };
         let current = tree::lookup(&self.tx, bucket, key)?;
-        let replaced = current.as_ref().map_or(0, |object| object.size);
-        let checked =
-            precondition.check(current.as_ref()).and_then(|()| row.check_quota(size, replaced));
+        let goes = current.as_ref().filter(|object| row.rules.overwrites(object));
+        let replaced = goes.map_or(0, |object| object.size);
+        let checked = precondition
+            .check(current.as_ref())
+            .and_then(|()| row.check_quota(size, replaced))
+            .and_then(|()| check_lock(lock, &row.rules, now_ms))
+            .and_then(|()| {
+                goes.map_or(Ok(()), |object| check_unlocked(&object.meta.lock, now_ms, false))
+            });
         Ok(checked.map(|()| current))
     }
 
@@ -189,25 +206,39 @@ impl Change<'_> {
         bucket: BucketId,
         key: &[u8],
         current: Option<Object>,
-        object: Object,
+        mut object: Object,
         now_ms: u64,
     ) -> Step<PutDone> {
-        let done = put_done(&object, current.is_some());
+        let rules = self.bucket(bucket)?.rules;
+        object.version = self.new_version(&rules)?;
+        let done = put_done(&object, &rules, current.is_some());
+        let is_new = current.is_none();
         self.refer(object.content)?;
-        self.put_dentry(bucket, key, object, current.is_none())?;
-        let mut row = self.bucket(bucket)?;
-        if current.is_none() {
-            row.usage.objects += 1;
-        }
-        let replaced = current.as_ref().map_or(0, |object| object.size);
-        let counted = row.usage.bytes >= replaced;
-        self.tx.check(Invariant::I8, counted, || format!("{bucket:?}: {:?}", row.usage));
-        row.usage.bytes = row.usage.bytes.saturating_sub(replaced).saturating_add(done.size);
-        self.set_bucket(bucket, row);
-        if let Some(current) = current {
-            self.unrefer(current.content, now_ms)?;
+        let overwritten = self.make_room(bucket, key, &rules, current, now_ms)?;
+        self.put_dentry(bucket, key, object, is_new)?;
+        self.count_object(bucket, Some(done.size), overwritten.as_ref())?;
+        if let Some(overwritten) = overwritten {
+            self.unrefer(overwritten.content, now_ms)?;
         }
         Ok(done)
+    }
+
+    /// Counts an object of so many bytes that came, and one that went.
+    pub(super) fn count_object(
+        &mut self,
+        bucket: BucketId,
+        came: Option<u64>,
+        went: Option<&Object>,
+    ) -> Step<()> {
+        let mut row = self.bucket(bucket)?;
+        let gone = went.map_or(0, |object| object.size);
+        row.usage.objects += u64::from(came.is_some());
+        let counted = row.usage.bytes >= gone && row.usage.objects >= u64::from(went.is_some());
+        self.tx.check(Invariant::I8, counted, || format!("{bucket:?}: {:?}", row.usage));
+        row.usage.objects = row.usage.objects.saturating_sub(u64::from(went.is_some()));
+        row.usage.bytes = row.usage.bytes.saturating_sub(gone).saturating_add(came.unwrap_or(0));
+        self.set_bucket(bucket, row);
+        Ok(())
     }
 
     pub(super) fn delete(
@@ -224,40 +255,19 @@ impl Change<'_> {
         }
         let mut results = Vec::with_capacity(deletes.len());
         for delete in deletes {
-            if let Err(error) = check_key(&delete.key) {
-                results.push(Err(error));
-                continue;
-            }
-            let current = tree::lookup(&self.tx, bucket, &delete.key)?;
-            if let Err(error) = delete.precondition.check(current.as_ref()) {
-                results.push(Err(error));
-                continue;
-            }
-            if let Some(current) = &current {
-                self.remove_dentry(bucket, &delete.key)?;
-                let mut row = self.bucket(bucket)?;
-                let counted = row.usage.objects > 0 && row.usage.bytes >= current.size;
-                self.tx.check(Invariant::I8, counted, || format!("{bucket:?}: {:?}", row.usage));
-                row.usage.objects = row.usage.objects.saturating_sub(1);
-                row.usage.bytes = row.usage.bytes.saturating_sub(current.size);
-                self.set_bucket(bucket, row);
-                self.unrefer(current.content, now_ms)?;
-            }
-            results.push(Ok(DeleteDone { existed: current.is_some() }));
+            let DeleteObject { key, precondition } = delete;
+            let delete = DeleteVersion { key, version: None, precondition, bypass: false };
+            let deleted = self.delete_version(bucket, &delete, now_ms)?;
+            results.push(deleted.map(|deleted| DeleteDone { existed: deleted.existed }));
         }
         Ok(NamespaceOk::Deleted(results))
     }
 
     /// The source of a copy, if it still is what the gateway looked at.
-    pub(super) fn source(
-        &self,
-        source: &(BucketId, Vec<u8>),
-        source_content: ContentId,
-    ) -> Step<Object> {
-        let (bucket, key) = source;
-        self.bucket(*bucket)?;
-        check_key(key)?;
-        let object = tree::lookup(&self.tx, *bucket, key)?.ok_or(NamespaceError::NoSuchKey)?;
+    pub(super) fn source(&self, source: &VersionRef, source_content: ContentId) -> Step<Object> {
+        self.bucket(source.bucket)?;
+        check_key(&source.key)?;
+        let object = versions::lookup(&self.tx, source)?;
         if object.content != source_content {
             return Err(NamespaceError::SourceChanged.into());
         }
@@ -268,7 +278,7 @@ impl Change<'_> {
     pub(super) fn link(
         &mut self,
         session: SessionId,
-        source: &(BucketId, Vec<u8>),
+        source: &VersionRef,
         source_content: ContentId,
         target: &(BucketId, Vec<u8>),
         precondition: &Precondition,
@@ -280,7 +290,9 @@ impl Change<'_> {
         check_key(key)?;
         check_meta(&meta)?;
         let from = self.source(source, source_content)?;
-        let current = self.check_target(*bucket, key, precondition, from.size)??;
+        let lock = &meta.lock;
+        let current = self.check_target(*bucket, key, precondition, from.size, lock, now_ms)??;
+        let meta = with_default_lock(meta, &self.bucket(*bucket)?.rules, now_ms);
         let object = Object {
             sequence: self.sequence,
             content: from.content,
@@ -305,13 +317,21 @@ impl Change<'_> {
         now_ms: u64,
     ) -> Step<NamespaceOk> {
         self.check_session(session)?;
-        self.bucket(bucket)?;
+        let rules = self.bucket(bucket)?.rules;
         check_key(key)?;
         check_meta(&meta)?;
+        check_lock(&meta.lock, &rules, now_ms)?;
+        let meta = with_default_lock(meta, &rules, now_ms);
         let current = tree::lookup(&self.tx, bucket, key)?.ok_or(NamespaceError::NoSuchKey)?;
         precondition.check(Some(&current))?;
-        let object = Object { sequence: self.sequence, modified_ms: now_ms, meta, ..current };
-        let done = put_done(&object, true);
+        let sequence = self.sequence;
+        let object = Object { sequence, modified_ms: now_ms, meta, ..current.clone() };
+        if rules.versioning != Versioning::Off {
+            // A copy onto itself is a version of its own.
+            let done = self.replace(bucket, key, Some(current), object, now_ms)?;
+            return Ok(NamespaceOk::Put(vec![Ok(done)]));
+        }
+        let done = put_done(&object, &rules, true);
         self.put_dentry(bucket, key, object, false)?;
         Ok(NamespaceOk::Put(vec![Ok(done)]))
     }

@@ -1,7 +1,7 @@
 //! What is left to do: freeing what was released, deleting dead blocks, refilling missing shards.
 //!
 //! ```text
-//!   content released ──horizon──> OutboxExpand: extents go, live bytes fall ──0──> dead block
+//!   content released ──horizon──> ExpandThrough: extents go, live bytes fall ──0──> dead block
 //!   dead block ──tombstones acknowledged by every mapped drive──> OutboxAck: row goes
 //! ```
 //!
@@ -18,22 +18,51 @@ use super::machine::{Change, Step, corrupt};
 use super::rows::{
     self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Released, RepairRow,
 };
-use super::types::{ContentId, Extent, NamespaceError, NamespaceOk, Repaired, UploadId};
+use super::types::{
+    ContentId, Extent, NamespaceAnswer, NamespaceError, NamespaceOk, Repaired, UploadId,
+};
 use super::uploads::part_rows;
-use crate::rows::tx::decode_row;
+use crate::rows::tx::{Tx, decode_row};
 
 /// Outbox rows looked at by one step: those that may not be freed yet are passed over.
 pub(super) const LOOK_MAX: usize = 128;
 
+/// What waits to be freed.
+pub(super) fn released(tx: &Tx<'_>) -> Step<NamespaceAnswer> {
+    // Both kinds of keys begin with the commit sequence.
+    let bounds = |tag: &[u8]| -> Step<Option<(u64, u64)>> {
+        let Some(end) = prefix_end(tag) else { return Ok(None) };
+        let first = tx.scan(rows::STATE, tag, Some(&end), 1)?.into_iter().next();
+        let last = tx.last_up_to(rows::STATE, tag, &end)?;
+        Ok(match (first, last) {
+            (Some((first, _)), Some((last, _))) => {
+                Some((sequence_of(&first)?, sequence_of(&last)?))
+            }
+            _ => None,
+        })
+    };
+    Ok(NamespaceAnswer::Released { outbox: bounds(b"O")?, moved: bounds(&rows::all_moved())? })
+}
+
+/// The commit sequence in the key of what waits to be freed.
+fn sequence_of(key: &[u8]) -> Step<u64> {
+    let bytes = key.get(1..9).and_then(|bytes| bytes.try_into().ok());
+    Ok(u64::from_be_bytes(bytes.ok_or_else(|| corrupt("key of what was released"))?))
+}
+
 impl Change<'_> {
-    pub(super) fn outbox_expand(&mut self, horizon_ms: u64, now_ms: u64) -> Step<NamespaceOk> {
+    pub(super) fn outbox_expand(
+        &mut self,
+        now_ms: u64,
+        is_due: impl Fn(&OutboxRow) -> bool,
+    ) -> Step<NamespaceOk> {
         let end = prefix_end(b"O");
         let found = self.tx.scan(rows::STATE, b"O", end.as_deref(), LOOK_MAX)?;
         let mut freed = 0;
         let mut more = found.len() == LOOK_MAX;
         for (key, value) in found {
             let row: OutboxRow = decode_row(rows::STATE, &value)?;
-            if row.released_ms > horizon_ms {
+            if !is_due(&row) {
                 continue;
             }
             if self.is_spent() {

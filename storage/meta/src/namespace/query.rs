@@ -7,13 +7,15 @@ use nexusgrid_env::kv::prefix_end;
 
 use super::machine::{Step, check_key, corrupt};
 use super::rows::{
-    self, BlockRow, BucketRow, ContentRow, DeadRow, LiveBucket, OutboxRow, RepairRow, UploadRow,
+    self, BlockRow, ContentRow, DeadRow, LiveBucket, OutboxRow, RepairRow, UploadRow,
 };
 use super::types::{
     BlockState, BucketId, ContentMap, DeadBlock, Got, LiveBlock, Malformed, NamespaceAnswer,
-    NamespaceError, NamespaceQuery, Object, PartListing, RangeSpec, Repair, Session, UploadRef,
+    NamespaceError, NamespaceQuery, PartListing, RangeSpec, Repair, Session, UploadRef, VersionRef,
 };
-use super::{codes, limits, list, map, restore, rewrite, sessions, tree, uploads};
+use super::{
+    codes, limits, list, map, outbox, restore, rewrite, sessions, uploads, version_list, versions,
+};
 use crate::rows::tx::{Tx, decode_row};
 
 /// Outbox rows looked at for the oldest: they lie in order of commit, so the oldest is among the
@@ -26,8 +28,23 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
     use NamespaceQuery as Q;
     let tx = &Tx::new(state);
     Ok(match query {
-        Q::Head { bucket, key } => A::Object(Box::new(object(tx, bucket, &key)?)),
-        Q::Get { bucket, key, range } => A::Get(Box::new(get(tx, bucket, &key, range)?)),
+        Q::Head { bucket, key } => {
+            let version = VersionRef { bucket, key, version: None };
+            A::Object(Box::new(versions::answer(tx, &version)?))
+        }
+        Q::HeadVersion { version } => A::Object(Box::new(versions::answer(tx, &version)?)),
+        Q::Get { bucket, key, range } => {
+            let version = VersionRef { bucket, key, version: None };
+            A::Get(Box::new(get(tx, &version, range)?))
+        }
+        Q::GetVersion { version, range } => A::Get(Box::new(get(tx, &version, range)?)),
+        Q::Rules { bucket } => A::Rules(live_bucket(tx, bucket)?.rules),
+        Q::ListVersions { bucket, prefix, delimiter, after, limit } => {
+            live_bucket(tx, bucket)?;
+            let delimiter = delimiter.as_deref();
+            let asked = version_list::Asked { bucket, prefix: &prefix, delimiter, limit };
+            A::Versions(version_list::list(tx, &asked, after)?)
+        }
         Q::Extents { content, offset, len } => {
             let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
             let row = row.ok_or(NamespaceError::NoSuchContent)?;
@@ -64,6 +81,7 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
         Q::Outbox { after, limit } => dead_blocks(tx, after, bounded(limit))?,
         Q::Backlog => backlog(tx)?,
         Q::OldestMoved => rewrite::oldest_moved(tx)?,
+        Q::Released => outbox::released(tx)?,
         Q::Codes => A::Codes(codes::usage(tx)?),
         Q::FindExtents { filter, after, limit } => {
             rewrite::find(tx, &filter, after, bounded(limit))?
@@ -89,23 +107,11 @@ fn bounded(limit: u32) -> usize {
 }
 
 fn live_bucket(tx: &Tx<'_>, bucket: BucketId) -> Step<LiveBucket> {
-    match tx.load(rows::STATE, &rows::bucket(bucket))? {
-        Some(BucketRow::Live(row)) => Ok(row),
-        _ => Err(NamespaceError::NoSuchBucket.into()),
-    }
+    versions::live(tx, bucket)
 }
 
-fn object(tx: &Tx<'_>, bucket: BucketId, key: &[u8]) -> Step<Object> {
-    check_key(key)?;
-    match tree::lookup(tx, bucket, key)? {
-        Some(object) => Ok(object),
-        // Only a miss pays for the second look.
-        None => live_bucket(tx, bucket).and(Err(NamespaceError::NoSuchKey.into())),
-    }
-}
-
-fn get(tx: &Tx<'_>, bucket: BucketId, key: &[u8], range: RangeSpec) -> Step<Got> {
-    let object = object(tx, bucket, key)?;
+fn get(tx: &Tx<'_>, version: &VersionRef, range: RangeSpec) -> Step<Got> {
+    let object = versions::answer(tx, version)?;
     let size = object.size;
     let unsatisfiable = || NamespaceError::RangeNotSatisfiable(size);
     let (offset, len) = match range {

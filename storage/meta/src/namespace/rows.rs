@@ -13,17 +13,19 @@
 //!          'F'                                       → SessionId  session floor
 //!          'G'                                       → GapsRow    sessions that a restore lost
 //!          'M' sequence                              → MovedRow   extents given up, to be freed
+//!          'N' bucket key·0000                       → u64        where an older null version stands in 'V'
 //!          'O' sequence ordinal                      → OutboxRow  released, to be expanded
 //!          'P' upload number                         → PartRow
 //!          'R' pg block slot                         → RepairRow  missing shard
 //!          'S' session                               → Session
 //!          'U' bucket key·0000 upload                → UploadRow
+//!          'V' bucket key·0000 !order                → VersionRow older versions and delete markers
 //! ```
 //!
 //! `name·0000` is escaped and ended (see [`crate::rows::key`]). In `tree` a directory is stored as
-//! `name/` and a file as `name`: then a depth-first walk is byte order of whole keys. What follows
-//! a name's end is a suffix: none for the current version; `01 ‖ !sequence` is kept for older
-//! versions, newest first. `slot16` spreads directories over the key space, so that a range of them
+//! `name/` and a file as `name`: then a depth-first walk is byte order of whole keys. The tree holds
+//! what a client sees: current versions that are no delete markers. All others stand in 'V', newest
+//! first. `slot16` spreads directories over the key space, so that a range of them
 //! can be split off to another group without changing a key. Every row carries the commit sequence
 //! of its last change.
 //!
@@ -35,8 +37,8 @@ use nexusgrid_codec::id::{BlockId, Epoch, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::types::{
-    BucketId, ContentId, Extent, Object, PartInfo, UploadId, UploadInfo, UploadRef, Usage,
-    WrappedKey,
+    BucketId, ContentId, DeleteMarker, Extent, Object, PartInfo, UploadId, UploadInfo, UploadRef,
+    Usage, VersionRules, WrappedKey,
 };
 use crate::rows::key::{KeyBuf, KeyReader};
 
@@ -120,6 +122,19 @@ pub enum BucketRow {
         /// Commit sequence.
         sequence: u64,
     },
+    /// In use, and versions are kept, or were.
+    Versioned(LiveBucket, VersionRules),
+}
+
+impl BucketRow {
+    /// The bucket, if it is in use.
+    pub fn live(self) -> Option<LiveBucket> {
+        match self {
+            BucketRow::Live(row) => Some(row),
+            BucketRow::Versioned(row, rules) => Some(LiveBucket { rules, ..row }),
+            BucketRow::Dropped { .. } => None,
+        }
+    }
 }
 
 /// A bucket in use.
@@ -133,6 +148,20 @@ pub struct LiveBucket {
     pub usage: Usage,
     /// Most bytes of objects and parts.
     pub quota_bytes: Option<u64>,
+    /// How it treats versions; stands beside this in the row, so that the row of a bucket without is
+    /// what it always was.
+    #[serde(skip)]
+    pub rules: VersionRules,
+}
+
+/// A version that is not the current object of its key.
+#[allow(clippy::large_enum_variant, reason = "objects are the common case, and live only briefly")]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum VersionRow {
+    /// An older version.
+    Object(Object),
+    /// A delete marker; as the newest version it hides the key.
+    Marker(DeleteMarker),
 }
 
 /// A content.
@@ -487,6 +516,29 @@ pub fn uploads(bucket: BucketId) -> KeyBuf {
 /// An upload.
 pub fn upload(upload: &UploadRef) -> Vec<u8> {
     uploads(upload.bucket).name(&upload.key).raw(&upload.id.0).done()
+}
+
+/// A bucket's older versions and delete markers.
+pub fn versions(bucket: BucketId) -> KeyBuf {
+    KeyBuf::tag(b'V').u64(bucket.0)
+}
+
+/// An older version; a greater `order` is a newer one and comes first.
+pub fn version(bucket: BucketId, key: &[u8], order: u64) -> Vec<u8> {
+    versions(bucket).name(key).u64(!order).done()
+}
+
+/// Key and order of a version's row.
+pub fn parse_version(row: &[u8]) -> Option<(Vec<u8>, u64)> {
+    let mut reader = KeyReader(row);
+    reader.u8()?;
+    reader.u64()?;
+    Some((reader.name()?, !reader.u64()?))
+}
+
+/// Where the null version of a key stands among its older ones.
+pub fn null_version(bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    KeyBuf::tag(b'N').u64(bucket.0).name(key).done()
 }
 
 /// Key and id of an upload's row.

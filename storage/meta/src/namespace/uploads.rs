@@ -20,8 +20,9 @@ use super::tree;
 use super::types::{
     BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, CompletedPart, ContentId, Malformed,
     NamespaceError, NamespaceOk, NewBlock, NewContent, Object, ObjectMeta, PartInfo, Precondition,
-    UploadId, UploadInfo, UploadRef,
+    UploadId, UploadInfo, UploadRef, VersionRef,
 };
+use super::versions::{check_lock, with_default_lock};
 use crate::rows::tx::{Tx, decode_row};
 
 /// Segments that a range of a linked content may be copied as, instead of nesting a level deeper.
@@ -63,6 +64,7 @@ impl Change<'_> {
             return Err(Malformed::Metadata.into());
         }
         let mut row = self.bucket(bucket)?;
+        check_lock(&meta.lock, &row.rules, now_ms)?;
         row.usage.uploads += 1;
         self.set_bucket(bucket, row);
         let mut id = [0; 16];
@@ -157,7 +159,7 @@ impl Change<'_> {
         session: SessionId,
         upload: &UploadRef,
         number: u16,
-        source: &(BucketId, Vec<u8>),
+        source: &VersionRef,
         source_content: ContentId,
         (offset, len): (u64, u64),
         etag: String,
@@ -221,7 +223,9 @@ impl Change<'_> {
         let Some(row) = self.upload(upload)? else {
             // The client asks again because it missed the answer: the object is there.
             return match current.filter(|object| object.upload == Some(upload.id)) {
-                Some(object) => Ok(NamespaceOk::Put(vec![Ok(put_done(&object, false))])),
+                Some(object) => {
+                    Ok(NamespaceOk::Put(vec![Ok(put_done(&object, &bucket.rules, false))]))
+                }
                 None => Err(NamespaceError::NoSuchUpload.into()),
             };
         };
@@ -232,6 +236,7 @@ impl Change<'_> {
         }
         precondition.check(current.as_ref())?;
         let meta = ObjectMeta { etag, checksums, ..row.info.meta };
+        let meta = with_default_lock(meta, &bucket.rules, now_ms);
         check_meta(&meta)?;
         let kind = ContentKind::Parts { upload: upload.id };
         let content = self.make_linked(&chosen.segments, chosen.depth.saturating_add(1), kind)?;

@@ -35,6 +35,8 @@ fn keys() {
         (rows::outbox(8, 1), "4f 0000000000000008 00000001"),
         (rows::part(UploadId([9; 16]), 4), "50 09090909090909090909090909090909 0004"),
         (rows::repair(PgId(3), block(), 5), "52 00000003 00000001 0000000000000002 00000003 05"),
+        (rows::version(BucketId(7), b"k", 5), "56 0000000000000007 6b 0000 fffffffffffffffa"),
+        (rows::null_version(BucketId(7), b"k"), "4e 0000000000000007 6b 0000"),
         (rows::session(SessionId(2)), "53 0000000000000002"),
         (rows::upload(&upload), "55 0000000000000007 6b00ff0000 09090909090909090909090909090909"),
     ];
@@ -64,8 +66,22 @@ fn object() -> Object {
                 value: vec![1, 2, 3, 4],
             }],
             storage_class: StorageClass::Standard,
+            tags: Vec::new(),
+            lock: ObjectLock::default(),
         },
     }
+}
+
+/// An older version with all that few versions have.
+fn kept() -> Object {
+    let retention = Retention { mode: RetentionMode::Compliance, until_ms: 300 };
+    let meta = ObjectMeta {
+        etag: "e".into(),
+        tags: vec![("t".into(), "v".into())],
+        lock: ObjectLock { retention: Some(retention), legal_hold: true },
+        ..ObjectMeta::default()
+    };
+    Object { version: Some(VersionId(300)), meta, ..object() }
 }
 
 fn extent() -> Extent {
@@ -277,6 +293,99 @@ fn values() {
             "expand moved",
             NamespaceCommand::ExpandMoved { covered: 7, horizon_ms: 8, now_ms: 9 }.encode(),
             "0119070809",
+        ),
+        (
+            "expand through",
+            NamespaceCommand::ExpandThrough { through: 300, now_ms: 9 }.encode(),
+            "011aac0209",
+        ),
+        ("released?", NamespaceQuery::Released.encode(), "0112"),
+        (
+            "released",
+            codec::encode(&NamespaceAnswer::Released { outbox: Some((1, 300)), moved: None }),
+            "01120101ac0200",
+        ),
+        (
+            "version",
+            codec::encode(&VersionRow::Object(kept())),
+            "0100ac0205e80780d095ffbc3101ac0200000165000000000000000000030001017401760101ac0201",
+        ),
+        (
+            "marker",
+            codec::encode(&VersionRow::Marker(DeleteMarker {
+                sequence: 1,
+                version: None,
+                modified_ms: 2,
+            })),
+            "0101010002",
+        ),
+        (
+            "versioned bucket",
+            codec::encode(&BucketRow::Versioned(
+                LiveBucket {
+                    sequence: 1,
+                    children: 2,
+                    usage: Usage::default(),
+                    quota_bytes: None,
+                    rules: VersionRules::default(),
+                },
+                VersionRules {
+                    versioning: Versioning::Enabled,
+                    lock: Some(LockRules {
+                        default: Some(DefaultRetention {
+                            mode: RetentionMode::Governance,
+                            period: RetentionPeriod::Days(3),
+                        }),
+                    }),
+                },
+            )),
+            "010201020000000000010101000003",
+        ),
+        (
+            "set rules",
+            NamespaceCommand::SetRules {
+                bucket: BucketId(7),
+                change: RulesChange::Versioning(Versioning::Suspended),
+            }
+            .encode(),
+            "011b070002",
+        ),
+        (
+            "delete versions",
+            NamespaceCommand::DeleteVersions {
+                bucket: BucketId(7),
+                deletes: vec![DeleteVersion {
+                    key: b"k".to_vec(),
+                    version: Some(VersionId(300)),
+                    precondition: Precondition::None,
+                    bypass: true,
+                }],
+                now_ms: 1,
+            }
+            .encode(),
+            "011c0701016b01ac02000101",
+        ),
+        (
+            "change version",
+            NamespaceCommand::ChangeVersion {
+                version: VersionRef { bucket: BucketId(7), key: b"k".to_vec(), version: None },
+                change: VersionChange::LegalHold(true),
+                now_ms: 1,
+            }
+            .encode(),
+            "011e07016b00020101",
+        ),
+        (
+            "list versions",
+            NamespaceQuery::ListVersions {
+                bucket: BucketId(7),
+                prefix: b"p".to_vec(),
+                delimiter: None,
+                after: Some(VersionsAfter::Version(b"k".to_vec(), VersionId::NULL)),
+                limit: 9,
+            }
+            .encode(),
+            "0116070170000101016b0009",
         ),
         ("part sizes", NamespaceQuery::PartSizes { content: ContentId(5) }.encode(), "010c05"),
     ];

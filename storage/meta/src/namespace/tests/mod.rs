@@ -10,3 +10,4 @@ mod sequences;
 mod sessions;
 mod staged;
 mod support;
+mod versions;

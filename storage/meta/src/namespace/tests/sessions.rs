@@ -95,6 +95,35 @@ fn blocks_are_pending_live_dead_unknown_or_unheard_of() {
 }
 
 #[test]
+fn what_waits_is_freed_in_order_of_commit_whatever_clocks_said() {
+    let mut group = Group::new();
+    let released = |group: &Group| {
+        let Ok(NamespaceAnswer::Released { outbox, moved }) = group.ask(NamespaceQuery::Released)
+        else {
+            panic!("no answer")
+        };
+        assert_eq!(moved, None);
+        outbox
+    };
+    assert_eq!(released(&group), None);
+    for (key, now_ms) in [(b"a", u64::MAX), (b"b", 1)] {
+        group.put(key, b"bytes", 1, Precondition::None).unwrap();
+        group.delete_at(key, now_ms);
+    }
+    let (first, last) = released(&group).unwrap();
+    assert!(first < last);
+    let expand = |group: &mut Group, through| {
+        group.ok(NamespaceCommand::ExpandThrough { through, now_ms: 6 })
+    };
+    let freed = |freed| NamespaceOk::Expanded { freed, more: false };
+    assert_eq!(expand(&mut group, first - 1), freed(0));
+    assert_eq!(expand(&mut group, last - 1), freed(1));
+    assert_eq!(released(&group), Some((last, last)));
+    assert_eq!(expand(&mut group, last), freed(1));
+    assert_eq!(released(&group), None);
+}
+
+#[test]
 fn i3_a_block_is_bound_once() {
     let mut group = Group::new();
     group.put(b"a", b"bytes", 1, Precondition::None).unwrap();

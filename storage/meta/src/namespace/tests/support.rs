@@ -152,6 +152,17 @@ impl Group {
         })
     }
 
+    /// Deletes by a clock that says `now_ms`.
+    pub fn delete_at(&mut self, key: &[u8], now_ms: u64) {
+        let delete = DeleteObject { key: key.to_vec(), precondition: Precondition::None };
+        self.ok(NamespaceCommand::Delete {
+            session: self.session,
+            bucket: BUCKET,
+            deletes: vec![delete],
+            now_ms,
+        });
+    }
+
     pub fn get(&self, key: &[u8], range: RangeSpec) -> Result<(Object, Vec<u8>), NamespaceError> {
         let query = NamespaceQuery::Get { bucket: BUCKET, key: key.to_vec(), range };
         let NamespaceAnswer::Get(got) = self.ask(query)? else { panic!("no get") };

@@ -6,7 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     CodeUsage, ContentId, DeadBlock, Extent, FoundExtent, ListAfter, LiveBlock, NamespaceError,
-    Object, PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage, WrappedKey,
+    Object, PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing,
+    VersionRules, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -201,6 +202,17 @@ pub enum NamespaceAnswer {
     },
     /// The first move whose old places wait to be freed: commit sequence, and when; `None`: none does.
     OldestMoved(Option<(u64, u64)>),
+    /// What waits to be freed: the first and the last commit sequence; `None`: nothing does.
+    Released {
+        /// Of what nothing refers to any more.
+        outbox: Option<(u64, u64)>,
+        /// Of places that contents moved away from.
+        moved: Option<(u64, u64)>,
+    },
+    /// How a bucket treats versions.
+    Rules(VersionRules),
+    /// A listing of versions.
+    Versions(VersionListing),
 }
 
 /// A query's reply.

@@ -5,8 +5,9 @@ use nexusgrid_env::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, NamespaceError, NewBlock,
-    NewContent, ObjectMeta, PartInfo, Repaired, Session, Swap, UploadId, UploadRef, VersionId,
+    BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, DeleteVersion, NamespaceError,
+    NewBlock, NewContent, ObjectMeta, PartInfo, Repaired, RulesChange, Session, Swap, UploadId,
+    UploadRef, VersionChange, VersionDeleted, VersionId, VersionRef,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -336,11 +337,63 @@ pub enum NamespaceCommand {
     /// the commit sequence `covered`, for a restore of an older state would look for it where it was, and
     /// up to `horizon_ms` (proposed by the leader's worker). → `Expanded`.
     ExpandMoved {
-        /// All checkpoints that may be restored know what was committed up to here.
+        /// All checkpoints that may be restored know what was committed up to here, and readers of what
+        /// was before are done.
         covered: u64,
-        /// What was given up later than this stays.
+        /// What was given up later than this, by the wall clock of who moved it, stays.
         horizon_ms: u64,
         /// Now.
+        now_ms: u64,
+    },
+    /// As `OutboxExpand`, for what was released by a commit sequence: whoever proposes it knows by its
+    /// own clock how long ago that was, and nobody's wall clock matters. → `Expanded`.
+    ExpandThrough {
+        /// What was released later than this stays.
+        through: u64,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Changes how a bucket treats versions. → `Done`.
+    SetRules {
+        /// The bucket.
+        bucket: BucketId,
+        /// What changes.
+        change: RulesChange,
+    },
+    /// Deletes objects, or removes versions of them for good; at most `limits::VERSION_DELETES_MAX`.
+    /// It commits no blocks, so it needs no session. → `VersionsDeleted`, one result each.
+    DeleteVersions {
+        /// The bucket.
+        bucket: BucketId,
+        /// What.
+        deletes: Vec<DeleteVersion>,
+        /// Now: a marker's Last-Modified, and what retention is compared with.
+        now_ms: u64,
+    },
+    /// As `Link`, of any version, and also onto the same key. → `Put`, one result.
+    LinkVersion {
+        /// The writer's.
+        session: SessionId,
+        /// The source.
+        source: VersionRef,
+        /// The source must still have this content.
+        source_content: ContentId,
+        /// Bucket and key of the target.
+        target: (BucketId, Vec<u8>),
+        /// Of the target.
+        precondition: Precondition,
+        /// The target's.
+        meta: ObjectMeta,
+        /// Now: Last-Modified.
+        now_ms: u64,
+    },
+    /// Changes tags, retention or hold of a version. → `VersionChanged`.
+    ChangeVersion {
+        /// Which.
+        version: VersionRef,
+        /// How.
+        change: VersionChange,
+        /// Now: what retention is compared with.
         now_ms: u64,
     },
 }
@@ -373,6 +426,10 @@ pub enum NamespaceOk {
     Staged(ContentId),
     /// How many extents were moved.
     Rewritten(u32),
+    /// One result per deletion, in order.
+    VersionsDeleted(Vec<Result<VersionDeleted, NamespaceError>>),
+    /// The version that was changed; `None`: versions are not kept here.
+    VersionChanged(Option<VersionId>),
 }
 
 /// A written object.
@@ -388,7 +445,7 @@ pub struct PutDone {
     pub etag: String,
     /// Last-Modified.
     pub modified_ms: u64,
-    /// Its version.
+    /// Its version; `None`: versions are not kept here. [`VersionId::NULL`]: null.
     pub version: Option<VersionId>,
     /// Whether an object was replaced.
     pub replaced: bool,

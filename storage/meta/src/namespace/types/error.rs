@@ -3,6 +3,8 @@
 use nexusgrid_codec::id::{BlockId, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::VersionId;
+
 /// Why a metadata group refuses. Each is another action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 pub enum NamespaceError {
@@ -70,6 +72,21 @@ pub enum NamespaceError {
     /// Its PG was fenced to a newer epoch since: write the bytes again under another id.
     #[error("block {0} is of an epoch that repair has fenced")]
     Fenced(BlockId),
+    /// The key has no such version.
+    #[error("no such version")]
+    NoSuchVersion,
+    /// It is a delete marker: its version, and when it was made.
+    #[error("a delete marker")]
+    DeleteMarker(VersionId, u64),
+    /// Retention or a legal hold keeps the version.
+    #[error("the version is locked")]
+    Locked,
+    /// Its bucket was not made for locks.
+    #[error("the bucket has no object lock")]
+    NoLock,
+    /// A bucket's rules would contradict each other: locks need versioning, and end it never.
+    #[error("the bucket's versioning and locks do not allow it")]
+    BucketState,
 }
 
 /// What is wrong with a command or query.
@@ -99,4 +116,10 @@ pub enum Malformed {
     /// An empty delimiter or a zero limit.
     #[error("list parameters")]
     List,
+    /// Too many tags, or one that is empty, too long or there twice.
+    #[error("tags")]
+    Tags,
+    /// A retention that has passed, or ends too late.
+    #[error("retention")]
+    Retention,
 }

@@ -54,11 +54,23 @@ impl UploadId {
     }
 }
 
-/// A version of an object. `None` as id is S3's "null" version.
+/// A version of an object: made like a content's id, so that newer ones are greater. `None` as id is
+/// S3's "null" version.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 pub struct VersionId(pub u64);
+
+impl VersionId {
+    /// In answers and requests: the null version of an object whose bucket keeps versions. Rows say
+    /// `None`.
+    pub const NULL: VersionId = VersionId(0);
+
+    /// A version as rows have it, as answers have it.
+    pub fn shown(version: Option<VersionId>) -> Option<VersionId> {
+        Some(version.unwrap_or(VersionId::NULL))
+    }
+}
 
 /// Names an upload as S3 does.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

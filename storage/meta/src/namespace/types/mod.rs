@@ -13,6 +13,7 @@ mod object;
 mod query;
 mod records;
 mod rewrite;
+mod version;
 
 pub use answer::*;
 pub use command::*;
@@ -23,3 +24,4 @@ pub use object::*;
 pub use query::*;
 pub use records::*;
 pub use rewrite::*;
+pub use version::*;

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{ContentId, UploadId, VersionId};
+use super::{ContentId, ObjectLock, UploadId, VersionId};
 
 /// HTTP headers that S3 stores with an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,7 +72,8 @@ pub enum StorageClass {
 
 /// What a client says about an object. Internal facts are fields of [`Object`], never entries of
 /// `user_metadata` (S5).
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(from = "Encoded")]
 pub struct ObjectMeta {
     /// Without quotes.
     pub etag: String,
@@ -84,6 +85,78 @@ pub struct ObjectMeta {
     pub checksums: Vec<Checksum>,
     /// Storage class.
     pub storage_class: StorageClass,
+    /// Tags: names and values, each name once.
+    pub tags: Vec<(String, String)>,
+    /// What keeps this version.
+    pub lock: ObjectLock,
+}
+
+/// How [`ObjectMeta`] is encoded: what few objects have stands behind the storage class, so that
+/// objects without it have the bytes they always had.
+#[derive(Deserialize)]
+struct Encoded {
+    etag: String,
+    headers: ContentHeaders,
+    user_metadata: Vec<(String, String)>,
+    checksums: Vec<Checksum>,
+    tail: Tail,
+}
+
+/// The first three are [`StorageClass`]'s.
+#[derive(Deserialize)]
+enum Tail {
+    Standard,
+    ReducedRedundancy,
+    Named(String),
+    Extended { storage_class: StorageClass, tags: Vec<(String, String)>, lock: ObjectLock },
+}
+
+#[derive(Serialize)]
+struct Encoding<'a> {
+    etag: &'a str,
+    headers: &'a ContentHeaders,
+    user_metadata: &'a [(String, String)],
+    checksums: &'a [Checksum],
+    tail: TailOf<'a>,
+}
+
+#[derive(Serialize)]
+enum TailOf<'a> {
+    Standard,
+    ReducedRedundancy,
+    Named(&'a str),
+    Extended { storage_class: &'a StorageClass, tags: &'a [(String, String)], lock: ObjectLock },
+}
+
+impl Serialize for ObjectMeta {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let is_plain = self.tags.is_empty() && self.lock == ObjectLock::default();
+        let tail = match &self.storage_class {
+            class if !is_plain => {
+                TailOf::Extended { storage_class: class, tags: &self.tags, lock: self.lock }
+            }
+            StorageClass::Standard => TailOf::Standard,
+            StorageClass::ReducedRedundancy => TailOf::ReducedRedundancy,
+            StorageClass::Named(name) => TailOf::Named(name),
+        };
+        let ObjectMeta { etag, headers, user_metadata, checksums, .. } = self;
+        Encoding { etag, headers, user_metadata, checksums, tail }.serialize(serializer)
+    }
+}
+
+impl From<Encoded> for ObjectMeta {
+    fn from(encoded: Encoded) -> ObjectMeta {
+        let Encoded { etag, headers, user_metadata, checksums, tail } = encoded;
+        let (storage_class, tags, lock) = match tail {
+            Tail::Standard => (StorageClass::Standard, Vec::new(), ObjectLock::default()),
+            Tail::ReducedRedundancy => {
+                (StorageClass::ReducedRedundancy, Vec::new(), ObjectLock::default())
+            }
+            Tail::Named(name) => (StorageClass::Named(name), Vec::new(), ObjectLock::default()),
+            Tail::Extended { storage_class, tags, lock } => (storage_class, tags, lock),
+        };
+        ObjectMeta { etag, headers, user_metadata, checksums, storage_class, tags, lock }
+    }
 }
 
 /// An object: a dentry with the inode of a single-link file.
@@ -97,7 +170,7 @@ pub struct Object {
     pub size: u64,
     /// Last-Modified, ms since 1970.
     pub modified_ms: u64,
-    /// Version; `None`: null (versioning comes later).
+    /// Version; `None`: null. In answers, [`VersionId::NULL`] is null where versions are kept.
     pub version: Option<VersionId>,
     /// Parts, if it was a multipart upload; 0: it was not.
     pub parts: u16,

@@ -3,7 +3,7 @@
 use nexusgrid_codec::id::{BlockId, PgId};
 use serde::{Deserialize, Serialize};
 
-use super::{BucketId, ContentId, ExtentFilter, UploadId, UploadRef};
+use super::{BucketId, ContentId, ExtentFilter, UploadId, UploadRef, VersionRef, VersionsAfter};
 use crate::rows::codec;
 
 /// A range of bytes that a client asks for.
@@ -152,6 +152,38 @@ pub enum NamespaceQuery {
     },
     /// Whether places that contents moved away from wait to be freed. → `OldestMoved`.
     OldestMoved,
+    /// From and to which commit sequence things wait to be freed. → `Released`.
+    Released,
+    /// How a bucket treats versions. → `Rules`.
+    Rules {
+        /// The bucket.
+        bucket: BucketId,
+    },
+    /// As `Head`, of any version; of one that is a delete marker it says so. → `Object`.
+    HeadVersion {
+        /// Which.
+        version: VersionRef,
+    },
+    /// As `Get`, of any version. → `Get`.
+    GetVersion {
+        /// Which.
+        version: VersionRef,
+        /// Which bytes.
+        range: RangeSpec,
+    },
+    /// Versions and delete markers: keys in byte order, of each the newest first. → `Versions`.
+    ListVersions {
+        /// The bucket.
+        bucket: BucketId,
+        /// Keys begin with this.
+        prefix: Vec<u8>,
+        /// Rolls up keys that hold it after the prefix.
+        delimiter: Option<Vec<u8>>,
+        /// Where to go on.
+        after: Option<VersionsAfter>,
+        /// At most so many versions, markers and common prefixes together.
+        limit: u32,
+    },
 }
 
 /// Where a listing of uploads goes on.

@@ -44,7 +44,7 @@ pub struct PartInfo {
 /// A bucket's counters (I8).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
-    /// Objects.
+    /// Objects, all their versions.
     pub objects: u64,
     /// Bytes of objects.
     pub bytes: u64,
