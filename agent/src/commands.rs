@@ -192,8 +192,18 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
 
 async fn metadata(command: MetadataCommand, json: bool) -> anyhow::Result<()> {
     const COLUMNS: &[&str] = &["group", "index", "incarnation", "taken", "age_seconds"];
+    const LISTED: &[&str] = &[
+        "group",
+        "index",
+        "incarnation",
+        "age_seconds",
+        "tail_index",
+        "tail_keepers",
+        "loss_window_seconds",
+        "lost_replica_here",
+    ];
     match command {
-        MetadataCommand::Ls(node) => list(node, AdminRequest::MetadataList, json, COLUMNS).await,
+        MetadataCommand::Ls(node) => list(node, AdminRequest::MetadataList, json, LISTED).await,
         MetadataCommand::Checkpoint(node) => {
             list(node, AdminRequest::MetadataCheckpoint, json, COLUMNS).await
         }
@@ -279,6 +289,10 @@ fn offline_text(answer: &Value) -> String {
     for fault in answer.get("faults").and_then(Value::as_array).into_iter().flatten() {
         lines += &format!("{}\n", fault.as_str().unwrap_or_default());
     }
+    for harmed in answer.get("objects").and_then(Value::as_array).into_iter().flatten() {
+        lines += &format!("block {}: {}\n", text(harmed, "block"), text(harmed, "what"));
+        lines += &objects_text(harmed);
+    }
     if answer.get("clean") == Some(&Value::Bool(true)) {
         lines += "clean\n";
     }
@@ -315,8 +329,26 @@ fn fsck_text(answer: &Value) -> String {
             text(fault, "invariant"),
             text(fault, "what")
         );
+        lines += &objects_text(fault);
     }
     lines
+}
+
+/// The objects that a fault touches, one a line.
+fn objects_text(fault: &Value) -> String {
+    let objects = fault.get("objects").and_then(Value::as_array).into_iter().flatten();
+    let line = |object: &Value| match object.get("version") {
+        None | Some(Value::Null) => {
+            format!("  object {}/{}\n", text(object, "bucket"), text(object, "key"))
+        }
+        Some(_) => format!(
+            "  object {}/{} version {}\n",
+            text(object, "bucket"),
+            text(object, "key"),
+            text(object, "version")
+        ),
+    };
+    objects.map(line).collect()
 }
 
 /// Rows of a JSON list as aligned columns under their names.

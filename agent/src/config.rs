@@ -111,6 +111,8 @@ pub struct Timers {
     pub repair_grace_ms: u64,
     /// Likewise for a machine that is switched off at times. Default 86 400 000 (24 h).
     pub repair_grace_sleepy_ms: u64,
+    /// Likewise for data that would not survive one more loss. Default 30 000.
+    pub repair_grace_urgent_ms: u64,
     /// What was deleted is freed after this long, so that running reads end well. The cluster's:
     /// `init` reads it from the first node's file. Default 600 000 (10 min).
     pub reader_horizon_ms: u64,
@@ -129,6 +131,9 @@ pub struct Timers {
     pub checkpoint_every_ms: u64,
     /// Likewise of the root group. Default 300 000 (5 min).
     pub checkpoint_root_every_ms: u64,
+    /// What a group decided since its copy goes to a few nodes so often: so much can be lost with all
+    /// its voters. Default 10 000 (10 s).
+    pub log_tail_ms: u64,
 }
 
 impl Default for Config {
@@ -167,6 +172,7 @@ impl Default for Timers {
             voter_grace_ms: 30 * 60 * 1_000,
             repair_grace_ms: 15 * 60 * 1_000,
             repair_grace_sleepy_ms: 24 * 3_600 * 1_000,
+            repair_grace_urgent_ms: 30 * 1_000,
             reader_horizon_ms: 600 * 1_000,
             sweep_every_ms: 3_600 * 1_000,
             scrub_every_ms: 60 * 1_000,
@@ -174,6 +180,7 @@ impl Default for Timers {
             orphan_age_ms: 24 * 3_600 * 1_000,
             checkpoint_every_ms: 900 * 1_000,
             checkpoint_root_every_ms: 300 * 1_000,
+            log_tail_ms: 10 * 1_000,
         }
     }
 }

@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use nexusgrid_cluster::JoinToken;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
-use nexusgrid_grid::care::Checkpoints;
+use nexusgrid_grid::care::{Checkpoints, ObjectName};
 use nexusgrid_grid::care::scrub;
 use nexusgrid_grid::{Grid, Liveness, NodeHint, RecodeLeft, ShardService, WorkerStatus, Workers};
 use nexusgrid_iam::{AccessKeyId, Secret};
@@ -234,6 +234,7 @@ impl NodeAdministration {
                     "slot": fault.slot,
                     "invariant": fault.invariant.map(|invariant| invariant.name()),
                     "what": fault.what,
+                    "objects": names(&fault.objects),
                 })
             })
             .collect();
@@ -441,6 +442,14 @@ async fn fresh(root: &Root) -> anyhow::Result<Topology> {
     }
 }
 
+/// Objects that a fault of `fsck` touches.
+pub(super) fn names(objects: &[ObjectName]) -> Vec<Value> {
+    let name = |object: &ObjectName| {
+        json!({ "bucket": object.bucket, "key": object.key, "version": object.version })
+    };
+    objects.iter().map(name).collect()
+}
+
 #[async_trait]
 impl Administration for NodeAdministration {
     async fn answer(&self, request: AdminRequest) -> anyhow::Result<Value> {
@@ -492,7 +501,7 @@ impl Administration for NodeAdministration {
             }
             AdminRequest::Fsck { repair } => self.fsck(repair).await,
             AdminRequest::MetadataCheckpoint => metadata::checkpoint(self).await,
-            AdminRequest::MetadataList => Ok(metadata::list(self)),
+            AdminRequest::MetadataList => metadata::list(self).await,
             AdminRequest::MetadataRestore { confirm, newer_lost } => {
                 metadata::restore(self, confirm.as_deref(), newer_lost).await
             }

@@ -1,5 +1,6 @@
 //! `nexusgrid metadata`: copies of metadata, restores, and letting deletes happen again.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 
 use anyhow::{Context, bail};
@@ -26,18 +27,38 @@ fn row(administration: &NodeAdministration, head: &RecordHead) -> Value {
     })
 }
 
-/// The newest checkpoints that this node keeps a record of; groups without one too.
-pub fn list(administration: &NodeAdministration) -> Value {
-    let records = administration.checkpoints.records();
-    let mut rows: Vec<(GroupId, Value)> =
-        records.iter().map(|head| (head.group, row(administration, head))).collect();
-    for group in administration.checkpoints.groups() {
-        if !records.iter().any(|head| head.group == group) {
-            rows.push((group, json!({ "group": group.0 })));
+/// The newest checkpoints that this node keeps a record of, and how far the tails behind them lead;
+/// groups without one too.
+pub async fn list(administration: &NodeAdministration) -> anyhow::Result<Value> {
+    let checkpoints = &administration.checkpoints;
+    let records: BTreeMap<GroupId, RecordHead> =
+        checkpoints.records().into_iter().map(|head| (head.group, head)).collect();
+    let groups: BTreeSet<GroupId> =
+        checkpoints.groups().into_iter().chain(records.keys().copied()).collect();
+    let (damaged, set_aside) = (checkpoints.damaged(), checkpoints.set_aside().await?);
+    let tails = groups.iter().map(|group| checkpoints.tail_state(*group));
+    let tails = futures_util::future::join_all(tails).await;
+    let now_ms = administration.env.clock.wall().0;
+    let rows = groups.iter().zip(tails).map(|(group, tail)| {
+        let head = records.get(group);
+        let mut row = head.map_or_else(|| json!({ "group": group.0 }), |head| row(administration, head));
+        let as_of_ms = tail.as_ref().map(|tail| tail.as_of_ms);
+        if let Some(tail) = tail {
+            let keepers: Vec<String> = tail.keepers.iter().map(ToString::to_string).collect();
+            row["tail_index"] = tail.index.into();
+            row["tail_as_of"] = tail.as_of_ms.into();
+            row["tail_keepers"] = keepers.join(" ").into();
+            row["tail_keepers_wanted"] = tail.wanted.into();
         }
-    }
-    rows.sort_by_key(|(group, _)| *group);
-    rows.into_iter().map(|(_, row)| row).collect()
+        // What would be lost with the group now: the newest of it.
+        let as_of_ms = as_of_ms.max(head.map(|head| head.taken_ms));
+        row["loss_window_seconds"] =
+            as_of_ms.map_or(Value::Null, |at| (now_ms.saturating_sub(at) / 1_000).into());
+        row["damaged_here"] = damaged.contains(group).into();
+        row["lost_replica_here"] = set_aside.contains(group).into();
+        row
+    });
+    Ok(rows.collect())
 }
 
 /// Takes a checkpoint of every group.
@@ -79,7 +100,13 @@ pub async fn restore(
         return Ok(answer);
     }
     let restored = administration.checkpoints.restore(survey).await?;
-    let groups: Vec<String> = restored.groups.iter().map(|head| name(head.group)).collect();
+    let groups: Vec<String> =
+        restored.groups.iter().map(|found| name(found.checkpoint.group)).collect();
+    let rows = restored.groups.iter().map(|found| {
+        let mut row = row(administration, &found.checkpoint);
+        row["reached"] = found.index.into();
+        row
+    });
     let text = format!(
         "restored: {}\nThe other nodes join these groups by themselves; `nexusgrid status` shows when they have.\n\
          Nothing is deleted from drives meanwhile. Look at the grid (`nexusgrid fsck`), then `nexusgrid metadata thaw`.",
@@ -88,7 +115,7 @@ pub async fn restore(
     Ok(json!({
         "text": text,
         "incarnation": restored.incarnation,
-        "groups": restored.groups.iter().map(|head| row(administration, head)).collect::<Vec<_>>(),
+        "groups": rows.collect::<Vec<_>>(),
     }))
 }
 
@@ -108,9 +135,14 @@ fn plan(administration: &NodeAdministration, survey: &Survey, cluster: &str) -> 
             || "none".to_owned(),
             |row| format!("{} s old, entry {}", row["age_seconds"], row["index"]),
         );
+        let now_ms = administration.env.clock.wall().0;
+        let tail = group.tail.map_or_else(String::new, |tail| {
+            let age_seconds = now_ms.saturating_sub(tail.taken_ms) / 1_000;
+            format!(", tails to entry {}, {age_seconds} s old", tail.end.index)
+        });
         let _ = writeln!(
             text,
-            "group {:<8} {state:<16} voters {} (running: {}); checkpoint: {age}",
+            "group {:<8} {state:<16} voters {} (running: {}); checkpoint: {age}{tail}",
             name(group.group),
             nodes(&group.voters),
             nodes(&group.running),
@@ -119,6 +151,8 @@ fn plan(administration: &NodeAdministration, survey: &Survey, cluster: &str) -> 
             "group": group.group.0,
             "state": state,
             "checkpoint": checkpoint,
+            "tail_index": group.tail.map(|tail| tail.end.index),
+            "tail_taken": group.tail.map(|tail| tail.taken_ms),
             "running": group.running.iter().map(|node| node.0).collect::<Vec<_>>(),
         }));
     }
@@ -135,8 +169,8 @@ fn plan(administration: &NodeAdministration, survey: &Survey, cluster: &str) -> 
     } else {
         let _ = write!(
             text,
-            "The lost groups would begin anew on this node from their checkpoints. What was changed since\n\
-             is lost to metadata; the drives keep their blocks. To do it:\n  nexusgrid metadata restore \
+            "The lost groups would begin anew on this node from their checkpoints and the tails of\n\
+             their logs. What was changed since is lost to metadata; the drives keep their blocks. To do it:\n  nexusgrid metadata restore \
              --confirm {cluster} --yes-i-understand-that-newer-changes-are-lost"
         );
     }
@@ -195,5 +229,11 @@ pub fn warn(administration: &NodeAdministration, report: &mut StatusReport) {
             |age| format!("the newest checkpoint is {} min old", age.as_secs() / 60),
         );
         report.warnings.push(format!("metadata of group {}: {age}", group.0));
+    }
+    for group in administration.checkpoints.damaged() {
+        let file = format!("bootstrap/{}", group.0);
+        report.warnings.push(format!(
+            "{file} of this node was damaged and set aside; another node's copy takes its place"
+        ));
     }
 }

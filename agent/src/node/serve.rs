@@ -297,6 +297,7 @@ fn grid_options(config: &Config) -> GridOptions {
     let mut care = CareOptions::default();
     care.remap.grace_stable = Duration::from_millis(config.timers.repair_grace_ms);
     care.remap.grace_sleepy = Duration::from_millis(config.timers.repair_grace_sleepy_ms);
+    care.remap.grace_urgent = Duration::from_millis(config.timers.repair_grace_urgent_ms);
     care.sweep_every = Duration::from_millis(config.timers.sweep_every_ms);
     care.rewrite.every = Duration::from_millis(config.timers.rewrite_every_ms);
     care.scrub_every = Duration::from_millis(config.timers.scrub_every_ms);
@@ -319,6 +320,7 @@ fn checkpoint_options(config: &Config) -> CheckpointOptions {
     CheckpointOptions {
         every: Duration::from_millis(config.timers.checkpoint_every_ms),
         root_every: Duration::from_millis(config.timers.checkpoint_root_every_ms),
+        log_tail: Duration::from_millis(config.timers.log_tail_ms),
         ..CheckpointOptions::default()
     }
 }

@@ -162,6 +162,15 @@ impl Core {
         kept.map(|head| head.index).min().unwrap_or(0)
     }
 
+    /// Every group's newest checkpoint was taken after this, ms since 1970, as far as this node's records
+    /// say: where checkpoints lay before that is of no use to anyone. Where none are taken, now.
+    pub(crate) fn all_checkpointed_ms(&self) -> u64 {
+        let Some(shelf) = self.shelf.get() else { return u64::MAX };
+        let map = self.map.current();
+        let taken = |group| shelf.newest(group).map_or(0, |head| head.taken_ms);
+        map.groups.keys().map(|group| taken(*group)).min().unwrap_or(0)
+    }
+
     /// Notes that a call to `node` failed: it counts as suspect for a while.
     pub(crate) fn distrust(&self, node: NodeId) {
         if node != self.node {

@@ -93,6 +93,8 @@ pub const EXPAND_STEPS_PER_ROUND: usize = 256;
 pub const BURY_BATCH: u32 = 512;
 /// Dead blocks whose acknowledgements a leader remembers per group.
 pub const BURIED_REMEMBERED_MAX: usize = 100_000;
+/// A leader remembers what was committed at so many times within a reader horizon.
+pub const RELEASE_MARKS_MAX: u32 = 256;
 /// Tombstones or shards of one page of a sweep, and blocks of one question to metadata.
 pub const SWEEP_BATCH: usize = 1024;
 /// A pass that finds more than one orphan in so many shards trashes nothing …
@@ -119,6 +121,8 @@ pub const REWRITE_BUDGET_TRIES: usize = 60;
 pub const FSCK_BATCH: u32 = 1024;
 /// Faults that a check of the grid names; it counts the others.
 pub const FSCK_FAULTS_MAX: usize = 100;
+/// Objects of one faulty block that it names.
+pub const FSCK_NAMES_MAX: usize = 8;
 /// A repair session outside of a move that is open for so long was forgotten by its worker.
 pub const FILL_SESSION_MAX: Duration = Duration::from_secs(600);
 /// One bootstrap record: the map of thousands of drives, and extents of a checkpoint of terabytes.
@@ -169,3 +173,29 @@ pub const RESTORE_PROOF_DEADLINE: Duration = Duration::from_secs(4);
 pub const RESTORE_INDEX_GAP: u64 = 1 << 32;
 /// Its replicas have generations so far above those that are known of the lost one.
 pub const RESTORE_GENERATION_GAP: u16 = 64;
+/// Nodes that a restore remembers as having one record.
+pub const RECORD_SOURCES: usize = 4;
+/// Records of one group that a restore tries, the newest first.
+pub const RESTORE_RECORDS_TRIED: usize = 4;
+/// A sealed tail of a group's log holds about so many bytes of entries, or a single larger one.
+pub const TAIL_BYTES: usize = 4 << 20;
+/// One sealed tail on the wire and on a disk.
+pub const TAIL_BYTES_MAX: usize = 8 << 20;
+/// A tail is sealed before its time when so many entries wait for it: the log lets go of old ones.
+pub const TAIL_ENTRIES_EAGER: u64 = 4_096;
+/// Tails that one look at a group brings out; the next goes on.
+pub const TAILS_PER_LOOK: usize = 32;
+/// Tails of one group that a node keeps. Behind more a checkpoint must be taken.
+pub const TAILS_KEPT: usize = 1_024;
+/// Bytes of them.
+pub const TAILS_KEPT_BYTES: u64 = 256 << 20;
+/// Shortest time between two checkpoints that are taken because tails do not suffice.
+pub const TAIL_CHECKPOINT_PAUSE: Duration = Duration::from_secs(30);
+/// A node without a record of some group asks the group's voters for it so often.
+pub const RECORD_MISSING_LOOK_EVERY: Duration = Duration::from_secs(120);
+/// Nodes that are asked at once, before a restore, for what they keep of a group.
+pub const SURVEY_CALLS_AT_ONCE: usize = 64;
+/// Who restores is known to the others as such for so long after it last said so.
+pub const RESTORE_CLAIM: Duration = Duration::from_secs(60);
+/// How long one of two who would restore waits for the other to give way.
+pub const RESTORE_CLAIM_PATIENCE: Duration = Duration::from_secs(5);

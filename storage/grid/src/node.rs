@@ -138,6 +138,9 @@ impl GridNode {
         let checkpoints = Checkpoints::new(Arc::clone(&self.core), parts);
         let worker = self.workers.add("checkpoint", "keeps copies of metadata in the grid");
         drop(self.core.env.exec.spawn(Arc::clone(&checkpoints).run(worker)));
+        let worker =
+            self.workers.add("log-tail", "keeps what metadata decided since on a few nodes");
+        drop(self.core.env.exec.spawn(Arc::clone(&checkpoints).run_tails(worker)));
         checkpoints
     }
 

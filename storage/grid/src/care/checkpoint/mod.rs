@@ -6,9 +6,10 @@
 //!                                             │ extents, key, map
 //!                                             ▼
 //!                     record, sealed ──▶ every stable node; durable on a majority ──▶ old ones go
+//!   log since then ──tails, sealed──▶ a few nodes                                          (follow)
 //!
-//!   all is lost:  records ──▶ extents ──▶ shards from the drives ──▶ rows ──▶ new groups   (restore)
-//! ```
+//!   all is lost:  records ──▶ extents ──▶ shards from the drives ──▶ rows ──▶ tails ──▶ new groups
+//! ```                                                                                     (restore)
 //! A checkpoint is an object like any other: repair, remap and collection care for it. Its bucket is
 //! none that a client can name. It is never inline, whatever its size: rows would be lost with the
 //! rows.
@@ -16,14 +17,19 @@
 //! *Who takes it*: the leader of the group if it holds the master key, else the first voter that does.
 //! Two who think so take two checkpoints, which does no harm.
 //!
-//! State: in memory, when each group's turn is next. `shelf` keeps the records, `freeze` whether
-//! anything may be deleted.
+//! State: in memory, when each group's turn is next. `shelf` keeps the records, `tails` what leads on from
+//! them, `freeze` whether anything may be deleted, `claim` who restores.
 
+mod attempts;
+mod claim;
+mod follow;
 pub(crate) mod freeze;
 mod record;
 mod restore;
 mod serve;
 mod shelf;
+mod survey;
+mod tails;
 mod take;
 pub mod wire;
 
@@ -43,13 +49,16 @@ use parking_lot::Mutex;
 
 pub use freeze::Deletions;
 pub(crate) use record::RecordKeys;
-pub use record::{RecordError, RecordHead};
-pub use restore::{GroupState, GroupSurvey, Restored, Survey};
+pub use record::{RecordError, RecordHead, TailHead};
+pub use restore::Restored;
 pub use shelf::Shelf;
+pub use survey::{GroupState, GroupSurvey, Survey};
 
+use self::attempts::Attempts;
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
+use crate::limits;
 use crate::liveness::NodeHint;
 use crate::meta_port::ROOT;
 
@@ -60,6 +69,8 @@ pub struct CheckpointOptions {
     pub every: Duration,
     /// Of the root group, which is small and without which the others are of no use; default 5 min.
     pub root_every: Duration,
+    /// What was committed since goes to a few nodes so often; default 10 s.
+    pub log_tail: Duration,
     /// Pause between two looks for what is due; default 1 s.
     pub look_every: Duration,
 }
@@ -69,6 +80,7 @@ impl Default for CheckpointOptions {
         CheckpointOptions {
             every: Duration::from_secs(15 * 60),
             root_every: Duration::from_secs(5 * 60),
+            log_tail: Duration::from_secs(10),
             look_every: Duration::from_secs(1),
         }
     }
@@ -108,10 +120,15 @@ pub struct Checkpoints {
     taking: tokio::sync::Mutex<()>,
     /// One restore at a time: a second would take the first one's state from under it.
     restoring: tokio::sync::Mutex<()>,
-    /// When each group's newest try of this process was.
-    tried: Mutex<BTreeMap<GroupId, BootInstant>>,
+    attempts: Attempts,
+    /// How far the tails of each group are that this node follows.
+    following: Mutex<BTreeMap<GroupId, follow::Following>>,
+    /// Who restores, as this node heard.
+    claims: claim::Claims,
     /// When it was last asked whether checkpoints are still where their records say.
     looked: Mutex<BootInstant>,
+    /// When this node last asked for records that it lacks.
+    asked: Mutex<BootInstant>,
     started: BootInstant,
 }
 
@@ -130,8 +147,11 @@ impl Checkpoints {
             options,
             taking: tokio::sync::Mutex::default(),
             restoring: tokio::sync::Mutex::default(),
-            tried: Mutex::default(),
+            attempts: Attempts::default(),
+            following: Mutex::default(),
+            claims: claim::Claims::default(),
             looked: Mutex::new(started),
+            asked: Mutex::new(started),
             started,
         })
     }
@@ -147,22 +167,55 @@ impl Checkpoints {
             due.extend(self.moved().await);
             due.sort_unstable();
             due.dedup();
+            self.fetch_missing().await;
             if due.is_empty() {
                 continue;
             }
             worker.begin(Some(due.len() as u64));
             let mut failed = None;
             for group in due {
-                self.tried.lock().insert(group, self.core.env.clock.now());
+                self.attempts.begin(group, self.core.env.clock.now());
                 match self.take(group).await {
-                    Ok((_, bytes)) => worker.did(1, bytes),
+                    Ok((_, bytes)) => {
+                        self.attempts.succeeded(group);
+                        worker.did(1, bytes);
+                    }
                     Err(error) => {
+                        self.attempts.failed(group);
                         tracing::warn!(group = group.0, %error, "taking a checkpoint of metadata");
                         failed = Some(format!("group {}: {error}", group.0));
                     }
                 }
             }
             worker.end(failed);
+        }
+    }
+
+    /// Follows the logs until the agent stops. A checkpoint of a large group takes long: nothing waits
+    /// for it here.
+    pub(crate) async fn run_tails(self: Arc<Self>, mut worker: Worker) {
+        let mut last: Option<String> = None;
+        loop {
+            worker.turn(self.options.look_every).await;
+            let mut failed = None;
+            let mut done = 0;
+            for group in self.host.groups() {
+                match self.follow(group).await {
+                    Ok(tails) => done += tails,
+                    Err(error) => {
+                        let why = format!("group {}: {error}", group.0);
+                        if last.as_ref() != Some(&why) {
+                            tracing::warn!(group = group.0, %error, "following the log of metadata");
+                        }
+                        failed = Some(why);
+                    }
+                }
+            }
+            if done > 0 || failed != last {
+                worker.did(done, 0);
+                worker.end(failed.clone());
+            }
+            last = failed;
         }
     }
 
@@ -222,6 +275,18 @@ impl Checkpoints {
         self.core.deletions.is_frozen()
     }
 
+    /// Groups whose records on this node were found damaged, and that no other record came of since.
+    pub fn damaged(&self) -> Vec<GroupId> {
+        self.shelf.damaged()
+    }
+
+    /// Groups of which a lost replica stands aside on this node.
+    pub async fn set_aside(&self) -> Result<Vec<GroupId>, GridError> {
+        let host = self.host.clone();
+        let groups = self.core.env.exec.blocking(move || host.set_aside()).await;
+        groups.map_err(|error| GridError::Unavailable(error.to_string()))
+    }
+
     /// Groups of the map.
     pub fn groups(&self) -> Vec<GroupId> {
         self.core.map.current().groups.keys().copied().collect()
@@ -235,11 +300,18 @@ impl Checkpoints {
     fn is_due(&self, group: GroupId) -> bool {
         let every = self.every(group);
         let now = self.core.env.clock.now();
-        let last = self.tried.lock().get(&group).copied().unwrap_or(self.started);
-        if now.since(last) < every || !self.is_mine(group) {
+        let newest = self.shelf.newest(group);
+        if self.is_stuck(group) {
+            return !self.attempts.rests(group, limits::TAIL_CHECKPOINT_PAUSE, now)
+                && self.is_mine(group);
+        }
+        // What was never copied is left without a copy no longer than the root group is.
+        let pause = if newest.is_some() { every } else { every.min(self.options.root_every) };
+        let is_early = now.since(self.started) < pause || self.attempts.rests(group, pause, now);
+        if is_early || !self.is_mine(group) {
             return false;
         }
-        let Some(newest) = self.shelf.newest(group) else { return true };
+        let Some(newest) = newest else { return true };
         let age = self.age(group, &newest);
         let has_changed = match self.host.status(group) {
             Ok(status) => status.applied_index > newest.index,

@@ -1,4 +1,5 @@
-//! The bootstrap record of a checkpoint: all it takes to read it when no metadata is left.
+//! The bootstrap record of a checkpoint: all it takes to read it when no metadata is left. And the
+//! sealed tails of a group's log that lead on from there.
 //!
 //! ```text
 //!   version byte ‖ postcard( head in clear, nonce, sealed(body) )      AAD: label ‖ cluster ‖ head
@@ -7,15 +8,19 @@
 //! the checkpoint's own content key is wrapped once more inside (I16).
 #![deny(clippy::indexing_slicing)]
 
+use bytes::Bytes;
 use nexusgrid_codec::aead::{self, KEY_LEN, NONCE_LEN};
 use nexusgrid_codec::{BucketKey, ClusterId, ContentKey, GroupId, MasterKey, WrappedKey};
 use nexusgrid_meta::namespace::types::Extent;
+use nexusgrid_meta::tail::{LogPlace, LogTail};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::shard::wire::{decode, encode};
 
 const TAG_LEN: usize = 16;
 const SEAL_LABEL: &[u8] = b"nexusgrid bootstrap record v1";
+const TAIL_LABEL: &[u8] = b"nexusgrid log tail v1";
 const WRAP_LABEL: &[u8] = b"nexusgrid checkpoint key v1";
 /// The wrapping key is made of the master key, which has no versions.
 const WRAP_VERSION: u32 = 1;
@@ -40,6 +45,33 @@ impl RecordHead {
     }
 }
 
+/// Which entries of which group's log a sealed tail holds: those behind `after`, up to `end`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TailHead {
+    /// The group.
+    pub group: GroupId,
+    /// The cluster's incarnation when it was sealed.
+    pub incarnation: u64,
+    /// The entry before its first.
+    pub after: LogPlace,
+    /// Its last entry.
+    pub end: LogPlace,
+    /// When it was sealed, ms since 1970.
+    pub taken_ms: u64,
+}
+
+/// Of these tails the one that leads farthest from `reached` on, behind a checkpoint of `incarnation`.
+pub(crate) fn next_tail(
+    heads: impl IntoIterator<Item = TailHead>,
+    incarnation: u64,
+    reached: u64,
+) -> Option<TailHead> {
+    let fits = |head: &TailHead| {
+        head.incarnation >= incarnation && head.after.index <= reached && head.end.index > reached
+    };
+    heads.into_iter().filter(fits).max_by_key(|head| (head.end.index, head.after.index))
+}
+
 /// Where a checkpoint is, and how to open it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct RecordBody {
@@ -51,15 +83,17 @@ pub(crate) struct RecordBody {
     pub wrapped_key: Vec<u8>,
     /// The stream's pieces, in order.
     pub extents: Vec<Extent>,
-    /// The map at that time, encoded: whose drives hold what.
+    /// The map at that time, encoded: whose drives hold what. In the root group's record only; empty in
+    /// the others'.
     pub topology: Vec<u8>,
 }
 
+/// What is kept outside of metadata: a head in clear, and sealed what only gateways can open.
 #[derive(Serialize, Deserialize)]
-struct Sealed {
-    head: RecordHead,
+struct Sealed<H> {
+    head: H,
     nonce: [u8; NONCE_LEN],
-    body: Vec<u8>,
+    body: Bytes,
 }
 
 /// Why bytes give no record.
@@ -73,8 +107,35 @@ pub enum RecordError {
     Unauthentic,
 }
 
-fn aad(cluster: ClusterId, head: &RecordHead) -> Vec<u8> {
-    [SEAL_LABEL, &cluster.0, &encode(head)].concat()
+fn aad(label: &[u8], cluster: ClusterId, head: &impl Serialize) -> Vec<u8> {
+    [label, &cluster.0, &encode(head)].concat()
+}
+
+fn seal<H: Serialize>(
+    key: &[u8; KEY_LEN],
+    aad: &[u8],
+    nonce: [u8; NONCE_LEN],
+    head: H,
+    mut body: Vec<u8>,
+) -> Result<Vec<u8>, RecordError> {
+    body.resize(body.len() + TAG_LEN, 0);
+    aead::cipher(key).seal_in_place(nonce, aad, &mut body).map_err(|_| RecordError::Malformed)?;
+    Ok(encode(&Sealed { head, nonce, body: Bytes::from(body) }))
+}
+
+/// The inverse of [`seal`]; `aad` of the head in clear.
+fn open<H: DeserializeOwned>(
+    key: &[u8; KEY_LEN],
+    aad: impl Fn(&H) -> Vec<u8>,
+    sealed: &[u8],
+) -> Result<(H, Vec<u8>), RecordError> {
+    let Sealed { head, nonce, body } = decode(sealed).map_err(|_| RecordError::Malformed)?;
+    let mut body = body.to_vec();
+    aead::cipher(key)
+        .open_in_place(nonce, &aad(&head), &mut body)
+        .map_err(|_| RecordError::Unauthentic)?;
+    body.truncate(body.len().saturating_sub(TAG_LEN));
+    Ok((head, body))
 }
 
 fn wrapping_key(master: &MasterKey, cluster: ClusterId) -> BucketKey {
@@ -89,6 +150,7 @@ fn context(group: GroupId, index: u64) -> Vec<u8> {
 pub(crate) struct RecordKeys {
     cluster: ClusterId,
     seal: zeroize::Zeroizing<[u8; KEY_LEN]>,
+    tail: zeroize::Zeroizing<[u8; KEY_LEN]>,
     wrap: BucketKey,
 }
 
@@ -97,6 +159,7 @@ impl RecordKeys {
         RecordKeys {
             cluster,
             seal: master.derive(SEAL_LABEL, cluster),
+            tail: master.derive(TAIL_LABEL, cluster),
             wrap: wrapping_key(master, cluster),
         }
     }
@@ -132,29 +195,46 @@ impl RecordKeys {
         body: &RecordBody,
         nonce: [u8; NONCE_LEN],
     ) -> Result<Vec<u8>, RecordError> {
-        let mut bytes = encode(body);
-        bytes.resize(bytes.len() + TAG_LEN, 0);
-        aead::cipher(&self.seal)
-            .seal_in_place(nonce, &aad(self.cluster, &head), &mut bytes)
-            .map_err(|_| RecordError::Malformed)?;
-        Ok(encode(&Sealed { head, nonce, body: bytes }))
+        let aad = aad(SEAL_LABEL, self.cluster, &head);
+        seal(&self.seal, &aad, nonce, head, encode(body))
     }
 
     /// The inverse of [`RecordKeys::seal`].
     pub(crate) fn open(&self, record: &[u8]) -> Result<(RecordHead, RecordBody), RecordError> {
-        let Sealed { head, nonce, mut body } =
-            decode(record).map_err(|_| RecordError::Malformed)?;
-        aead::cipher(&self.seal)
-            .open_in_place(nonce, &aad(self.cluster, &head), &mut body)
-            .map_err(|_| RecordError::Unauthentic)?;
-        body.truncate(body.len().saturating_sub(TAG_LEN));
+        let aad = |head: &RecordHead| aad(SEAL_LABEL, self.cluster, head);
+        let (head, body) = open(&self.seal, aad, record)?;
         Ok((head, decode(&body).map_err(|_| RecordError::Malformed)?))
+    }
+
+    /// A tail of a group's log as it is stored; `nonce` must be random.
+    pub(crate) fn seal_tail(
+        &self,
+        head: TailHead,
+        tail: &LogTail,
+        nonce: [u8; NONCE_LEN],
+    ) -> Result<Vec<u8>, RecordError> {
+        let aad = aad(TAIL_LABEL, self.cluster, &head);
+        seal(&self.tail, &aad, nonce, head, tail.encode())
+    }
+
+    /// The inverse of [`RecordKeys::seal_tail`].
+    pub(crate) fn open_tail(&self, sealed: &[u8]) -> Result<(TailHead, LogTail), RecordError> {
+        let aad = |head: &TailHead| aad(TAIL_LABEL, self.cluster, head);
+        let (head, body) = open(&self.tail, aad, sealed)?;
+        Ok((head, LogTail::decode(&body).map_err(|_| RecordError::Malformed)?))
     }
 }
 
 /// What a record says in clear. Whoever cannot open it must not believe more than its age.
 pub(crate) fn head_of(record: &[u8]) -> Result<RecordHead, RecordError> {
-    decode::<Sealed>(record).map(|sealed| sealed.head).map_err(|_| RecordError::Malformed)
+    decode::<Sealed<RecordHead>>(record)
+        .map(|sealed| sealed.head)
+        .map_err(|_| RecordError::Malformed)
+}
+
+/// What a sealed tail says in clear.
+pub(crate) fn tail_head_of(sealed: &[u8]) -> Result<TailHead, RecordError> {
+    decode::<Sealed<TailHead>>(sealed).map(|sealed| sealed.head).map_err(|_| RecordError::Malformed)
 }
 
 #[cfg(test)]
@@ -232,6 +312,45 @@ mod tests {
         for len in 0..sealed.len() {
             assert!(keys(1).open(&sealed[..len]).is_err());
         }
+    }
+
+    fn tail_head(after: u64, end: u64) -> TailHead {
+        let place = |index| LogPlace { index, term: 2 };
+        let (after, end) = (place(after), place(end));
+        TailHead { group: GroupId(3), incarnation: 1, after, end, taken_ms: 5 }
+    }
+
+    #[test]
+    fn golden_bytes_of_a_sealed_tail() {
+        let tail = LogTail::decode(&[1, 3, 0xac, 2, 2, 1, 2, 2, 2, 7, 8]).unwrap();
+        let head = tail_head(300, 301);
+        let sealed = keys(1).seal_tail(head, &tail, [9; NONCE_LEN]).unwrap();
+        let clear = [1, 3, 1, 0xac, 2, 2, 0xad, 2, 2, 5];
+        assert_eq!(sealed.get(..10), Some(&clear[..]));
+        assert_eq!(sealed.get(10..23), Some(&[9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 27][..]));
+        assert_eq!(sealed.get(23..31), Some(&GOLDEN_TAIL[..]));
+        assert_eq!(tail_head_of(&sealed), Ok(head));
+        assert_eq!(keys(1).open_tail(&sealed), Ok((head, tail)));
+        assert_eq!(keys(2).open_tail(&sealed), Err(RecordError::Unauthentic));
+        assert!(keys(1).open(&sealed).is_err(), "a tail is no record");
+        for bit in 0..sealed.len() * 8 {
+            let mut bad = sealed.clone();
+            bad[bit / 8] ^= 1 << (bit % 8);
+            assert!(keys(1).open_tail(&bad).is_err(), "bit {bit}");
+        }
+    }
+
+    /// Fixed by the key's derivation, which must never change.
+    const GOLDEN_TAIL: [u8; 8] = [76, 129, 223, 107, 229, 86, 35, 159];
+
+    #[test]
+    fn the_next_tail_leads_on_without_a_hole_and_is_not_of_an_older_incarnation() {
+        let heads = [tail_head(300, 310), tail_head(305, 320), tail_head(321, 330)];
+        let next = |reached| next_tail(heads, 1, reached).map(|head| head.end.index);
+        assert_eq!([299, 300, 304].map(next), [None, Some(310), Some(310)]);
+        assert_eq!([305, 310, 319].map(next), [Some(320), Some(320), Some(320)]);
+        assert_eq!([320, 321, 330].map(next), [None, Some(330), None]);
+        assert_eq!(next_tail(heads, 2, 300), None);
     }
 
     #[test]

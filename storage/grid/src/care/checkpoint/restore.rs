@@ -1,241 +1,258 @@
-//! Founds groups anew that have lost their majority for good, from the newest checkpoint there is.
+//! Founds groups anew that have lost their majority for good, from the newest checkpoint there is and
+//! what the tails of their logs add.
 //!
 //! ```text
-//!   survey:  every node's records, the newest map of all, who still runs a replica
+//!   survey:  every node's records and tails, the newest map of all, who still runs a replica
 //!      └─▶ each group: serves · may serve again · lost (with a checkpoint or without)
-//!   restore: [root alive: note it there, which freezes deletes]
+//!   restore: nobody else restores (`claim`)
+//!            [root alive: note it there, which freezes deletes]
 //!            root first, so that whoever comes back hears which replicas are of the lost groups
-//!            each group: shards ──▶ rows ──▶ a group of one voter, this node; others join it
+//!            each group: shards ──▶ rows ──▶ tails ──▶ a group of one voter, this node; others join it
 //! ```
 //! Never beside a group that may decide: one that answers, or of which a majority of the voters runs,
-//! is left alone. Nodes that nobody can reach are the administrator's word.
+//! is left alone. Nodes that nobody can reach are the administrator's word. A checkpoint that cannot be
+//! read is no end: the one before it is tried, and tails lead on from there as well.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::NodeId;
-use nexusgrid_meta::host::restore::Beginning;
-use nexusgrid_meta::namespace::types::NamespaceQuery;
+use nexusgrid_meta::host::restore::{Beginning, Founding};
 use nexusgrid_meta::root::topology::Topology;
-use nexusgrid_meta::root::types::{RaftId, Restore, RestoredGroup, RootCommand, RootQuery};
-use nexusgrid_meta::{Consistency, namespace, root};
+use nexusgrid_meta::root::types::{RaftId, Restore, RestoredGroup, RootCommand};
+use nexusgrid_meta::{MetaError, namespace, root};
 
 use super::Checkpoints;
-use super::record::{RecordBody, RecordHead};
-use super::wire::{self, Reply, Request};
+use super::claim::Claimed;
+use super::record::{RecordBody, RecordHead, TailHead, next_tail};
+use super::survey::{GroupState, Survey};
+use super::wire::{self, Claim, Reply, Request};
 use crate::core::internal;
 use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::ROOT;
-
-/// Whether a group can decide.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum GroupState {
-    /// It answers.
-    Serving,
-    /// It does not answer, but a majority of its voters runs: wait, or look why.
-    MayServe,
-    /// No majority can be reached.
-    Lost,
-}
-
-/// One group before a restore.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct GroupSurvey {
-    /// The group.
-    pub group: GroupId,
-    /// Whether it can decide.
-    pub state: GroupState,
-    /// Its voters as the newest map has them.
-    pub voters: Vec<NodeId>,
-    /// Those of them that run their replica.
-    pub running: Vec<NodeId>,
-    /// The newest checkpoint whose record could be opened.
-    pub checkpoint: Option<RecordHead>,
-}
-
-/// What could be restored.
-#[derive(Clone, Debug)]
-pub struct Survey {
-    /// All groups that the newest map or any record names.
-    pub groups: Vec<GroupSurvey>,
-    /// Nodes that gave no answer.
-    pub silent: Vec<NodeId>,
-    newest: Arc<Topology>,
-    records: BTreeMap<GroupId, (RecordHead, RecordBody)>,
-    /// The highest generation that was seen of each group.
-    generations: BTreeMap<GroupId, u16>,
-}
-
-impl Survey {
-    /// Groups that are lost.
-    pub fn lost(&self) -> impl Iterator<Item = &GroupSurvey> {
-        self.groups.iter().filter(|group| group.state == GroupState::Lost)
-    }
-}
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Restored {
     /// The cluster's incarnation from now on.
     pub incarnation: u64,
-    /// The groups, and the checkpoints they began from.
-    pub groups: Vec<RecordHead>,
+    /// The groups that begin anew.
+    pub groups: Vec<Found>,
+}
+
+/// A group that begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The checkpoint that it was read from.
+    pub checkpoint: RecordHead,
+    /// The newest entry of the lost group that it holds: tails add to the checkpoint.
+    pub index: u64,
+}
+
+/// What is known of a lost group.
+struct Lost<'a> {
+    records: &'a [(RecordHead, RecordBody)],
+    tails: Vec<(TailHead, NodeId)>,
+    beginning: Beginning,
+}
+
+fn failed(error: MetaError) -> GridError {
+    GridError::Unavailable(error.to_string())
+}
+
+/// Where a group begins anew that is known up to `index` and `generation`: one gap farther for each
+/// restore since the checkpoint. What clients were given after the one before is not given again,
+/// though it began from the same record (I5, I15).
+fn beginning(
+    checkpoint: &RecordHead,
+    index: u64,
+    generation: u16,
+    incarnation: u64,
+) -> Option<Beginning> {
+    let since = incarnation.saturating_sub(checkpoint.incarnation).max(1);
+    let gap = limits::RESTORE_GENERATION_GAP.checked_mul(u16::try_from(since).ok()?)?;
+    let index = index.checked_add(limits::RESTORE_INDEX_GAP.checked_mul(since)?)?;
+    Some(Beginning { index, generation: generation.checked_add(gap)? })
 }
 
 impl Checkpoints {
-    /// Looks who is there and what could be restored; changes nothing.
-    pub async fn survey(&self) -> Result<Survey, GridError> {
-        let keys = self.core.keys.record_keys()?;
-        let mut newest = self.kept_map.topology();
-        let mut heads: BTreeMap<RecordHeadOrder, (RecordHead, NodeId)> = BTreeMap::new();
-        let own = self.shelf.heads().into_iter().map(|head| (order(&head), (head, self.core.node)));
-        heads.extend(own);
-        let mut silent = Vec::new();
-        let mut asked = BTreeSet::from([self.core.node]);
-        // A newer map may name nodes that this one's did not.
-        loop {
-            let ask: Vec<NodeId> = newest
-                .nodes
-                .keys()
-                .filter(|node| newest.node(**node).is_some() && !asked.contains(*node))
-                .copied()
-                .collect();
-            if ask.is_empty() {
-                break;
-            }
-            asked.extend(&ask);
-            let listed = join_all(ask.into_iter().map(|node| self.list(node))).await;
-            for (node, answer) in listed {
-                let Some((listed, map)) = answer else {
-                    silent.push(node);
-                    continue;
-                };
-                for head in listed {
-                    heads.entry(order(&head)).or_insert((head, node));
-                }
-                let is_newer =
-                    (map.incarnation, map.version) > (newest.incarnation, newest.version);
-                if is_newer && map.cluster == newest.cluster.or(map.cluster) {
-                    newest = Arc::new(map);
-                }
-            }
-        }
-        // The newest first; older ones only if it cannot be had.
-        let mut records: BTreeMap<GroupId, (RecordHead, RecordBody)> = BTreeMap::new();
-        for (head, node) in heads.into_values().rev() {
-            if records.contains_key(&head.group) {
-                continue;
-            }
-            let Some(record) = self.fetch_record(node, &head).await else { continue };
-            match keys.open(&record) {
-                Ok((opened, body)) if opened == head => {
-                    records.insert(head.group, (head, body));
-                }
-                _ => tracing::warn!(?head, %node, "a bootstrap record does not open"),
-            }
-        }
-        if newest.version == 0 {
-            let maps =
-                records.values().filter_map(|(_, body)| Topology::decode(&body.topology).ok());
-            if let Some(map) = maps.max_by_key(|map| (map.incarnation, map.version)) {
-                newest = Arc::new(map);
-            }
-        }
-        let groups: BTreeSet<GroupId> =
-            newest.groups.keys().chain(records.keys()).copied().collect();
-        let looked = groups.into_iter().map(|group| self.survey_group(group, &newest));
-        let mut generations = BTreeMap::new();
-        let mut surveyed = Vec::new();
-        for (mut group, generation) in join_all(looked).await {
-            group.checkpoint = records.get(&group.group).map(|(head, _)| *head);
-            generations.insert(group.group, generation);
-            surveyed.push(group);
-        }
-        Ok(Survey { groups: surveyed, silent, newest, records, generations })
-    }
-
-    /// Restores the lost groups of a survey. `now_ms` is the wall clock's time.
+    /// Restores the lost groups of a survey.
     pub async fn restore(&self, survey: Survey) -> Result<Restored, GridError> {
+        let invalid = |why: &str| Err(GridError::InvalidArgument(why.to_owned()));
         let Ok(_alone) = self.restoring.try_lock() else {
-            let why = "a restore runs on this node already: wait for its end";
-            return Err(GridError::InvalidArgument(why.to_owned()));
+            return invalid("a restore runs on this node already: wait for its end");
         };
-        let Survey { groups, newest, records, generations, .. } = survey;
-        let lost: Vec<GroupId> = groups
-            .iter()
-            .filter(|group| group.state == GroupState::Lost)
-            .map(|group| group.group)
-            .collect();
+        let lost: Vec<GroupId> = survey.lost().map(|group| group.group).collect();
         if lost.is_empty() {
-            return Err(GridError::InvalidArgument("no group is lost".to_owned()));
+            return invalid("no group is lost");
         }
-        if let Some(busy) = groups.iter().find(|group| group.state == GroupState::MayServe) {
+        let may_serve = |state| state == GroupState::MayServe;
+        if let Some(busy) = survey.groups.iter().find(|group| may_serve(group.state)) {
             let group = busy.group.0;
-            return Err(GridError::InvalidArgument(format!(
+            return invalid(&format!(
                 "a majority of group {group} runs: wait until it serves, or stop those nodes for good"
-            )));
-        }
-        let own = newest.node(self.core.node);
-        if !own.is_some_and(|own| own.roles.meta && own.roles.gateway) {
-            return Err(GridError::InvalidArgument(
-                "only a node with the roles meta and gateway can restore".to_owned(),
             ));
         }
-        let now_ms = self.core.meta.now_ms();
+        let own = survey.newest.node(self.core.node);
+        if !own.is_some_and(|own| own.roles.meta && own.roles.gateway) {
+            return invalid("only a node with the roles meta and gateway can restore");
+        }
         // Reads below go by it; the restored root group's is newer.
-        self.core.map.offer(&newest);
-        let incarnation = match lost.contains(&ROOT) {
+        self.core.map.offer(&survey.newest);
+        let is_root_lost = lost.contains(&ROOT);
+        let incarnation = match is_root_lost {
             true => {
-                let known = records.values().map(|(head, _)| head.incarnation).max();
-                known.unwrap_or(1).max(newest.incarnation).max(self.core.deletions.incarnation())
-                    + 1
+                let known = survey.incarnation.max(survey.newest.incarnation);
+                known.max(self.core.deletions.incarnation()) + 1
             }
             false => self.core.map.refresh().await?.incarnation + 1,
         };
+        let claim = Claim { incarnation, root: is_root_lost, held: true };
+        let claim = self.contend(&survey.newest, claim).await?;
+        let work = self.found_all(&survey, &lost, claim);
+        let mut work = std::pin::pin!(work);
+        let restored = loop {
+            tokio::select! {
+                biased;
+                restored = &mut work => break restored,
+                () = self.core.env.clock.sleep(limits::RESTORE_CLAIM / 4) => {
+                    // Whether it still holds is asked before each group begins.
+                    self.say(&survey.newest, claim).await;
+                }
+            }
+        };
+        if restored.is_err() {
+            self.say(&survey.newest, Claim { held: false, ..claim }).await;
+        }
+        restored
+    }
+
+    /// Has all nodes that answer agree that this one restores; gives the claim that they agreed to.
+    async fn contend(&self, map: &Topology, mut claim: Claim) -> Result<Claim, GridError> {
+        let until = self.core.env.clock.now().plus(limits::RESTORE_CLAIM_PATIENCE);
+        loop {
+            let is_over = self.core.env.clock.now() >= until;
+            let why = match self.say(map, claim).await {
+                Claimed::Agreed => return Ok(claim),
+                Claimed::Past(known) if claim.root && !is_over => {
+                    claim.incarnation = known + 1;
+                    continue;
+                }
+                Claimed::Past(known) => {
+                    format!("incarnation {known} was begun meanwhile: look again what is lost")
+                }
+                // It hears of this one's claim as well, and gives way to the lower node.
+                Claimed::By(other) if other > self.core.node && !is_over => {
+                    self.core.env.clock.sleep(limits::RESTORE_CLAIM_PATIENCE / 10).await;
+                    continue;
+                }
+                Claimed::By(other) => format!(
+                    "node {other} restores at this moment, or stopped in its midst within the last {} s: let \
+                     it, or try again then",
+                    limits::RESTORE_CLAIM.as_secs()
+                ),
+            };
+            self.say(map, Claim { held: false, ..claim }).await;
+            return Err(GridError::InvalidArgument(why));
+        }
+    }
+
+    /// Says to this node and all others what it is about to do; gives the answer that counts: the
+    /// lowest node that has claimed the same, the highest incarnation.
+    async fn say(&self, map: &Topology, claim: Claim) -> Claimed {
+        let own = self.hear_claim(self.core.node, claim);
+        if own != Claimed::Agreed {
+            return own;
+        }
+        let others: Vec<NodeId> = map
+            .nodes
+            .keys()
+            .filter(|node| **node != self.core.node && map.node(**node).is_some())
+            .copied()
+            .collect();
+        let others = others.into_iter().map(|node| async move {
+            let deadline = limits::RESTORE_CLAIM_PATIENCE;
+            self.call(node, wire::CLAIM, &Request::Claim(claim), Bytes::new(), deadline).await
+        });
+        let (mut by, mut past) = (None, None);
+        for answer in join_all(others).await {
+            match answer {
+                Ok((Reply::Claimed(other), _)) => {
+                    by = Some(by.map_or(other, |by: NodeId| by.min(other)));
+                }
+                Ok((Reply::Past(known), _)) => past = past.max(Some(known)),
+                _ => {}
+            }
+        }
+        match (by, past) {
+            (Some(other), _) => Claimed::By(other),
+            (None, Some(known)) => Claimed::Past(known),
+            (None, None) => Claimed::Agreed,
+        }
+    }
+
+    async fn found_all(
+        &self,
+        survey: &Survey,
+        lost: &[GroupId],
+        claim: Claim,
+    ) -> Result<Restored, GridError> {
+        let incarnation = claim.incarnation;
         let mut restored = Vec::new();
-        for group in &lost {
-            let Some((head, body)) = records.get(group) else {
+        let mut known: BTreeMap<GroupId, Lost<'_>> = BTreeMap::new();
+        for group in lost {
+            let records = survey.records.get(group).map_or(&[][..], Vec::as_slice);
+            let Some((head, _)) = records.first() else {
                 return Err(GridError::InvalidArgument(format!(
                     "there is no checkpoint of group {}: no reachable node keeps its record",
                     group.0
                 )));
             };
-            let known = generations.get(group).copied().unwrap_or(0).max(body.generation);
-            // As with the index: an earlier restore may have begun from the same record.
-            let since = incarnation.saturating_sub(head.incarnation).max(1);
-            let gap = u16::try_from(since)
-                .ok()
-                .and_then(|since| limits::RESTORE_GENERATION_GAP.checked_mul(since));
-            let generation = gap.and_then(|gap| known.checked_add(gap));
-            let generation = generation.ok_or_else(|| internal("generations are used up"))?;
+            let tails = survey.tails.get(group).cloned().unwrap_or_default();
+            let seen = survey.generations.get(group).copied().unwrap_or(0);
+            let recorded = records.iter().map(|(_, body)| body.generation).max();
+            let generation = seen.max(recorded.unwrap_or(0));
+            let ends = tails.iter().map(|(tail, _)| tail.end.index).max().unwrap_or(0);
+            let index = head.index.max(survey.newest.version).max(ends);
+            // Gaps count from the oldest record that may be used.
+            let oldest = records.last().map_or(head, |(oldest, _)| oldest);
+            let beginning = beginning(oldest, index, generation, incarnation);
+            let beginning = beginning.ok_or_else(|| internal("indices are used up"))?;
+            let reach = survey.groups.iter().find(|of| of.group == *group);
+            let reach =
+                reach.and_then(|group| group.tail).map_or(head.index, |tail| tail.end.index);
             restored.push(RestoredGroup {
                 group: *group,
-                generation,
-                index: head.index,
+                generation: beginning.generation,
+                index: reach,
                 checkpoint_ms: head.taken_ms,
             });
+            known.insert(*group, Lost { records, tails, beginning });
         }
-        let restore = Restore { incarnation, at_ms: now_ms, groups: restored.clone() };
+        let at_ms = self.core.meta.now_ms();
+        let restore = Restore { incarnation, at_ms, groups: restored };
         if !lost.contains(&ROOT) {
             // From here on nothing is deleted, and replicas of the lost groups are known as such.
             self.core.meta.root_command(&RootCommand::RecordRestore(restore.clone())).await?;
         }
         let mut done = Vec::new();
-        // The root group is the first.
-        for group in restored {
-            let (head, body) = records.get(&group.group).ok_or_else(|| internal("a record"))?;
-            self.found(group, head, body, &newest, &restore).await?;
+        // The root group is the first; from then on it says what was begun.
+        let mut claim = claim;
+        for (group, lost) in known {
+            let found = self.found(lost, &survey.newest, &restore, claim).await?;
             tracing::warn!(
-                group = group.group.0,
-                index = head.index,
+                group = group.0,
+                checkpoint = found.checkpoint.index,
+                index = found.index,
                 incarnation,
-                "a lost group was restored from its checkpoint"
+                "a lost group was restored"
             );
-            done.push(*head);
+            claim.root = false;
+            done.push(found);
         }
         Ok(Restored { incarnation, groups: done })
     }
@@ -243,17 +260,59 @@ impl Checkpoints {
     /// One group, from its shards to its first leader.
     async fn found(
         &self,
-        group: RestoredGroup,
-        head: &RecordHead,
-        body: &RecordBody,
+        lost: Lost<'_>,
         newest: &Arc<Topology>,
         restore: &Restore,
-    ) -> Result<(), GridError> {
-        let failed = |error: nexusgrid_meta::MetaError| GridError::Unavailable(error.to_string());
-        let keys = self.core.keys.record_keys()?;
-        let key = keys.unwrap(&body.wrapped_key, head.group, head.index);
+        claim: Claim,
+    ) -> Result<Found, GridError> {
+        let Lost { records, mut tails, beginning } = lost;
+        let mut loaded = None;
+        let mut why = internal("a record");
+        for (head, body) in records {
+            match self.load(head, body).await {
+                Ok(founding) => {
+                    loaded = Some((*head, founding));
+                    break;
+                }
+                Err(error) => {
+                    tracing::error!(?head, %error, "a checkpoint cannot be read: the one before is tried");
+                    why = error;
+                }
+            }
+        }
+        let Some((head, mut founding)) = loaded else { return Err(why) };
+        let index = self.follow_tails(&mut founding, &head, &mut tails).await?;
+        let founder = RaftId::new(self.core.node, u32::from(beginning.generation) + 1);
+        let (newest, restore) = (Arc::clone(newest), restore.clone());
+        match self.say(&newest, claim).await {
+            Claimed::Agreed => {}
+            Claimed::By(other) => {
+                let why = format!("node {other} restores as well: this one stops");
+                return Err(GridError::InvalidArgument(why));
+            }
+            Claimed::Past(known) => {
+                let why = format!("incarnation {known} was begun elsewhere: this restore stops");
+                return Err(GridError::InvalidArgument(why));
+            }
+        }
+        let adapt = move |state: &dyn nexusgrid_env::KvRead,
+                          head: &nexusgrid_meta::export::ExportHead| {
+            let begins = beginning.index;
+            if head.group == ROOT {
+                root::restore::restored(state, begins, &newest, founder, &restore)
+            } else {
+                namespace::restore::restored(state, head.index, begins, restore.at_ms)
+            }
+        };
+        founding.finish(beginning, adapt).await.map_err(failed)?;
+        Ok(Found { checkpoint: head, index })
+    }
+
+    /// Reads a checkpoint into a group's state.
+    async fn load(&self, head: &RecordHead, body: &RecordBody) -> Result<Founding, GridError> {
+        let key = self.core.keys.record_keys()?.unwrap(&body.wrapped_key, head.group, head.index);
         let key = key.map_err(|error| GridError::DataLost(error.to_string()))?;
-        let mut founding = self.host.begin_found(group.group).await.map_err(failed)?;
+        let mut founding = self.host.begin_found(head.group).await.map_err(failed)?;
         for extent in &body.extents {
             let len = u32::try_from(extent.len).map_err(internal)?;
             let range = extent.skip..extent.skip.saturating_add(len);
@@ -261,98 +320,77 @@ impl Checkpoints {
                 founding.take(&piece).await.map_err(failed)?;
             }
         }
-        // One gap for each restore since the checkpoint: what clients were given after the one before
-        // is not given again, though it began from the same record.
-        let since = restore.incarnation.saturating_sub(head.incarnation).max(1);
-        let gap = limits::RESTORE_INDEX_GAP.saturating_mul(since);
-        let index = head.index.max(newest.version).saturating_add(gap);
-        let beginning = Beginning { index, generation: group.generation };
-        let founder = RaftId::new(self.core.node, u32::from(group.generation) + 1);
-        let (newest, restore) = (Arc::clone(newest), restore.clone());
-        let adapt = move |state: &dyn nexusgrid_env::KvRead,
-                          head: &nexusgrid_meta::export::ExportHead| {
-            if head.group == ROOT {
-                root::restore::restored(state, index, &newest, founder, &restore)
-            } else {
-                namespace::restore::restored(state, head.index, index, restore.at_ms)
+        founding.reached().map_err(failed)?;
+        Ok(founding)
+    }
+
+    /// Applies what tails add to a checkpoint; says how far that leads. A tail that cannot be had, or does
+    /// not fit, is passed over: another node may have it.
+    async fn follow_tails(
+        &self,
+        founding: &mut Founding,
+        head: &RecordHead,
+        tails: &mut Vec<(TailHead, NodeId)>,
+    ) -> Result<u64, GridError> {
+        let keys = self.core.keys.record_keys()?;
+        loop {
+            let reached = founding.reached().map_err(failed)?.index;
+            let heads = tails.iter().map(|(tail, _)| *tail);
+            let Some(next) = next_tail(heads, head.incarnation, reached) else {
+                return Ok(reached);
+            };
+            let Some(at) = tails.iter().position(|(tail, _)| *tail == next) else {
+                return Ok(reached);
+            };
+            let (tail, node) = tails.swap_remove(at);
+            let Some(sealed) = self.fetch_tail(node, &tail).await else {
+                tracing::warn!(?tail, %node, "a tail of a log cannot be had");
+                continue;
+            };
+            let followed = match keys.open_tail(&sealed) {
+                Ok((of, entries)) if of == tail => founding.follow(entries).await.map_err(failed),
+                Ok(_) => Err(internal("another tail")),
+                Err(error) => Err(internal(error)),
+            };
+            if let Err(error) = followed {
+                tracing::warn!(?tail, %node, %error, "a tail of a log does not fit");
             }
-        };
-        founding.finish(beginning, adapt).await.map_err(failed)?;
-        Ok(())
+        }
     }
 
-    async fn list(&self, node: NodeId) -> (NodeId, Option<(Vec<RecordHead>, Topology)>) {
-        let deadline = limits::BOOTSTRAP_CALL_DEADLINE;
-        let answer = self.call(node, wire::LIST, &Request::List, Bytes::new(), deadline).await;
-        let listed = match answer {
-            Ok((Reply::Listed(heads), map)) => Topology::decode(&map).ok().map(|map| (heads, map)),
-            _ => None,
-        };
-        (node, listed)
-    }
-
-    async fn fetch_record(&self, node: NodeId, head: &RecordHead) -> Option<Bytes> {
+    async fn fetch_tail(&self, node: NodeId, head: &TailHead) -> Option<Bytes> {
         if node == self.core.node {
-            return self.shelf.get(head);
+            return self.shelf.tails.get(head).await.ok().flatten();
         }
         let deadline = limits::BOOTSTRAP_CALL_DEADLINE;
-        let answer = self.call(node, wire::GET, &Request::Get(*head), Bytes::new(), deadline).await;
-        match answer {
-            Ok((Reply::Got, record)) => Some(record),
+        let request = Request::GetTail(*head);
+        match self.call(node, wire::TAIL_GET, &request, Bytes::new(), deadline).await {
+            Ok((Reply::Got, tail)) => Some(tail),
             _ => None,
         }
-    }
-
-    /// A group, and the highest generation that was seen of it.
-    async fn survey_group(&self, group: GroupId, map: &Topology) -> (GroupSurvey, u16) {
-        let mapped: Vec<NodeId> = map.voters(group).iter().map(|voter| voter.node()).collect();
-        // A replica knows better than the map, which is told a little later; but one that was replaced
-        // knows less.
-        let voters = match self.host.voters(group) {
-            Ok(own) if !own.is_empty() && mapped.contains(&self.core.node) => own,
-            _ => mapped,
-        };
-        let metas =
-            map.nodes.keys().filter(|id| map.node(**id).is_some_and(|node| node.roles.meta));
-        let look = |node: NodeId| async move { (node, self.host.look_at(node, group).await) };
-        let (is_serving, looked) =
-            tokio::join!(self.is_serving(group), join_all(metas.copied().map(look)));
-        let mut running = Vec::new();
-        // Voters are replaced while the map cannot be told: those it does not know may be a majority.
-        let mut others = 0;
-        let mut generation = map.voters(group).iter().map(|voter| voter.generation()).max();
-        for (node, view) in looked {
-            let Ok(view) = view else { continue };
-            generation = generation.max(Some(view.generation));
-            match view.running {
-                true if voters.contains(&node) => running.push(node),
-                true => others += 1,
-                false => {}
-            }
-        }
-        let state = match () {
-            () if is_serving => GroupState::Serving,
-            () if running.len() + others > voters.len() / 2 => GroupState::MayServe,
-            () => GroupState::Lost,
-        };
-        let surveyed = GroupSurvey { group, state, voters, running, checkpoint: None };
-        (surveyed, generation.unwrap_or(0))
-    }
-
-    async fn is_serving(&self, group: GroupId) -> bool {
-        let query = match group {
-            ROOT => RootQuery::Restores.encode(),
-            _ => NamespaceQuery::Sessions.encode(),
-        };
-        let deadline = limits::RESTORE_PROOF_DEADLINE;
-        let query = Bytes::from(query);
-        self.host.query(group, query, Consistency::Linearizable, deadline).await.is_ok()
     }
 }
 
-/// Group, incarnation, index, time.
-type RecordHeadOrder = (GroupId, u64, u64, u64);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn order(head: &RecordHead) -> RecordHeadOrder {
-    (head.group, head.incarnation, head.index, head.taken_ms)
+    #[test]
+    fn a_second_restore_from_one_record_begins_behind_all_that_the_first_may_have_given() {
+        let head = RecordHead { group: GroupId(1), incarnation: 3, index: 300, taken_ms: 5 };
+        // Nobody is left who saw the one before.
+        let begin = |incarnation| beginning(&head, 310, 2, incarnation).unwrap();
+        for incarnation in 4..20 {
+            let (first, second) = (begin(incarnation), begin(incarnation + 1));
+            assert_eq!(second.index - first.index, limits::RESTORE_INDEX_GAP);
+            assert_eq!(second.generation - first.generation, limits::RESTORE_GENERATION_GAP);
+        }
+        assert_eq!(begin(4).index, 310 + limits::RESTORE_INDEX_GAP);
+        // And what was seen counts besides.
+        let first = begin(4);
+        let next = beginning(&head, first.index + 7, first.generation + 3, 5).unwrap();
+        assert!(next.index > begin(5).index && next.generation > begin(5).generation);
+        assert_eq!(beginning(&head, 310, u16::MAX - 63, 4), None, "used up");
+        assert_eq!(beginning(&head, 310, 2, 3 + (1 << 32)), None);
+    }
 }

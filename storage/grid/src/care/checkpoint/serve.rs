@@ -11,7 +11,10 @@ use nexusgrid_meta::root::restore::lost_generation;
 use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::root::types::{Restore, RootAnswer, RootQuery};
 
-use super::wire::{self, Reply, Request};
+use super::claim::Claimed;
+use super::record::tail_head_of;
+use super::tails::Put;
+use super::wire::{self, Claim, Reply, Request};
 use super::{Checkpoints, Told};
 use crate::limits;
 use crate::meta_port::ROOT;
@@ -23,7 +26,7 @@ fn refused(why: impl ToString) -> RpcError {
 
 #[async_trait]
 impl RpcService for Checkpoints {
-    async fn serve(&self, _from: Peer, request: RpcRequest) -> Result<RpcResponse, RpcError> {
+    async fn serve(&self, from: Peer, request: RpcRequest) -> Result<RpcResponse, RpcError> {
         let asked: Request = decode(&request.head).map_err(refused)?;
         let is = |method: crate::shard::wire::ShardMethod| request.method == method.id;
         let (reply, body) = match asked {
@@ -35,10 +38,40 @@ impl RpcService for Checkpoints {
                 let map = self.kept_map.topology().encode();
                 (Reply::Listed(self.shelf.heads()), Bytes::from(map))
             }
-            Request::Get(head) if is(wire::GET) => match self.shelf.get(&head) {
-                Some(record) => (Reply::Got, record),
-                None => (Reply::None, Bytes::new()),
+            Request::Get(head) if is(wire::GET) => match self.shelf.get(&head).await {
+                Ok(Some(record)) => (Reply::Got, record),
+                Ok(None) => (Reply::None, Bytes::new()),
+                Err(error) => (Reply::Failed(error.to_string()), Bytes::new()),
             },
+            Request::PutTail if is(wire::TAIL_PUT) => {
+                let head = tail_head_of(&request.body).map_err(refused)?;
+                match self.keep_tail(head.group, request.body).await {
+                    Ok(Put::Kept) => (Reply::Done, Bytes::new()),
+                    Ok(Put::Full) => (Reply::Full, Bytes::new()),
+                    Err(error) => (Reply::Failed(error.to_string()), Bytes::new()),
+                }
+            }
+            Request::Tails(group) if is(wire::TAIL_LIST) => {
+                (Reply::Tails(self.shelf.tails.heads(group)), Bytes::new())
+            }
+            Request::GetTail(head) if is(wire::TAIL_GET) => match self.shelf.tails.get(&head).await
+            {
+                Ok(Some(tail)) => (Reply::Got, tail),
+                Ok(None) => (Reply::None, Bytes::new()),
+                Err(error) => (Reply::Failed(error.to_string()), Bytes::new()),
+            },
+            Request::TailState(group) if is(wire::TAIL_STATE) => {
+                let state = self.tail_state_here(group);
+                (state.map_or(Reply::NotMine, Reply::TailState), Bytes::new())
+            }
+            Request::Claim(claim) if is(wire::CLAIM) => {
+                let reply = match self.hear_claim(from.node, claim) {
+                    Claimed::Agreed => Reply::Done,
+                    Claimed::By(other) => Reply::Claimed(other),
+                    Claimed::Past(incarnation) => Reply::Past(incarnation),
+                };
+                (reply, Bytes::new())
+            }
             Request::Take(group) if is(wire::TAKE) && !self.is_mine(group) => {
                 (Reply::NotMine, Bytes::new())
             }
@@ -75,6 +108,12 @@ impl Checkpoints {
             }
         }
         Ok(())
+    }
+
+    /// A node says that it restores, or that it does not any more.
+    pub(super) fn hear_claim(&self, by: NodeId, claim: Claim) -> Claimed {
+        let known = self.core.deletions.incarnation().max(self.kept_map.topology().incarnation);
+        self.claims.claim(by, claim, known, self.core.env.clock.now())
     }
 
     /// The root group's leader tells every node once of the restores there were.

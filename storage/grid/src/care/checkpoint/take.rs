@@ -1,5 +1,6 @@
 //! Takes a checkpoint: rows out, blocks in, the record to all who keep one, and old checkpoints away.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ use crate::body::BodyReader;
 use crate::core::internal;
 use crate::error::GridError;
 use crate::limits;
-use crate::meta_port::MetaError;
+use crate::meta_port::{MetaError, ROOT};
 use crate::shard::wire::{ShardMethod, decode, encode};
 
 /// Checkpoints share the byte budget as one tenant.
@@ -64,7 +65,8 @@ impl Checkpoints {
                 .wrap(&key.open, core.keys.random_nonce(), group, head.index)
                 .map_err(internal)?,
             extents: extents.clone(),
-            topology: map.encode(),
+            // One copy of it is enough: a restore without the root group's record is none.
+            topology: if group == ROOT { map.encode() } else { Vec::new() },
         };
         let record = keys.seal(head, &record, core.keys.random_nonce()).map_err(internal)?;
 
@@ -91,7 +93,13 @@ impl Checkpoints {
             _ => return Err(internal("reply to storing a checkpoint")),
         }
         core.refill_after_commit(large.refill);
-        self.hand_out(Bytes::from(record)).await?;
+        if let Err(error) = self.hand_out(Bytes::from(record)).await {
+            let gone = self.attempts.stored(head).iter().map(object_key).collect();
+            if let Err(error) = self.drop_keys(&bucket, gone).await {
+                tracing::info!(group = group.0, %error, "removing checkpoints that came to nothing");
+            }
+            return Err(error);
+        }
         tracing::info!(group = group.0, index = head.index, bytes, "checkpoint of metadata taken");
         // Nothing rests on this: what stays is found again by the next.
         if let Err(error) = self.drop_old(&bucket, group).await {
@@ -173,7 +181,9 @@ impl Checkpoints {
         }
         *self.looked.lock() = now;
         let mut moved = Vec::new();
-        for group in self.host.groups().into_iter().filter(|group| self.is_mine(*group)) {
+        let rests = |group: GroupId| self.attempts.rests(group, limits::CHECKPOINT_LOOK_EVERY, now);
+        let is_due = |group: &GroupId| self.is_mine(*group) && !rests(*group);
+        for group in self.host.groups().into_iter().filter(is_due) {
             if self.has_moved(group).await == Some(true) {
                 moved.push(group);
             }
@@ -186,7 +196,8 @@ impl Checkpoints {
         let map = self.core.map.current();
         let bucket = map.system_bucket()?;
         let head = self.shelf.newest(group)?;
-        let (_, record) = self.core.keys.record_keys().ok()?.open(&self.shelf.get(&head)?).ok()?;
+        let (_, record) =
+            self.core.keys.record_keys().ok()?.open(&self.shelf.get(&head).await.ok()??).ok()?;
         let query = NamespaceQuery::Get {
             bucket: bucket.id,
             key: object_key(&head),
@@ -205,6 +216,36 @@ impl Checkpoints {
             }
             Err(MetaError::Namespace(NamespaceError::NoSuchKey)) => Some(true),
             _ => None,
+        }
+    }
+
+    /// A node that should keep records and lacks one, because it is new or what it had was damaged, asks
+    /// the group's voters for theirs. Now and then.
+    pub(super) async fn fetch_missing(&self) {
+        let now = self.core.env.clock.now();
+        if now.since(*self.asked.lock()) < limits::RECORD_MISSING_LOOK_EVERY {
+            return;
+        }
+        *self.asked.lock() = now;
+        let map = self.core.map.current();
+        if !self.keepers(&map).any(|node| node.id == self.core.node) {
+            return;
+        }
+        let missing = map.groups.keys().filter(|group| self.shelf.newest(**group).is_none());
+        let voters: BTreeSet<NodeId> = missing
+            .flat_map(|group| map.voters(*group))
+            .map(|voter| voter.node())
+            .filter(|node| *node != self.core.node)
+            .collect();
+        for node in voters {
+            let (_, Some((mut heads, _))) = self.list(node).await else { continue };
+            heads.sort_unstable_by_key(|head| std::cmp::Reverse(head.age_order()));
+            for head in heads.into_iter().filter(|head| self.shelf.newest(head.group).is_none()) {
+                let Some(record) = self.fetch_record(node, &head).await else { continue };
+                if let Err(error) = self.shelf.put(record).await {
+                    tracing::warn!(group = head.group.0, %error, "keeping a bootstrap record");
+                }
+            }
         }
     }
 
@@ -230,6 +271,10 @@ impl Checkpoints {
             .collect();
         // Keys lie in order of age.
         keys.truncate(keys.len().saturating_sub(limits::CHECKPOINTS_KEPT));
+        self.drop_keys(bucket, keys).await
+    }
+
+    async fn drop_keys(&self, bucket: &Bucket, keys: Vec<Vec<u8>>) -> Result<(), GridError> {
         for key in keys {
             let session = self.core.sessions.get(bucket.group).await?;
             let delete = DeleteObject { key, precondition: Default::default() };
