@@ -8,12 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
+use futures_util::{FutureExt, future};
 use nexusgrid_codec::{BlockId, DriveId, GroupId, PgId};
 use nexusgrid_drive::{Inspection, ShardKey};
 use nexusgrid_env::{Env, KvRead};
+use nexusgrid_grid::care::names;
 use nexusgrid_meta::host::inspect::{MetaInspection, inspect};
 use nexusgrid_meta::namespace::types::{
-    BlockState, LiveBlock, NamespaceAnswer, NamespaceQuery, decode_query_reply,
+    BlockState, Listing, LiveBlock, NamespaceAnswer, NamespaceQuery, decode_query_reply,
 };
 use nexusgrid_meta::root::topology::{PgState, Topology};
 use nexusgrid_meta::{Machines, ROOT_GROUP, StateMachine};
@@ -45,6 +47,10 @@ struct Compared {
     /// Shards of groups that this node has no replica of.
     not_compared: u64,
     faults: Vec<String>,
+    /// Live blocks of which a shard is missing or does not read, and why.
+    harmed: BTreeMap<BlockId, &'static str>,
+    /// The same with the objects that have bytes in them, as far as this node's replicas know them.
+    objects: Vec<Value>,
 }
 
 /// Looks; the report, and whether nothing is wrong.
@@ -149,8 +155,10 @@ fn compare(
             let NamespaceAnswer::Blocks(states) = answer else {
                 bail!("the answer to a blocks query does not fit");
             };
-            for state in states {
+            for ((key, _), state) in page.iter().zip(states) {
+                let is_bad = || drives.values().any(|drive| drive.bad.contains(key));
                 match state {
+                    BlockState::Live { .. } if is_bad() => compared.harm(key.block, "corrupt"),
                     BlockState::Live { .. } => {}
                     BlockState::Dead => compared.awaiting_burial += 1,
                     BlockState::Pending => compared.pending += 1,
@@ -159,7 +167,52 @@ fn compare(
             }
         }
     }
+    name_objects(rows, machine, group, topology, compared)
+}
+
+/// Says which objects of a group lack something here.
+fn name_objects(
+    rows: &dyn KvRead,
+    machine: &dyn StateMachine,
+    group: GroupId,
+    topology: &Topology,
+    compared: &mut Compared,
+) -> anyhow::Result<()> {
+    let harmed: Vec<(BlockId, &str)> = compared
+        .harmed
+        .iter()
+        .filter(|(block, _)| block.group == group)
+        .map(|(block, what)| (*block, *what))
+        .collect();
+    let blocks = harmed.iter().map(|(block, _)| *block).collect();
+    // Refused: a bucket or an object that this replica has not, or not any more.
+    let answer = |query: NamespaceQuery| -> anyhow::Result<NamespaceAnswer> {
+        let reply = machine.query(rows, &query.encode())?;
+        Ok(decode_query_reply(&reply)?.unwrap_or(NamespaceAnswer::List(Listing::default())))
+    };
+    let ask = |query: NamespaceQuery| future::ready(answer(query)).boxed();
+    // It never waits.
+    let names = names::objects_of(topology, group, blocks, &ask).now_or_never();
+    let Some(names) = names.transpose()?.flatten() else {
+        bail!("the answer to a listing does not fit");
+    };
+    for (block, what) in harmed {
+        let objects = names.get(&block).map(Vec::as_slice).unwrap_or_default();
+        compared.objects.push(json!({
+            "block": block.to_string(),
+            "what": what,
+            "objects": super::administration::names(objects),
+        }));
+    }
     Ok(())
+}
+
+impl Compared {
+    fn harm(&mut self, block: BlockId, what: &'static str) {
+        if self.harmed.len() < FAULTS_MAX {
+            self.harmed.insert(block, what);
+        }
+    }
 }
 
 /// Whether a live block's shards are where the map has them, on this node.
@@ -183,6 +236,7 @@ fn compare_block(
             compared.queued += 1;
         } else if !held.tombstones.contains(&block.block) {
             compared.missing += 1;
+            compared.harm(block.block, "missing");
             if compared.faults.len() < FAULTS_MAX {
                 let what = format!("{key} of pg {} is missing on drive {}", block.pg.0, drive.0);
                 compared.faults.push(what);
@@ -232,6 +286,7 @@ fn report(
             "orphans": compared.orphans,
             "not_compared": compared.not_compared,
         },
+        "objects": compared.objects,
         "faults": faults,
     })
 }

@@ -43,6 +43,8 @@ pub struct Inspection {
     pub corrupt: u64,
     /// Shards of the index whose segment is not there.
     pub missing: u64,
+    /// Shards that would be served and cannot: missing, or not as they were written.
+    pub bad: BTreeSet<ShardKey>,
     /// Rows of the index that lead nowhere in it.
     pub dangling: u64,
     /// The first faults, for people.
@@ -76,6 +78,7 @@ pub fn inspect(env: &Env, dir: &Path) -> Result<Inspection, OpenError> {
         torn_bytes: 0,
         corrupt: 0,
         missing: 0,
+        bad: BTreeSet::new(),
         dangling: 0,
         faults: Vec::new(),
     };
@@ -199,14 +202,21 @@ fn look_at_index(
         }
         let Some(segment) = segments.get(&row.segment) else {
             found.missing += 1;
+            if row.trashed_ms.is_none() {
+                found.bad.insert(key);
+            }
             found.fault(|| format!("{key}: segment {:016x} is missing", row.segment));
             return Ok(());
         };
+        let before = found.corrupt;
         match read::read_from(segment, key, &row, 0..row.body_bytes) {
             Ok(raw) if read::is_sound(&raw, &row) => found.sound_bytes += row.body_bytes,
             Ok(_) => found.corrupt(|| format!("{key}: body does not match its digest")),
             Err(read::Bad::Io(error)) => found.corrupt(|| format!("{key}: {error}")),
             Err(read::Bad::Other(what)) => found.corrupt(|| format!("{key}: {what}")),
+        }
+        if found.corrupt > before && row.trashed_ms.is_none() {
+            found.bad.insert(key);
         }
         match row.trashed_ms {
             Some(_) => found.trash += 1,

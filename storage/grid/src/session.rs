@@ -99,7 +99,7 @@ pub(crate) struct Sessions {
     next_pin: Mutex<u64>,
 }
 
-/// Reads in progress: group, commit sequence, and a number of their own.
+/// Reads in progress: group, begin in ms of this process's clock, and a number of their own.
 type Pins = BTreeMap<(GroupId, u64, u64), ()>;
 
 /// A read in progress; ends when dropped.
@@ -191,15 +191,17 @@ impl Sessions {
     pub(crate) fn pin(&self, group: GroupId) -> Pin {
         let mut next = self.next_pin.lock();
         *next += 1;
-        let key = (group, self.meta.now_ms(), *next);
+        let key = (group, millis(self.env.clock.now().0), *next);
         self.pins.lock().insert(key, ());
         Pin { pins: Arc::clone(&self.pins), key }
     }
 
-    fn oldest_pin(&self, group: GroupId) -> Option<u64> {
+    /// When the oldest read of a group began, if the wall clock was then what it is now.
+    fn oldest_pin(&self, group: GroupId, now_ms: u64) -> Option<u64> {
         let pins = self.pins.lock();
         let (first, _) = pins.range((group, 0, 0)..).next()?;
-        (first.0 == group).then_some(first.1)
+        let age = millis(self.env.clock.now().0).saturating_sub(first.1);
+        (first.0 == group).then_some(now_ms.saturating_sub(age))
     }
 
     /// Renews sessions and reports pins, until the agent stops.
@@ -263,7 +265,8 @@ impl Sessions {
 
     /// A pin needs a session to be reported with. Gives the groups with long reads.
     async fn pin_long_reads(&self) -> BTreeSet<GroupId> {
-        let long_ago = self.meta.now_ms().saturating_sub(millis(self.options.pin_after));
+        let long_ago =
+            millis(self.env.clock.now().0).saturating_sub(millis(self.options.pin_after));
         let groups: BTreeSet<GroupId> = {
             let pins = self.pins.lock();
             pins.keys().filter(|(_, since, _)| *since < long_ago).map(|key| key.0).collect()
@@ -289,10 +292,11 @@ impl Sessions {
 
     async fn renew_now(&self, session: &Arc<Session>) -> Renewed {
         let asked_at = self.env.clock.now();
+        let now_ms = self.meta.now_ms();
         let command = NamespaceCommand::RenewSession {
             session: session.id,
-            oldest_pin_ms: self.oldest_pin(session.group),
-            now_ms: self.meta.now_ms(),
+            oldest_pin_ms: self.oldest_pin(session.group, now_ms),
+            now_ms,
         };
         match self.meta.command(session.group, &command).await {
             Ok(_) => {

@@ -2,7 +2,7 @@
 //! blocks buried on their drives, and closes the books on writers' sessions.
 //!
 //! ```text
-//!   outbox row ──reader horizon, pins──▶ OutboxExpand ──▶ dead block
+//!   outbox row ──reader horizon, pins ([`horizon`](super::horizon))──▶ ExpandThrough ──▶ dead block
 //!   dead block ──tombstone on every mapped drive, one epoch──▶ OutboxAck (R5)
 //!   closed session ──floor raised on every drive──▶ ForgetSessions (R6)
 //! ```
@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nexusgrid_codec::{BlockId, DriveId, Epoch, GroupId, PgId, SessionId};
-use nexusgrid_env::{BootInstant, Invariant, Rule};
+use nexusgrid_env::{Invariant, Rule};
 use nexusgrid_meta::namespace::limits::ACKS_MAX;
 use nexusgrid_meta::namespace::types::{
     NamespaceAnswer, NamespaceCommand, NamespaceOk, NamespaceQuery, Session,
@@ -26,6 +26,7 @@ use nexusgrid_meta::namespace::types::{
 use nexusgrid_meta::root::topology::{Pg, PgState, Topology};
 use nexusgrid_meta::root::types::DriveState;
 
+use super::horizon::Horizon;
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -69,23 +70,17 @@ struct Burial {
 
 /// What this leader has told to drives.
 struct Ledger {
-    /// Wall time and boot time when leadership was noticed: a wall clock that jumps ahead later
-    /// must not shorten the horizon.
-    since: (u64, BootInstant),
     buried: BTreeMap<BlockId, Burial>,
-    /// When each open session was seen to be renewed, and what its group wrote down then.
-    renewals: BTreeMap<SessionId, (u64, BootInstant)>,
+    horizon: Horizon,
     /// The session floor that each drive acknowledged.
     floors: BTreeMap<DriveId, SessionId>,
 }
 
 impl Ledger {
     fn new(core: &Core) -> Ledger {
-        let since = (core.meta.now_ms(), core.env.clock.now());
         Ledger {
-            since,
             buried: BTreeMap::new(),
-            renewals: BTreeMap::new(),
+            horizon: Horizon::new(core.env.clock.now()),
             floors: BTreeMap::new(),
         }
     }
@@ -108,30 +103,6 @@ impl Ledger {
             self.buried.pop_last();
         }
     }
-
-    /// Open sessions that were not renewed for two of their leases, by this leader's own clock.
-    fn silent(&mut self, core: &Core, sessions: &[Session]) -> Vec<SessionId> {
-        let now = core.env.clock.now();
-        let open = || sessions.iter().filter(|session| session.closed_ms.is_none());
-        self.renewals.retain(|id, _| open().any(|session| session.id == *id));
-        let mut silent = Vec::new();
-        for session in open() {
-            let seen = self.renewals.entry(session.id).or_insert((session.renewed_ms, now));
-            if seen.0 != session.renewed_ms {
-                *seen = (session.renewed_ms, now);
-            }
-            if now.since(seen.1) >= Duration::from_millis(session.lease_ms.saturating_mul(2)) {
-                silent.push(session.id);
-            }
-        }
-        silent
-    }
-
-    /// Now in wall time, never ahead of what has really passed since leadership began.
-    fn now_ms(&self, core: &Core) -> u64 {
-        let passed = core.env.clock.now().since(self.since.1);
-        core.meta.now_ms().min(self.since.0.saturating_add(millis(passed)))
-    }
 }
 
 async fn round(
@@ -143,32 +114,30 @@ async fn round(
     let sessions = expire(core, group, ledger).await?;
     // After a restore metadata may be older than the drives: what it calls dead stays for now.
     if core.deletions.may_delete() {
-        free(core, group, ledger, &sessions, worker).await?;
+        free(core, group, ledger, worker).await?;
         bury(core, group, ledger, worker).await?;
     }
     settle_sessions(core, group, ledger, &sessions).await
 }
 
-/// Closes sessions whose lease ran out; gives the group's sessions.
+/// Closes sessions that their writers renew no more; gives the group's sessions. Closing one that lives
+/// costs its writer a new one.
 async fn expire(
     core: &Arc<Core>,
     group: GroupId,
     ledger: &mut Ledger,
 ) -> Result<Vec<Session>, GridError> {
     let sessions = ask_sessions(core, group).await?;
-    let now_ms = ledger.now_ms(core);
-    // Of a gateway whose clock was ahead when it died, perhaps: by the wall clock its lease would run
-    // for as long as that. Closing a session that lives costs its writer a new one.
-    for session in ledger.silent(core, &sessions) {
-        core.meta.command(group, &NamespaceCommand::CloseSession { session, now_ms }).await?;
-    }
-    let is_over = |session: &Session| {
-        session.closed_ms.is_none() && session.renewed_ms.saturating_add(session.lease_ms) < now_ms
-    };
-    if !sessions.iter().any(is_over) {
+    let now = core.env.clock.now();
+    ledger.horizon.look(&sessions, now);
+    let silent = ledger.horizon.silent(&sessions, now);
+    if silent.is_empty() {
         return Ok(sessions);
     }
-    core.meta.command(group, &NamespaceCommand::ExpireSessions { now_ms }).await?;
+    for session in silent {
+        let now_ms = core.meta.now_ms();
+        core.meta.command(group, &NamespaceCommand::CloseSession { session, now_ms }).await?;
+    }
     ask_sessions(core, group).await
 }
 
@@ -183,34 +152,37 @@ async fn ask_sessions(core: &Arc<Core>, group: GroupId) -> Result<Vec<Session>, 
 async fn free(
     core: &Arc<Core>,
     group: GroupId,
-    ledger: &Ledger,
-    sessions: &[Session],
+    ledger: &mut Ledger,
     worker: &Worker,
 ) -> Result<(), GridError> {
-    let NamespaceAnswer::Backlog { oldest_released_ms } =
-        core.meta.ask(group, &NamespaceQuery::Backlog).await?
+    let NamespaceAnswer::Released { outbox, moved } =
+        core.meta.ask(group, &NamespaceQuery::Released).await?
     else {
-        return Err(internal("answer to a backlog query"));
+        return Err(internal("answer to a query for what was released"));
     };
-    let NamespaceAnswer::OldestMoved(oldest_moved) =
-        core.meta.ask(group, &NamespaceQuery::OldestMoved).await?
-    else {
-        return Err(internal("answer to a query for moved extents"));
+    let Some(last) = outbox.into_iter().chain(moved).map(|(_, last)| last).max() else {
+        return Ok(());
     };
-    let horizon = core.map.current().settings.reader_horizon_ms;
-    let oldest_pin = sessions.iter().filter_map(|session| session.oldest_pin_ms).min();
-    let now_ms = ledger.now_ms(core);
-    let mut horizon_ms = now_ms.saturating_sub(horizon).min(oldest_pin.unwrap_or(u64::MAX));
-    if !core.env.rules.keeps(Rule::ReaderHorizon) {
-        horizon_ms = now_ms;
-    }
-    if oldest_released_ms.is_some_and(|oldest_ms| oldest_ms <= horizon_ms) {
-        let command = NamespaceCommand::OutboxExpand { horizon_ms, now_ms };
-        expand(core, group, &command, worker).await?;
+    // Read after the answer: what it names was there by then.
+    let now = core.env.clock.now();
+    let horizon = Duration::from_millis(core.map.current().settings.reader_horizon_ms);
+    ledger.horizon.note(last, now, horizon);
+    let through = match core.env.rules.keeps(Rule::ReaderHorizon) {
+        true => ledger.horizon.through(now, horizon),
+        false => Some(last),
+    };
+    let (Some(through), now_ms) = (through, core.meta.now_ms()) else { return Ok(()) };
+    if outbox.is_some_and(|(first, _)| first <= through) {
+        expand(core, group, &NamespaceCommand::ExpandThrough { through, now_ms }, worker).await?;
     }
     // What did not change must be found by whatever checkpoint is restored.
-    let covered = core.checkpointed(group);
-    if oldest_moved.is_some_and(|(at, moved_ms)| at <= covered && moved_ms <= horizon_ms) {
+    let covered = core.checkpointed(group).min(through);
+    if moved.is_some_and(|(first, _)| first <= covered) {
+        let map = core.map.current();
+        let holds_checkpoints = map.system_bucket().is_some_and(|bucket| bucket.group == group);
+        // Those of all groups lie here. One that is lost takes no more of them, and its record says where
+        // its last one was: that place stays.
+        let horizon_ms = if holds_checkpoints { core.all_checkpointed_ms() } else { u64::MAX };
         let command = NamespaceCommand::ExpandMoved { covered, horizon_ms, now_ms };
         expand(core, group, &command, worker).await?;
     }
@@ -229,7 +201,7 @@ async fn expand(
             return Err(internal("reply to expanding the outbox"));
         };
         worker.did(u64::from(freed), 0);
-        // A step that frees nothing passes over rows that are not due.
+        // A step that frees nothing has met what is not due, or what takes several steps: next round.
         if !more || freed == 0 {
             break;
         }
@@ -392,8 +364,4 @@ async fn settle_sessions(
         core.meta.command(group, &NamespaceCommand::ForgetSessions { floor }).await?;
     }
     Ok(())
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -12,6 +12,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use nexusgrid_codec::{BlockId, DriveId, GroupId, PgId};
 use nexusgrid_env::{Invariant, NodeId};
@@ -20,12 +21,14 @@ use nexusgrid_meta::namespace::types::{
 };
 use nexusgrid_meta::root::topology::{Pg, Topology};
 
+use super::names::{self, ObjectName};
 use super::remap::survivors::{Standing, moving, standing};
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::liveness::NodeHint;
+use crate::meta_port::MetaError;
 use crate::shard::wire::ShardFacts;
 
 /// A block that lacks shards, or a shard that is wrong.
@@ -41,6 +44,8 @@ pub struct FsckFault {
     pub invariant: Option<Invariant>,
     /// What is wrong, for people.
     pub what: &'static str,
+    /// Objects with bytes in the block, some of them; none for what metadata does not know.
+    pub objects: Vec<ObjectName>,
 }
 
 /// What a check of the grid found.
@@ -91,7 +96,7 @@ impl FsckReport {
         what: &'static str,
     ) {
         if self.faults.len() < limits::FSCK_FAULTS_MAX {
-            self.faults.push(FsckFault { block, pg, slot, invariant, what });
+            self.faults.push(FsckFault { block, pg, slot, invariant, what, objects: Vec::new() });
         }
     }
 }
@@ -133,11 +138,48 @@ pub(crate) async fn run(core: &Arc<Core>, repair: bool) -> Result<FsckReport, Gr
     for group in core.map.metadata_groups() {
         check_group(core, &map, group, repair, &mut report).await?;
     }
+    name_objects(core, &map, &mut report).await?;
     let drives: Vec<DriveId> = map.drives.keys().copied().collect();
     for drive in drives {
         check_drive(core, drive, &mut report).await?;
     }
     Ok(report)
+}
+
+/// Says which objects the faults touch that were found so far.
+async fn name_objects(
+    core: &Arc<Core>,
+    map: &Topology,
+    report: &mut FsckReport,
+) -> Result<(), GridError> {
+    let mut by_group: BTreeMap<GroupId, BTreeSet<BlockId>> = BTreeMap::new();
+    for fault in &report.faults {
+        by_group.entry(fault.block.group).or_default().insert(fault.block);
+    }
+    for (group, blocks) in by_group {
+        let ask = |query: NamespaceQuery| ask_for_names(core, group, query).boxed();
+        let Some(names) = names::objects_of(map, group, blocks, &ask).await? else {
+            return Err(internal("answer to a listing"));
+        };
+        for fault in &mut report.faults {
+            if let Some(objects) = names.get(&fault.block) {
+                fault.objects = objects.clone();
+            }
+        }
+    }
+    Ok(())
+}
+
+async fn ask_for_names(
+    core: &Core,
+    group: GroupId,
+    query: NamespaceQuery,
+) -> Result<NamespaceAnswer, MetaError> {
+    match core.meta.ask(group, &query).await {
+        // A bucket or an object that went meanwhile.
+        Err(MetaError::Namespace(_)) => Ok(NamespaceAnswer::List(Default::default())),
+        answer => answer,
+    }
 }
 
 async fn check_group(

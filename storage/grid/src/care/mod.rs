@@ -3,6 +3,7 @@
 //! | worker | runs on | does |
 //! |---|---|---|
 //! | `checkpoint` | leader of each group | copies its state into the grid ([`checkpoint`]) |
+//! | `log-tail` | leader of each group | copies its log since then to a few nodes ([`checkpoint`]) |
 //! | `collect` | leader of each metadata group | frees what was released, buries dead blocks (R5, R6) |
 //! | `sweep` | every node, own drives | drops settled tombstones, finds orphans |
 //! | `inventory` | leader of each metadata group | compares its live blocks with the drives (I2) |
@@ -17,6 +18,8 @@
 pub mod checkpoint;
 pub mod collect;
 pub mod fsck;
+mod horizon;
+pub mod names;
 mod passes;
 pub mod remap;
 pub mod rewrite;
@@ -29,6 +32,7 @@ use std::time::Duration;
 
 pub use checkpoint::{CheckpointOptions, CheckpointParts, Checkpoints};
 pub use fsck::{FsckFault, FsckReport};
+pub use names::ObjectName;
 pub use remap::RemapOptions;
 pub use rewrite::{RecodeLeft, RewriteOptions};
 pub use workers::{WorkerStatus, Workers};

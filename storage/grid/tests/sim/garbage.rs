@@ -133,6 +133,47 @@ fn deleted_and_overwritten_bytes_leave_every_drive_after_the_horizon() {
 }
 
 #[test]
+fn what_clocks_that_are_ahead_or_behind_released_goes_after_the_horizon_too() {
+    let world = World::new(59);
+    world.run(async {
+        let cluster = Cluster::start_with(&world, 7, options()).await;
+        let day = 24 * 3600 * 1000;
+        world.set_wall_skew(NodeId(2), day);
+        world.set_wall_skew(NodeId(3), -day);
+        cluster.grid(2).create_bucket(BUCKET, "me").await.unwrap();
+        for number in 0..4 {
+            let bytes = content(number, 900_000);
+            put(&cluster.grid(2), BUCKET, &format!("k{number}"), &bytes).await.unwrap();
+        }
+        let before = 4 * 6;
+        until_shards(&cluster, before).await;
+        // A reader whose clock is ahead, in the middle of an object that goes.
+        let mut reading = cluster.grid(2).get(BUCKET, "k3", None).await.unwrap().body;
+        let mut got = reading.next().await.unwrap().unwrap().to_vec();
+        for number in 0..4 {
+            let grid = cluster.grid(2 + number % 2);
+            grid.delete(delete(&format!("k{number}"))).await.unwrap();
+        }
+        tokio::time::sleep(HORIZON - Duration::from_secs(30)).await;
+        assert_eq!(shards(&cluster).await.0, before, "freed before the reader horizon");
+        tokio::time::sleep(HORIZON).await;
+        assert_eq!(shards(&cluster).await.0, before, "freed under a pinned read");
+        while let Some(chunk) = reading.next().await {
+            got.extend_from_slice(&chunk.unwrap());
+        }
+        assert!(got == content(3, 900_000));
+        drop(reading);
+        let begin = tokio::time::Instant::now();
+        until_shards(&cluster, 0).await;
+        assert!(begin.elapsed() < HORIZON, "{:?}", begin.elapsed());
+        // Writers with such clocks keep their sessions.
+        put(&cluster.grid(3), BUCKET, "after", &content(9, 900_000)).await.unwrap();
+        tokio::time::sleep(HORIZON).await;
+        assert_clean(&cluster).await;
+    });
+}
+
+#[test]
 fn a_node_that_slept_through_a_delete_brings_nothing_back() {
     let world = World::new(41);
     world.run(async {
@@ -310,6 +351,16 @@ fn rot_is_found_by_scrub_and_rebuilt_and_what_is_gone_by_fsck() {
         drive.trash(&keys).await.unwrap();
         let report = cluster.grid(5).fsck(false).await.unwrap();
         assert_eq!((report.missing, report.lost), (keys.len() as u64, 0), "{report:?}");
+        // Each fault names its object: the shards are of one each.
+        let mut named: Vec<String> = Vec::new();
+        for fault in &report.faults {
+            let [object] = fault.objects.as_slice() else { panic!("{fault:?}") };
+            assert_eq!((object.bucket.as_str(), object.version), (BUCKET, None));
+            named.push(object.key.clone());
+        }
+        named.sort();
+        named.dedup();
+        assert_eq!(named.len(), keys.len(), "{named:?}");
         let report = cluster.grid(5).fsck(true).await.unwrap();
         assert_eq!(report.missing, keys.len() as u64);
         until_shards(&cluster, 48).await;

@@ -35,6 +35,7 @@ fn options(nodes: u64) -> GridOptions {
     options.care.sweep_every = Duration::from_secs(60);
     options.care.remap.every = Duration::from_millis(200);
     options.care.remap.grace_stable = Duration::from_secs(10);
+    options.care.remap.grace_urgent = Duration::from_secs(2);
     options.care.remap.in_flight_percent = 20;
     options.care.remap.bytes_per_second = 1 << 30;
     options.care.remap.balance_after = Duration::MAX;

@@ -33,6 +33,9 @@ pub struct RemapOptions {
     pub grace_sleepy: Duration,
     /// A node that sleeps as planned is lost after so long; default 72 h.
     pub grace_asleep: Duration,
+    /// A node that is down for so long is lost to groups that would not survive one more loss: long
+    /// enough for a switch to restart; default 30 s.
+    pub grace_urgent: Duration,
     /// So many hosts, or a fifth if that is more, may be lost within `freeze_window`; with more, only
     /// placement groups on their last shards are repaired; default 2.
     pub freeze_hosts: usize,
@@ -51,8 +54,8 @@ pub struct RemapOptions {
     /// Bytes per second that moves bring to one drive, unless it is urgent; default a fifth of
     /// 1 Gbit/s.
     pub bytes_per_second: u64,
-    /// The fleet is made even only when no drive came, went, filled up or changed its weight for so
-    /// long; default 10 min.
+    /// A drive takes part in making the fleet even when it did not come, go, fill up or change its
+    /// weight for so long; default 10 min.
     pub balance_after: Duration,
     /// Nothing moves for evenness while each drive holds its share of slots but for so many percent;
     /// default 10.
@@ -68,6 +71,7 @@ impl Default for RemapOptions {
             grace_stable: Duration::from_secs(15 * 60),
             grace_sleepy: Duration::from_secs(24 * 3600),
             grace_asleep: Duration::from_secs(72 * 3600),
+            grace_urgent: Duration::from_secs(30),
             freeze_hosts: 2,
             freeze_window: Duration::from_secs(10 * 60),
             flapping_max: 3,

@@ -3,7 +3,7 @@
 //!
 //! What it promises, and what its tests assert:
 //! - a slot moves only if it must: its drive failed, is removed or leaves, or its node is away for
-//!   longer than its grace; if one more loss would lose data, at once and before everything else;
+//!   longer than its grace; if one more loss would lose data, after a moment and before everything else;
 //! - it moves to an awake, active drive of a host that the group does not use (I11), the least loaded
 //!   for its weight; without such a host the group stays as it is, and the plan says so;
 //! - one slot of a group at a time, few groups at once, few to one drive at once;
@@ -37,12 +37,12 @@ pub struct Watch {
     losses: BTreeMap<NodeId, Vec<BootInstant>>,
     /// Nodes whose present absence is among `losses`.
     counted: BTreeSet<NodeId>,
-    /// Drives with what balancing goes by, and since when they are the same.
-    fleet: Option<(Vec<Member>, BootInstant)>,
+    /// What balancing goes by of each drive, and since when that is the same.
+    drives: BTreeMap<DriveId, (Looks, BootInstant)>,
 }
 
-/// A drive as balancing sees it: its weight, its state, and whether it is full.
-type Member = (DriveId, u32, DriveState, bool);
+/// A drive as balancing sees it: its weight, how things stand with it, and whether it is full.
+type Looks = (u32, Standing, bool);
 
 impl Watch {
     /// Looks at a new map.
@@ -63,19 +63,19 @@ impl Watch {
         for pg in map.pgs.values().filter(is_preparing) {
             self.preparing.entry(pg.id).or_insert((pg.epoch, now));
         }
-        let fleet: Vec<_> = map
-            .drives
-            .values()
-            .map(|drive| (drive.id, drive.weight, drive.state, is_full(map, drive.id)))
-            .collect();
-        if self.fleet.as_ref().is_none_or(|(known, _)| *known != fleet) {
-            self.fleet = Some((fleet, now));
+        self.drives.retain(|id, _| map.drives.contains_key(id));
+        for drive in map.drives.values() {
+            let looks = (drive.weight, standing(map, drive.id), is_full(map, drive.id));
+            let seen = self.drives.entry(drive.id).or_insert((looks, now));
+            if seen.0 != looks {
+                *seen = (looks, now);
+            }
         }
     }
 
-    /// How long drives, weights and marks are as they are.
-    pub(super) fn unchanged_for(&self, now: BootInstant) -> Duration {
-        self.fleet.as_ref().map_or(Duration::ZERO, |(_, since)| now.since(*since))
+    /// How long a drive's weight, state and mark are as they are, and its node is there.
+    pub(super) fn steady_for(&self, drive: DriveId, now: BootInstant) -> Duration {
+        self.drives.get(&drive).map_or(Duration::ZERO, |(_, since)| now.since(*since))
     }
 
     /// A step was taken.
@@ -174,6 +174,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether nothing that must move waits for its turn: what has no host to go to waits for an
+    /// administrator.
+    pub fn is_idle(&self) -> bool {
+        !self.frozen && self.steps.is_empty() && self.waiting == self.without_host.len()
+    }
+
     /// What an administrator should know; `None`: nothing.
     pub fn alarm(&self) -> Option<String> {
         let mut texts = Vec::new();
@@ -273,7 +279,10 @@ impl Judge<'_> {
             // While one slot moves the others wait: a further remap is beyond the quorum's slack.
             .filter(|(slot, _)| !again || moving(pg, *slot).is_some())
             .filter_map(|(slot, drive)| Some((self.reason(*drive, again)?, slot)))
-            .filter(|(reason, _)| urgent || self.is_due(*reason, plan));
+            .filter(|(reason, _)| match urgent {
+                true => self.is_sure(*reason),
+                false => self.is_due(*reason, plan),
+            });
         let (reason, slot) = reasons.min()?;
         // Where too few are left, only what is still there can be brought elsewhere.
         if alive < k && !matches!(reason, Reason::Leaving | Reason::Full) {
@@ -282,6 +291,15 @@ impl Judge<'_> {
         }
         let margin = alive.saturating_sub(k);
         Some(Candidate { pg, slot, reason, urgent, margin, again })
+    }
+
+    /// Whether a reason is enough where one more loss loses data: a node that is away for a moment
+    /// only has a cable pulled and put in again.
+    fn is_sure(&self, reason: Reason) -> bool {
+        match reason {
+            Reason::Away(node) => self.watch.away_for(node, self.now) >= self.options.grace_urgent,
+            Reason::Lost | Reason::Leaving | Reason::Full | Reason::Overdue(_) => true,
+        }
     }
 
     /// Whether a reason is enough where nothing is urgent.

@@ -19,6 +19,8 @@ use crate::meta_port::ROOT;
 /// Runs until the agent stops.
 pub(crate) async fn run(core: Arc<Core>, mut worker: Worker, balancer: Worker) {
     let mut watch = Watch::default();
+    // Nothing to even out was found: looked at again then.
+    let mut even_until = core.env.clock.now();
     let mut jumps = core.env.clock.suspend_jumps();
     let mut news = core.map.watch();
     loop {
@@ -39,8 +41,12 @@ pub(crate) async fn run(core: Arc<Core>, mut worker: Worker, balancer: Worker) {
         match round(&core, &mut watch, &worker).await {
             Ok(plan) => {
                 worker.end(plan.alarm());
-                if plan.waiting == 0 && !plan.frozen && !balancer.is_paused() {
+                let now = core.env.clock.now();
+                if plan.is_idle() && !balancer.is_paused() && even_until <= now {
                     let done = even_out(&core, &watch, &balancer).await;
+                    if let Ok(0) = done {
+                        even_until = now.plus(core.options.care.remap.balance_after / 10);
+                    }
                     balancer.end(done.err().map(|error| error.to_string()));
                 }
             }
@@ -68,8 +74,8 @@ async fn round(core: &Arc<Core>, watch: &mut Watch, worker: &Worker) -> Result<P
     Ok(plan)
 }
 
-/// Moves slots from drives that hold more than their share, if there is nothing else to do.
-async fn even_out(core: &Arc<Core>, watch: &Watch, worker: &Worker) -> Result<(), GridError> {
+/// Moves slots from drives that hold more than their share; gives how many.
+async fn even_out(core: &Arc<Core>, watch: &Watch, worker: &Worker) -> Result<usize, GridError> {
     let (map, now) = (core.map.current(), core.env.clock.now());
     let plan = balance(&map, watch, now, &core.options.care.remap);
     worker.begin(Some(plan.out_of_place));
@@ -77,7 +83,7 @@ async fn even_out(core: &Arc<Core>, watch: &Watch, worker: &Worker) -> Result<()
         propose(core, step).await?;
         worker.did(1, 0);
     }
-    Ok(())
+    Ok(plan.steps.len())
 }
 
 async fn propose(core: &Arc<Core>, step: &Step) -> Result<(), GridError> {

@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use futures_util::future::{join_all, try_join_all};
 use nexusgrid_codec::{BlockId, DriveId, Epoch, PgId};
+use nexusgrid_env::Rule;
 use nexusgrid_meta::root::topology::{Pg, SlotMove, Topology};
 
 use crate::core::Core;
@@ -66,8 +67,12 @@ pub(crate) async fn fence(
         match core.map.drive(map, drive) {
             Some((node, hint)) if hint != NodeHint::Dead && drive != made.to => {
                 let holder = Holder { slot, node, drive };
+                let is_careful = core.env.rules.keeps(Rule::FenceThenList);
                 calls.push(async move {
-                    (holder, core.shards.fence(node, drive, pg.id, pg.epoch).await)
+                    match is_careful {
+                        true => (holder, core.shards.fence(node, drive, pg.id, pg.epoch).await),
+                        false => (holder, Ok(())),
+                    }
                 });
             }
             // The slot comes back to the drive it left: its list is read as the target's.
@@ -161,7 +166,11 @@ impl Lists {
 
 async fn read_page(core: &Core, pg: (PgId, Epoch), cursor: &mut Cursor) -> Result<(), SourceError> {
     let Holder { node, drive, .. } = cursor.holder;
-    let page = core.shards.list(node, drive, pg, cursor.after, limits::LIST_SHARDS_MAX).await;
+    const PAGE: usize = limits::LIST_SHARDS_MAX;
+    let page = match core.env.rules.keeps(Rule::FenceThenList) {
+        true => core.shards.list(node, drive, pg, cursor.after, PAGE).await,
+        false => core.shards.list_held(node, drive, pg.0, cursor.after, PAGE as u32).await,
+    };
     let (shards, more) = page.map_err(|error| source_error(cursor.holder, error))?;
     cursor.more = more && !shards.is_empty();
     cursor.after = shards.last().map(|facts| (facts.block, facts.index)).or(cursor.after);

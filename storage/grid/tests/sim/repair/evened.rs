@@ -66,3 +66,40 @@ fn a_machine_that_joins_gets_its_share_and_a_full_drive_gives_some_away() {
         scene.assert_complete().await;
     });
 }
+
+#[test]
+fn a_machine_gets_its_share_though_one_of_twenty_is_always_down() {
+    let world = World::new(58);
+    world.run(async {
+        let mut options = options(20);
+        // Nobody is away for long enough to be given up.
+        options.care.remap.grace_stable = Duration::from_secs(3600);
+        options.care.remap.balance_after = Duration::from_secs(60);
+        let mut cluster = Cluster::start_with(&world, 20, options).await;
+        cluster.grid(1).create_bucket(BUCKET, "me").await.unwrap();
+        cluster.join(21).await;
+        let scene = Scene {
+            cluster: std::sync::Arc::new(cluster),
+            truth: Truth::default(),
+            moved: std::sync::Arc::default(),
+        };
+        scene.write_some(1, "before", 2).await;
+        let map = scene.cluster.topology();
+        let share = map.pgs.values().map(|pg| pg.slots.len()).sum::<usize>() / 21;
+        assert_eq!(slots(&scene, 21), 0);
+        let mut away = 2;
+        for _ in 0..60 {
+            if slots(&scene, 21) + 3 >= share {
+                break;
+            }
+            scene.cluster.kill(away);
+            tokio::time::sleep(Duration::from_secs(100)).await;
+            scene.cluster.start_node(nexusgrid_env::NodeId(away)).await;
+            away = away % 19 + 2;
+        }
+        assert!(slots(&scene, 21) + 3 >= share, "{} of {share}", slots(&scene, 21));
+        settled(&scene).await;
+        scene.check(21).await;
+        scene.assert_complete().await;
+    });
+}

@@ -9,6 +9,10 @@ impl Scene {
         self.watch.observe(&self.map, self.now);
     }
 
+    fn use_bytes(&mut self, drive: u64, bytes: u64) {
+        self.map.drives.get_mut(&DriveId(drive)).unwrap().used_bytes = bytes;
+    }
+
     fn weigh(&mut self, drive: u64, weight: u32) {
         self.map.drives.get_mut(&DriveId(drive)).unwrap().weight = weight;
         self.watch.observe(&self.map, self.now);
@@ -87,11 +91,10 @@ fn a_fleet_is_evened_out_when_it_was_left_alone_for_a_while() {
     for drive in 1..=8 {
         assert!((27..=33).contains(&scene.held(drive)), "drive {drive}: {}", scene.held(drive));
     }
-    scene.down(8);
     scene.weigh(1, 50);
-    scene.pass(minutes(20));
-    assert_eq!(scene.balance(), Balance::default(), "a node is down");
-    scene.liveness(8, Liveness::Up);
+    scene.pass(minutes(9));
+    assert_eq!(scene.balance().steps, vec![], "its weight is new");
+    scene.pass(minutes(1));
     let moves = scene.even_out();
     assert!((10..=26).contains(&moves), "{moves}");
     assert!((14..=18).contains(&scene.held(1)), "half the weight: {}", scene.held(1));
@@ -107,6 +110,75 @@ fn a_full_drive_gives_slots_away_though_its_share_is_even() {
     scene.pass(minutes(10));
     scene.even_out();
     assert!((20..=23).contains(&scene.held(2)), "{}", scene.held(2));
+}
+
+#[test]
+fn a_drive_that_gave_slots_away_does_not_get_them_back_to_give_them_away_again() {
+    let mut scene = Scene::new(8);
+    scene.pgs(160, 8);
+    // What a slot takes, and how much of the drive that is too small for its weight is full.
+    let slot_bytes = |scene: &Scene, drive: u64, part: f64| {
+        let of = &scene.map.drives[&DriveId(drive)];
+        of.size_bytes as f64 * part / scene.held(drive) as f64
+    };
+    let per_slot = slot_bytes(&scene, 2, 0.82);
+    scene.use_bytes(2, (per_slot * scene.held(2) as f64) as u64);
+    scene.space(2, SpaceMark::NoBackfill);
+    scene.pass(minutes(10));
+    assert!(scene.even_out() > 20);
+    let low = scene.held(2);
+    let mut moves = Vec::new();
+    for _week in 0..4 {
+        // The trash of what went is purged, the mark is left; then it fills up by what came.
+        scene.use_bytes(2, (per_slot * scene.held(2) as f64) as u64);
+        scene.space(2, SpaceMark::Normal);
+        scene.pass(minutes(10));
+        moves.push(scene.even_out());
+        let used = per_slot * scene.held(2) as f64;
+        let is_full = used >= 0.81 * scene.map.drives[&DriveId(2)].size_bytes as f64;
+        assert!(!is_full, "filled up by the balancer: {} of {low}", scene.held(2));
+    }
+    assert_eq!(moves[1..], [0, 0, 0], "slots come and go");
+}
+
+#[test]
+fn a_fleet_in_which_somebody_is_always_away_is_evened_out_all_the_same() {
+    let mut scene = Scene::new(24);
+    for offset in 0..200u64 {
+        let slots: Vec<u64> = (0..6).map(|slot| (slot * 3 + offset) % 22 + 1).collect();
+        scene.pg(CODED, &slots);
+    }
+    scene.watch.observe(&scene.map, scene.now);
+    let (mut moves, mut marks) = (0, 0);
+    for minute in 0..600u64 {
+        // Another workstation every seven minutes, and a mark that comes and goes somewhere.
+        if minute % 7 == 0 {
+            scene.liveness(minute / 7 % 22 + 1, Liveness::Up);
+            scene.down((minute / 7 + 1) % 22 + 1);
+            marks += 1;
+            let mark = if marks % 2 == 0 { SpaceMark::Warn } else { SpaceMark::Normal };
+            scene.space(marks * 5 % 22 + 1, mark);
+        }
+        scene.pass(minutes(1));
+        assert!(scene.plan().is_idle());
+        let steps = scene.balance().steps;
+        assert!(steps.len() <= 10, "a twentieth of the groups at once");
+        for step in &steps {
+            let pg = &scene.map.pgs[&step.pg];
+            for drive in pg.slots.iter().chain([&step.to]) {
+                let looks = standing(&scene.map, *drive);
+                assert_eq!(looks, Standing::Present, "minute {minute}: {step:?}");
+            }
+        }
+        steps.iter().for_each(|step| scene.carry_out(step));
+        steps.iter().for_each(|step| scene.clean(step.pg));
+        moves += steps.len();
+    }
+    // 1200 slots on 24 drives: 50 each.
+    for drive in [23, 24] {
+        assert!((45..=55).contains(&scene.held(drive)), "drive {drive}: {}", scene.held(drive));
+    }
+    assert!((80..=130).contains(&moves), "{moves} moves for two empty drives");
 }
 
 proptest! {

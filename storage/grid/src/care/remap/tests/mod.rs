@@ -223,6 +223,7 @@ fn the_last_shards_come_first_and_at_once() {
     scene.drive(1, DriveState::Failed);
     scene.down(7);
     scene.down(8);
+    scene.pass(scene.options.grace_urgent);
     let plan = scene.plan();
     let first = &plan.steps[0];
     assert_eq!((first.pg, first.urgent, plan.steps.len()), (copies, true, 2));
@@ -230,6 +231,39 @@ fn the_last_shards_come_first_and_at_once() {
     scene.carry_out(&first.clone());
     scene.clean(copies);
     assert!(scene.plan().steps.iter().all(|step| !step.urgent));
+}
+
+#[test]
+fn a_cable_that_is_pulled_for_a_moment_moves_nothing() {
+    let mut scene = Scene::new(7);
+    scene.pg(CODED, &[1, 2, 3, 4, 5, 6]);
+    let copies = scene.pg(COPIES, &[5, 6, 7]);
+    for _ in 0..5 {
+        scene.down(5);
+        scene.down(6);
+        for _second in 0..6 {
+            assert_eq!(scene.moves(), []);
+            scene.pass(Duration::from_secs(1));
+        }
+        scene.liveness(5, Liveness::Up);
+        scene.liveness(6, Liveness::Up);
+        scene.pass(Duration::from_secs(20));
+    }
+    // What is lost for certain is not waited for.
+    scene.down(5);
+    scene.drive(7, DriveState::Failed);
+    assert_eq!(scene.moves(), [(copies.0, 2, 1)]);
+    // Nor does a cable stay pulled for longer.
+    let step = scene.plan().steps.remove(0);
+    scene.carry_out(&step);
+    scene.clean(copies);
+    scene.down(6);
+    scene.pass(Duration::from_secs(29));
+    assert_eq!(scene.moves(), []);
+    scene.pass(Duration::from_secs(1));
+    let plan = scene.plan();
+    assert!(!plan.frozen && !plan.steps.is_empty(), "{plan:?}");
+    assert!(plan.steps.iter().all(|step| step.urgent));
 }
 
 #[test]
