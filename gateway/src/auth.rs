@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use http::{Extensions, HeaderMap};
 use nexusgrid_env::Clock;
-use nexusgrid_grid::Tenant;
+use nexusgrid_grid::{Tenant, VersionName};
 use nexusgrid_iam::{Action, Context, Decision, Principal, Resource, Secret, authorize};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
@@ -21,6 +21,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
 use crate::error::{access_denied, not_implemented, refuse};
 use crate::operations::{self, Operation};
+use crate::s3::version_name;
 
 /// An access key as the source of keys has it.
 #[derive(Clone)]
@@ -234,21 +235,19 @@ impl S3Access for Doorkeeper {
 }
 
 fn check_source(request: &AuthenticatedRequest, source: &CopySource) -> S3Result<()> {
-    let (bucket, key) = copy_source(source)?;
+    let (bucket, key, _) = copy_source(source)?;
     request.require(Action::GetObject, &Resource::Object { bucket, key })
 }
 
-/// Bucket and key that a copy reads.
-pub(crate) fn copy_source(source: &CopySource) -> S3Result<(&str, &str)> {
+/// Bucket, key and version that a copy reads.
+pub(crate) fn copy_source(source: &CopySource) -> S3Result<(&str, &str, Option<VersionName>)> {
     match source {
-        CopySource::Bucket { bucket, key, version_id } => match version_id.as_deref() {
-            None | Some("null") if !key.is_empty() => Ok((bucket, key)),
-            None | Some("null") => Err(refuse(
-                nexusgrid_grid::RejectKind::InvalidRequest,
-                "the copy source names no key",
-            )),
-            Some(_) => Err(not_implemented("versionId: versioning")),
-        },
+        CopySource::Bucket { key, .. } if key.is_empty() => {
+            Err(refuse(nexusgrid_grid::RejectKind::InvalidRequest, "the copy source names no key"))
+        }
+        CopySource::Bucket { bucket, key, version_id } => {
+            Ok((bucket, key, version_name(version_id.as_deref())?))
+        }
         CopySource::AccessPoint { .. } | CopySource::Outpost { .. } => {
             Err(not_implemented("a copy source other than bucket/key"))
         }

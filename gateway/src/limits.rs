@@ -75,3 +75,10 @@ pub const RELAY_CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 pub const RELAY_CONNECTIONS_MAX: usize = 1024;
 /// Bytes a relay holds per direction of a connection.
 pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
+
+/// Tags of one object.
+pub const TAGS_MAX: usize = 10;
+/// Characters of a tag's name.
+pub const TAG_NAME_CHARS_MAX: usize = 128;
+/// Characters of a tag's value.
+pub const TAG_VALUE_CHARS_MAX: usize = 256;

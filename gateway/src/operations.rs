@@ -84,6 +84,7 @@ const SUBRESOURCES: &[&str] = &[
     "torrent",
     "uploadId",
     "uploads",
+    "versionId",
     "versioning",
     "versions",
     "website",
@@ -117,6 +118,10 @@ const STORE: &[&str] = &[
     "x-amz-storage-class",
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-bucket-key-enabled",
+    "x-amz-tagging",
+    "x-amz-object-lock-mode",
+    "x-amz-object-lock-retain-until-date",
+    "x-amz-object-lock-legal-hold",
 ];
 const COPY: &[&str] = &[
     "x-amz-copy-source",
@@ -130,9 +135,14 @@ const COPY_DIRECTIVES: &[&str] = &["x-amz-metadata-directive", "x-amz-tagging-di
 const COPY_RANGE: &[&str] = &["x-amz-copy-source-range"];
 const BUCKET: &[&str] =
     &["x-amz-acl", "x-amz-bucket-object-lock-enabled", "x-amz-object-ownership"];
+/// Asks for a right that is checked by itself.
+const BYPASS: &[&str] = &["x-amz-bypass-governance-retention"];
 const COMPLETE: &[&str] = &["x-amz-mp-object-size"];
 const ATTRIBUTES: &[&str] =
     &["x-amz-object-attributes", "x-amz-max-parts", "x-amz-part-number-marker"];
+
+const TAGGING: &[&str] = &["tagging", "versionId"];
+const READING: &[&str] = &["partNumber", "versionId"];
 
 const fn row(
     name: &'static str,
@@ -159,18 +169,53 @@ pub static OPERATIONS: &[Operation] = &[
     row("CreateBucket", Action::CreateBucket, Scope::Bucket, &[BUCKET]),
     row("HeadBucket", Action::HeadBucket, Scope::Bucket, &[]),
     naming(row("GetBucketLocation", Action::HeadBucket, Scope::Bucket, &[]), &["location"]),
-    // Clients ask before they delete, and "never switched on" is an answer.
+    // Clients ask before they delete, so whoever may see the bucket may ask.
     naming(row("GetBucketVersioning", Action::HeadBucket, Scope::Bucket, &[]), &["versioning"]),
+    naming(
+        row("PutBucketVersioning", Action::ConfigureBucket, Scope::Bucket, &[CHECKSUMS]),
+        &["versioning"],
+    ),
+    naming(
+        row("GetObjectLockConfiguration", Action::HeadBucket, Scope::Bucket, &[]),
+        &["object-lock"],
+    ),
+    naming(
+        row("PutObjectLockConfiguration", Action::ConfigureBucket, Scope::Bucket, &[CHECKSUMS]),
+        &["object-lock"],
+    ),
+    naming(row("ListObjectVersions", Action::ListObjects, Scope::Bucket, &[]), &["versions"]),
+    naming(row("GetObjectTagging", Action::GetObject, Scope::Object, &[]), TAGGING),
+    naming(row("PutObjectTagging", Action::PutObject, Scope::Object, &[CHECKSUMS]), TAGGING),
+    naming(row("DeleteObjectTagging", Action::PutObject, Scope::Object, &[]), TAGGING),
+    naming(
+        row("GetObjectRetention", Action::GetObject, Scope::Object, &[]),
+        &["retention", "versionId"],
+    ),
+    naming(
+        row("PutObjectRetention", Action::PutObject, Scope::Object, &[CHECKSUMS, BYPASS]),
+        &["retention", "versionId"],
+    ),
+    naming(
+        row("GetObjectLegalHold", Action::GetObject, Scope::Object, &[]),
+        &["legal-hold", "versionId"],
+    ),
+    naming(
+        row("PutObjectLegalHold", Action::PutObject, Scope::Object, &[CHECKSUMS]),
+        &["legal-hold", "versionId"],
+    ),
     row("DeleteBucket", Action::DeleteBucket, Scope::Bucket, &[]),
     row("ListObjects", Action::ListObjects, Scope::Bucket, &[]),
     row("ListObjectsV2", Action::ListObjects, Scope::Bucket, &[]),
     naming(row("ListMultipartUploads", Action::ListUploads, Scope::Bucket, &[]), &["uploads"]),
-    naming(row("DeleteObjects", Action::DeleteObject, Scope::Bucket, &[CHECKSUMS]), &["delete"]),
-    naming(row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), &["partNumber"]),
-    naming(row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), &["partNumber"]),
+    naming(
+        row("DeleteObjects", Action::DeleteObject, Scope::Bucket, &[CHECKSUMS, BYPASS]),
+        &["delete"],
+    ),
+    naming(row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
+    naming(row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
     naming(
         row("GetObjectAttributes", Action::GetObject, Scope::Object, &[ATTRIBUTES]),
-        &["attributes"],
+        &["attributes", "versionId"],
     ),
     storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE])),
     storing(row(
@@ -179,7 +224,7 @@ pub static OPERATIONS: &[Operation] = &[
         Scope::Object,
         &[COPY, COPY_DIRECTIVES, STORE, &["x-amz-checksum-algorithm"]],
     )),
-    row("DeleteObject", Action::DeleteObject, Scope::Object, &[]),
+    naming(row("DeleteObject", Action::DeleteObject, Scope::Object, &[BYPASS]), &["versionId"]),
     naming(
         storing(row(
             "CreateMultipartUpload",
@@ -235,10 +280,7 @@ impl Operation {
             self.check_header(name.as_str(), value)?;
         }
         for pair in uri.query().unwrap_or("").split('&') {
-            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            if name == "versionId" && value != "null" {
-                return Err(not_implemented("versionId: versioning"));
-            }
+            let name = pair.split('=').next().unwrap_or(pair);
             if SUBRESOURCES.contains(&name) && !self.subresources.contains(&name) {
                 return Err(not_implemented(format_args!("?{name} on {}", self.name)));
             }
@@ -267,7 +309,6 @@ impl Operation {
         if self.metadata && name.starts_with("x-amz-meta-") {
             return Ok(());
         }
-        // An object-lock header must be refused on a bucket, too, unless it says "no".
         if !self.headers.iter().any(|group| group.contains(&name)) {
             return Err(not_implemented(format_args!("the header {name} on {}", self.name)));
         }
@@ -292,12 +333,8 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
             "aws:kms" | "aws:kms:dsse" | "aws:fsx" => unsupported(),
             _ => Err(invalid_argument(format!("{name}: {value}"))),
         },
-        "x-amz-server-side-encryption-bucket-key-enabled" | "x-amz-bucket-object-lock-enabled" => {
-            if value.eq_ignore_ascii_case("false") {
-                Ok(())
-            } else {
-                unsupported()
-            }
+        "x-amz-server-side-encryption-bucket-key-enabled" => {
+            if value.eq_ignore_ascii_case("false") { Ok(()) } else { unsupported() }
         }
         "x-amz-object-ownership" => {
             if value == "BucketOwnerEnforced" {
@@ -320,11 +357,7 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
             | "EXPRESS_ONEZONE" => unsupported(),
             _ => Err(S3Error::new(s3s::S3ErrorCode::InvalidStorageClass)),
         },
-        "x-amz-tagging-directive" => {
-            // There are no tags, so there is nothing to copy.
-            if value == "COPY" { Ok(()) } else { unsupported() }
-        }
-        "x-amz-metadata-directive" => match value {
+        "x-amz-metadata-directive" | "x-amz-tagging-directive" => match value {
             "COPY" | "REPLACE" => Ok(()),
             _ => Err(invalid_argument(format!("{name}: {value}"))),
         },
@@ -383,24 +416,21 @@ mod tests {
     fn what_is_not_supported_is_said() {
         let sse_c = "x-amz-server-side-encryption-customer-algorithm";
         for (operation, header, value) in [
-            ("PutObject", "x-amz-tagging", "a=b"),
             ("PutObject", "x-amz-acl", "public-read"),
             ("PutObject", "x-amz-grant-read", "id=1"),
             ("PutObject", "x-amz-server-side-encryption", "aws:kms"),
             ("PutObject", "x-amz-server-side-encryption-aws-kms-key-id", "k"),
             ("PutObject", sse_c, "AES256"),
             ("GetObject", sse_c, "AES256"),
-            ("PutObject", "x-amz-object-lock-mode", "GOVERNANCE"),
+            ("UploadPart", "x-amz-object-lock-mode", "GOVERNANCE"),
             ("PutObject", "x-amz-website-redirect-location", "/x"),
             ("PutObject", "x-amz-storage-class", "GLACIER"),
             ("PutObject", "x-amz-write-offset-bytes", "1"),
             ("PutObject", "x-amz-checksum-sha512", "x"),
             ("PutObject", "if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT"),
             ("GetObject", "if-range", "\"x\""),
-            ("CopyObject", "x-amz-tagging-directive", "REPLACE"),
-            ("CreateBucket", "x-amz-bucket-object-lock-enabled", "true"),
             ("CreateBucket", "x-amz-object-ownership", "ObjectWriter"),
-            ("DeleteObject", "x-amz-bypass-governance-retention", "true"),
+            ("PutObject", "x-amz-bypass-governance-retention", "true"),
             ("DeleteObject", "x-amz-mfa", "x"),
             ("ListObjectsV2", "x-amz-optional-object-attributes", "RestoreStatus"),
             ("PutObject", "x-amz-invented-tomorrow", "x"),
@@ -445,10 +475,11 @@ mod tests {
     }
 
     #[test]
-    fn only_the_null_version_exists() {
-        let get = by_name("GetObject").unwrap();
-        let ask = |uri| get.check_features(&HeaderMap::new(), &Uri::from_static(uri));
-        assert!(ask("/b/k?versionId=null").is_ok());
-        assert!(ask("/b/k?versionId=3L4kqtJl").is_err());
+    fn versions_are_named_where_they_are_understood() {
+        let uri = Uri::from_static("/b/k?versionId=3L4kqtJl");
+        let ask = |name| by_name(name).unwrap().check_features(&HeaderMap::new(), &uri);
+        assert!(ask("GetObject").is_ok());
+        assert!(ask("DeleteObject").is_ok());
+        assert!(ask("PutObject").is_err());
     }
 }

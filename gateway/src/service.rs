@@ -229,6 +229,10 @@ fn whole_check(
     if parts.method == Method::POST && query_has(&parts.uri, "delete") {
         return WholeCheck::of(&parts.headers, true);
     }
+    let is_document = ["versioning", "tagging", "object-lock", "retention", "legal-hold"].iter();
+    if parts.method == Method::PUT && is_document.copied().any(|name| query_has(&parts.uri, name)) {
+        return WholeCheck::of(&parts.headers, true);
+    }
     if parts.method == Method::POST && query_has(&parts.uri, "uploadId") {
         return WholeCheck::of(&parts.headers, false);
     }

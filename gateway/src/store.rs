@@ -6,9 +6,10 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use nexusgrid_grid::{
     BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
-    DeleteRequest, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
-    ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest, PartsPage, PutOutcome,
-    PutRequest, ReadStream, ResolvedRange, Tap, UploadId, UploadInfo, UploadsPage,
+    DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
+    ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest,
+    PartsPage, PutOutcome, PutRequest, ReadStream, ResolvedRange, RulesChange, Tap, UploadId,
+    UploadInfo, UploadsPage, VersionChange, VersionDelete, VersionName, VersionRules, VersionsPage,
 };
 
 /// One version of an object, opened for reading and pinned until dropped.
@@ -36,15 +37,38 @@ pub trait ObjectStore: Send + Sync + 'static {
         body: BodyStream,
         finish: Finish,
     ) -> Result<PutOutcome, GridError>;
-    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError>;
-    async fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn OpenObject>, GridError>;
-    async fn delete(&self, request: DeleteRequest) -> Result<(), GridError>;
-    async fn delete_many(
+    async fn head(
         &self,
         bucket: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<(), GridError>>, GridError>;
-    async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError>;
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<ObjectInfo, GridError>;
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<Box<dyn OpenObject>, GridError>;
+    async fn delete(
+        &self,
+        bucket: &str,
+        deletes: Vec<VersionDelete>,
+    ) -> Result<Vec<Result<DeleteOutcome, GridError>>, GridError>;
+    async fn copy(
+        &self,
+        request: CopyRequest,
+        version: Option<VersionName>,
+    ) -> Result<PutOutcome, GridError>;
+    async fn version_rules(&self, bucket: &str) -> Result<VersionRules, GridError>;
+    async fn set_version_rules(&self, bucket: &str, change: RulesChange) -> Result<(), GridError>;
+    async fn change_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+        change: VersionChange,
+    ) -> Result<Option<VersionName>, GridError>;
+    async fn list_versions(&self, request: ListVersionsRequest) -> Result<VersionsPage, GridError>;
     async fn list(&self, request: ListRequest) -> Result<ListPage, GridError>;
     async fn create_upload(&self, request: CreateUploadRequest) -> Result<UploadInfo, GridError>;
     async fn head_upload(
@@ -62,6 +86,7 @@ pub trait ObjectStore: Send + Sync + 'static {
     async fn upload_part_copy(
         &self,
         request: PartCopyRequest,
+        version: Option<VersionName>,
         tap: Tap,
         finish: Finish,
     ) -> Result<PartInfo, GridError>;
@@ -130,28 +155,60 @@ impl ObjectStore for Grid {
         Grid::put(self, request, body, finish).await
     }
 
-    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> {
-        Grid::head(self, bucket, key).await
-    }
-
-    async fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn OpenObject>, GridError> {
-        Ok(Box::new(Grid::open(self, bucket, key).await?))
-    }
-
-    async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> {
-        Grid::delete(self, request).await
-    }
-
-    async fn delete_many(
+    async fn head(
         &self,
         bucket: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<(), GridError>>, GridError> {
-        Grid::delete_many(self, bucket, keys).await
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<ObjectInfo, GridError> {
+        Grid::head_version(self, bucket, key, version).await
     }
 
-    async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
-        Grid::copy(self, request).await
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<Box<dyn OpenObject>, GridError> {
+        Ok(Box::new(Grid::open_version(self, bucket, key, version).await?))
+    }
+
+    async fn delete(
+        &self,
+        bucket: &str,
+        deletes: Vec<VersionDelete>,
+    ) -> Result<Vec<Result<DeleteOutcome, GridError>>, GridError> {
+        Grid::delete_versions(self, bucket, deletes).await
+    }
+
+    async fn copy(
+        &self,
+        request: CopyRequest,
+        version: Option<VersionName>,
+    ) -> Result<PutOutcome, GridError> {
+        Grid::copy_version(self, request, version).await
+    }
+
+    async fn version_rules(&self, bucket: &str) -> Result<VersionRules, GridError> {
+        Grid::version_rules(self, bucket).await
+    }
+
+    async fn set_version_rules(&self, bucket: &str, change: RulesChange) -> Result<(), GridError> {
+        Grid::set_version_rules(self, bucket, change).await
+    }
+
+    async fn change_version(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+        change: VersionChange,
+    ) -> Result<Option<VersionName>, GridError> {
+        Grid::change_version(self, bucket, key, version, change).await
+    }
+
+    async fn list_versions(&self, request: ListVersionsRequest) -> Result<VersionsPage, GridError> {
+        Grid::list_versions(self, request).await
     }
 
     async fn list(&self, request: ListRequest) -> Result<ListPage, GridError> {
@@ -183,10 +240,11 @@ impl ObjectStore for Grid {
     async fn upload_part_copy(
         &self,
         request: PartCopyRequest,
+        version: Option<VersionName>,
         tap: Tap,
         finish: Finish,
     ) -> Result<PartInfo, GridError> {
-        Grid::upload_part_copy(self, request, tap, finish).await
+        Grid::upload_part_copy_version(self, request, version, tap, finish).await
     }
 
     async fn complete_upload(

@@ -987,8 +987,6 @@ def test_not_implemented_operations(s3, bucket):
     one = dict(Bucket=bucket)
     of = dict(Bucket=bucket, Key="k")
     calls = [
-        lambda: s3.put_bucket_versioning(**one, VersioningConfiguration={"Status": "Enabled"}),
-        lambda: s3.list_object_versions(**one),
         lambda: s3.get_bucket_acl(**one),
         lambda: s3.put_bucket_acl(**one, ACL="public-read"),
         lambda: s3.get_bucket_policy(**one),
@@ -1001,20 +999,12 @@ def test_not_implemented_operations(s3, bucket):
         lambda: s3.put_bucket_tagging(**one, Tagging=tags),
         lambda: s3.get_bucket_website(**one),
         lambda: s3.get_bucket_encryption(**one),
-        lambda: s3.get_object_lock_configuration(**one),
         lambda: s3.get_public_access_block(**one),
         lambda: s3.get_bucket_replication(**one),
         lambda: s3.get_bucket_notification_configuration(**one),
         lambda: s3.get_object_acl(**of),
         lambda: s3.put_object_acl(**of, ACL="public-read"),
-        lambda: s3.get_object_tagging(**of),
-        lambda: s3.put_object_tagging(**of, Tagging=tags),
-        lambda: s3.delete_object_tagging(**of),
-        lambda: s3.get_object_retention(**of),
-        lambda: s3.get_object_legal_hold(**of),
         lambda: s3.restore_object(**of, RestoreRequest={"Days": 1}),
-        lambda: s3.get_object(**of, VersionId="3L4kqtJlcpXroDTDmJ"),
-        lambda: s3.delete_object(**of, VersionId="3L4kqtJlcpXroDTDmJ"),
     ]
     for number, call in enumerate(calls):
         try:
@@ -1024,32 +1014,68 @@ def test_not_implemented_operations(s3, bucket):
     assert s3.get_object(**of)["Body"].read() == b"x"
 
 
-def test_versioning_was_never_on(s3, bucket):
+def test_versions(s3, bucket):
+    of = dict(Bucket=bucket, Key="dir/k")
     assert "Status" not in s3.get_bucket_versioning(Bucket=bucket)
+    s3.put_object(**of, Body=b"null", Tagging="a=1")
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    assert s3.get_bucket_versioning(Bucket=bucket)["Status"] == "Enabled"
+    ids = [s3.put_object(**of, Body=body)["VersionId"] for body in (b"one", b"two")]
+    marker = s3.delete_object(**of)
+    assert marker["DeleteMarker"]
+    refused(lambda: s3.get_object(**of), "NoSuchKey", 404)
+    for version, body in zip(["null", *ids], (b"null", b"one", b"two")):
+        assert s3.get_object(**of, VersionId=version)["Body"].read() == body
+    assert s3.get_object_tagging(**of, VersionId="null")["TagSet"] == [{"Key": "a", "Value": "1"}]
+    s3.put_object_tagging(**of, VersionId=ids[0], Tagging={"TagSet": [{"Key": "b", "Value": "2"}]})
+    assert s3.head_object(**of, VersionId=ids[0])["TagCount"] == 1
+    seen = []
+    for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket, PaginationConfig={"PageSize": 1}):
+        seen += [entry["VersionId"] for entry in page.get("DeleteMarkers", []) + page.get("Versions", [])]
+    assert seen == [marker["VersionId"], ids[1], ids[0], "null"]
+    refused(lambda: s3.delete_bucket(Bucket=bucket), "BucketNotEmpty", 409)
+    s3.delete_object(**of, VersionId=marker["VersionId"])
+    assert s3.get_object(**of)["Body"].read() == b"two"
+    gone = s3.delete_objects(
+        Bucket=bucket, Delete={"Objects": [{"Key": "dir/k", "VersionId": version} for version in seen[1:]]}
+    )
+    assert len(gone["Deleted"]) == 3 and "Errors" not in gone
+    assert "Versions" not in s3.list_object_versions(Bucket=bucket)
+
+
+def test_object_lock(s3, bucket):
+    locked = f"{bucket}-lock"
+    s3.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    of = dict(Bucket=locked, Key="k")
+    until = datetime.datetime(2040, 1, 1, tzinfo=datetime.timezone.utc)
+    stored = s3.put_object(
+        **of, Body=b"x", ObjectLockMode="GOVERNANCE", ObjectLockRetainUntilDate=until
+    )
+    named = dict(**of, VersionId=stored["VersionId"])
+    assert s3.get_object_retention(**named)["Retention"]["RetainUntilDate"] == until
+    s3.put_object_legal_hold(**named, LegalHold={"Status": "ON"})
+    refused(lambda: s3.delete_object(**named, BypassGovernanceRetention=True), "AccessDenied", 403)
+    s3.put_object_legal_hold(**named, LegalHold={"Status": "OFF"})
+    refused(lambda: s3.delete_object(**named), "AccessDenied", 403)
+    s3.delete_object(**named, BypassGovernanceRetention=True)
+    s3.delete_bucket(Bucket=locked)
 
 
 def test_not_implemented_headers(s3, bucket):
     key = os.urandom(32)
     for options in (
-        dict(Tagging="a=b"),
         dict(ACL="public-read"),
         dict(GrantRead='id="x"'),
         dict(ServerSideEncryption="aws:kms"),
         dict(SSECustomerAlgorithm="AES256", SSECustomerKey=key),
         dict(StorageClass="GLACIER"),
         dict(WebsiteRedirectLocation="/x"),
-        dict(ObjectLockLegalHoldStatus="ON"),
     ):
         refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"x", **options), "NotImplemented", 501)
         refused(
             lambda: s3.create_multipart_upload(Bucket=bucket, Key="k", **options), "NotImplemented", 501
         )
     refused(lambda: s3.head_object(Bucket=bucket, Key="k"), ("404", "NoSuchKey"), 404)
-    refused(
-        lambda: s3.create_bucket(Bucket=f"{bucket}-lock", ObjectLockEnabledForBucket=True),
-        "NotImplemented",
-        501,
-    )
     s3.put_object(
         Bucket=bucket,
         Key="k",

@@ -8,9 +8,10 @@ use s3s::{S3Request, S3Response, S3Result};
 use super::conditions::timestamp;
 use super::encoding::page_size;
 use super::headers::{ShownChecksum, show_checksum};
+use super::versions::{read_error, version_name};
 use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
-use crate::error::{from_grid, invalid_argument};
+use crate::error::invalid_argument;
 
 fn object_parts(
     object: &ObjectInfo,
@@ -54,9 +55,12 @@ impl Handle<GetObjectAttributesInput, GetObjectAttributesOutput> for Handlers {
         request: S3Request<GetObjectAttributesInput>,
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
         let input = request.input;
-        let object = self.store.head(&input.bucket, &input.key).await.map_err(from_grid)?;
+        let version = version_name(input.version_id.as_deref())?;
+        let object = self.store.head(&input.bucket, &input.key, version).await;
+        let object = object.map_err(|error| read_error(error, version))?;
         let mut output = GetObjectAttributesOutput {
             last_modified: Some(timestamp(object.last_modified)),
+            version_id: object.version_name.map(|version| version.to_string()),
             ..Default::default()
         };
         // s3s gives each header line whole.

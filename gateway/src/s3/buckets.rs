@@ -1,7 +1,7 @@
-//! Buckets: create, list, head, delete, location, and that there is no versioning.
+//! Buckets: create, list, head, delete, location.
 
 use async_trait::async_trait;
-use nexusgrid_grid::GridError;
+use nexusgrid_grid::{GridError, LockRules, RulesChange, Versioning};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -53,6 +53,15 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
             }
             Err(error) => return Err(from_grid(error)),
         }
+        if input.object_lock_enabled_for_bucket == Some(true) {
+            for change in [
+                RulesChange::Versioning(Versioning::Enabled),
+                RulesChange::Lock(LockRules::default()),
+            ] {
+                let changed = self.store.set_version_rules(&input.bucket, change).await;
+                changed.map_err(from_grid)?;
+            }
+        }
         let location = Some(format!("/{}", input.bucket));
         Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
     }
@@ -84,19 +93,6 @@ impl Handle<GetBucketLocationInput, GetBucketLocationOutput> for Handlers {
         let location_constraint = (&*self.region != UNNAMED_REGION)
             .then(|| BucketLocationConstraint::from(self.region.to_string()));
         Ok(S3Response::new(GetBucketLocationOutput { location_constraint }))
-    }
-}
-
-#[async_trait]
-impl Handle<GetBucketVersioningInput, GetBucketVersioningOutput> for Handlers {
-    async fn handle(
-        &self,
-        _caller: AuthenticatedRequest,
-        request: S3Request<GetBucketVersioningInput>,
-    ) -> S3Result<S3Response<GetBucketVersioningOutput>> {
-        self.bucket(&request.input.bucket).await?;
-        // No status: versioning was never switched on.
-        Ok(S3Response::new(GetBucketVersioningOutput::default()))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Copying an object.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{CopyRequest, ObjectInfo, PutRequest, RejectKind};
+use nexusgrid_grid::{CopyRequest, ObjectInfo, ObjectMeta, PutRequest, RejectKind};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -31,7 +31,7 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         request: S3Request<CopyObjectInput>,
     ) -> S3Result<S3Response<CopyObjectOutput>> {
         let input = request.input;
-        let (source_bucket, source_key) = copy_source(&input.copy_source)?;
+        let (source_bucket, source_key, version) = copy_source(&input.copy_source)?;
         let (source_bucket, source_key) = (source_bucket.to_owned(), source_key.to_owned());
         let source_owner = "x-amz-source-expected-bucket-owner";
         self.check_owner_by(&request.headers, source_owner, &source_bucket).await?;
@@ -40,7 +40,10 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             == Some(MetadataDirective::REPLACE);
         let algorithm =
             input.checksum_algorithm.as_ref().and_then(|name| checksum::by_name(name.as_str()));
-        if source_bucket == input.bucket && source_key == input.key && !replace {
+        let retag = input.tagging_directive.as_ref().map(TaggingDirective::as_str)
+            == Some(TaggingDirective::REPLACE);
+        let onto_itself = source_bucket == input.bucket && source_key == input.key;
+        if onto_itself && version.is_none() && !replace && !retag {
             return Err(refuse(
                 RejectKind::InvalidRequest,
                 "This copy request is illegal because it is trying to copy an object to itself \
@@ -48,7 +51,8 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             ));
         }
 
-        let source = self.store.open(&source_bucket, &source_key).await.map_err(from_grid)?;
+        let source =
+            self.store.open(&source_bucket, &source_key, version).await.map_err(from_grid)?;
         let conditions = Conditions {
             if_match: input.copy_source_if_match,
             if_none_match: input.copy_source_if_none_match,
@@ -56,12 +60,17 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             if_unmodified_since: input.copy_source_if_unmodified_since,
         };
         check_source(&conditions, source.info())?;
-        let meta =
-            if replace { Some(object_meta(&request.headers, input.metadata)?) } else { None };
+        // Tags are the source's unless the client says otherwise; what locks it is never copied.
+        let said = object_meta(&request.headers, input.metadata)?;
+        let (tags, lock) = (said.tags.clone(), said.lock);
+        let kept = source.info().meta.clone();
+        let tags = if retag { tags } else { kept.tags.clone() };
+        let meta = ObjectMeta { tags, lock, ..if replace { said } else { kept } };
         let conditional = input.if_match.is_some();
         let precondition = precondition(input.if_match, input.if_none_match);
 
         let parts = source.info().part_sizes.len();
+        let source_version = source.info().version_name.map(|version| version.to_string());
         let recompute = algorithm.filter(|wanted| !source.info().checksums.contains_key(wanted));
         let copied = match recompute {
             // The grid links content; a checksum that the source lacks needs its bytes.
@@ -69,7 +78,7 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
                 let put = PutRequest {
                     bucket: input.bucket.clone(),
                     key: input.key.clone(),
-                    meta: meta.unwrap_or_else(|| source.info().meta.clone()),
+                    meta,
                     precondition,
                     length: Some(source.info().size),
                     tenant: caller.tenant(),
@@ -85,11 +94,11 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
                     source_version: Some(source.info().version),
                     bucket: input.bucket.clone(),
                     key: input.key.clone(),
-                    meta,
+                    meta: Some(meta),
                     precondition,
                     tenant: caller.tenant(),
                 };
-                self.store.copy(copy).await
+                self.store.copy(copy, version).await
             }
         };
         let copied = match copied {
@@ -109,6 +118,8 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         Ok(S3Response::new(CopyObjectOutput {
             copy_object_result: Some(result),
             server_side_encryption: encryption(),
+            version_id: copied.version_name.map(|version| version.to_string()),
+            copy_source_version_id: source_version,
             ..Default::default()
         }))
     }

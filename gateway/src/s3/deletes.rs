@@ -1,11 +1,13 @@
-//! Deleting one object or many.
+//! Deleting one object or many, or versions of them.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{DeleteRequest, EtagMatch, GridError, Precondition, RejectKind};
+use nexusgrid_grid::{EtagMatch, GridError, Precondition, RejectKind, VersionDelete, VersionName};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::conditions::precondition;
+use super::lock::bypass;
+use super::versions::version_name;
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
 use crate::error::{from_grid, not_implemented, refuse};
@@ -15,21 +17,28 @@ use crate::limits;
 impl Handle<DeleteObjectInput, DeleteObjectOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = request.input;
         let conditional = input.if_match.is_some();
-        let delete = DeleteRequest {
-            bucket: input.bucket.clone(),
+        let delete = VersionDelete {
             key: input.key.clone(),
+            version: version_name(input.version_id.as_deref())?,
             precondition: precondition(input.if_match, None),
+            bypass: bypass(&caller, input.bypass_governance_retention, &input.bucket)?,
         };
-        match self.store.delete(delete).await {
+        let results = self.store.delete(&input.bucket, vec![delete]).await;
+        let result =
+            results.and_then(|mut results| results.pop().unwrap_or_else(|| Err(missing())));
+        match result {
+            Ok(done) => Ok(S3Response::new(DeleteObjectOutput {
+                delete_marker: done.is_marker.then_some(true),
+                version_id: done.version.map(|version| version.to_string()),
+                request_charged: None,
+            })),
             // There being nothing to delete is what the client wants.
-            Ok(()) | Err(GridError::NoSuchKey) => {
-                Ok(S3Response::new(DeleteObjectOutput::default()))
-            }
+            Err(GridError::NoSuchKey) => Ok(S3Response::new(DeleteObjectOutput::default())),
             Err(error) => {
                 Err(self.write_error(error, &input.bucket, &input.key, conditional).await)
             }
@@ -37,11 +46,29 @@ impl Handle<DeleteObjectInput, DeleteObjectOutput> for Handlers {
     }
 }
 
+fn missing() -> GridError {
+    GridError::Internal("a batch delete gave too few results".to_owned())
+}
+
+/// What one entry of a multi-delete asks for.
+fn delete_of(object: &ObjectIdentifier, bypass: bool) -> S3Result<VersionDelete> {
+    let if_match = object.e_tag.clone().map(|etag| match etag.into_value() {
+        any if any == "*" => EtagMatch::Any,
+        etag => EtagMatch::OneOf(vec![etag]),
+    });
+    Ok(VersionDelete {
+        key: object.key.clone(),
+        version: version_name(object.version_id.as_deref().filter(|version| !version.is_empty()))?,
+        precondition: Precondition { if_match, if_none_match: None },
+        bypass,
+    })
+}
+
 #[async_trait]
 impl Handle<DeleteObjectsInput, DeleteObjectsOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<DeleteObjectsInput>,
     ) -> S3Result<S3Response<DeleteObjectsOutput>> {
         let input = request.input;
@@ -52,64 +79,54 @@ impl Handle<DeleteObjectsInput, DeleteObjectsOutput> for Handlers {
                 "a multi-delete names between 1 and 1000 keys",
             ));
         }
+        let bypass = bypass(&caller, input.bypass_governance_retention, &input.bucket)?;
+        let mut deletes = Vec::with_capacity(objects.len());
+        let mut refused: Vec<Option<S3Error>> = Vec::with_capacity(objects.len());
         for object in &objects {
-            if object.version_id.as_deref().is_some_and(|version| version != "null") {
-                return Err(not_implemented("versionId: versioning"));
-            }
             if object.last_modified_time.is_some() || object.size.is_some() {
                 return Err(not_implemented("a delete on condition of time or size"));
             }
             if object.key.is_empty() {
                 return Err(refuse(RejectKind::InvalidRequest, "a key is empty"));
             }
+            refused.push(match delete_of(object, bypass) {
+                Ok(delete) => {
+                    deletes.push(delete);
+                    None
+                }
+                Err(error) => Some(error),
+            });
         }
-        // Those without a condition go in one batch, the others one by one.
-        let plain: Vec<String> = objects
-            .iter()
-            .filter(|object| object.e_tag.is_none())
-            .map(|object| object.key.clone())
-            .collect();
-        let mut plain_results = if plain.is_empty() {
-            // The bucket must exist all the same.
-            self.bucket(&input.bucket).await?;
-            Vec::new()
-        } else {
-            self.store.delete_many(&input.bucket, &plain).await.map_err(from_grid)?
-        }
-        .into_iter();
+        let results = self.store.delete(&input.bucket, deletes).await.map_err(from_grid)?;
+        let mut results = results.into_iter();
 
         let quiet = input.delete.quiet.unwrap_or(false);
         let (mut deleted, mut errors) = (Vec::new(), Vec::new());
-        for object in objects {
-            let result = match object.e_tag {
-                None => plain_results.next().unwrap_or_else(|| {
-                    Err(GridError::Internal("a batch delete gave too few results".to_owned()))
-                }),
-                Some(etag) => {
-                    let if_match = match etag.into_value() {
-                        any if any == "*" => EtagMatch::Any,
-                        etag => EtagMatch::OneOf(vec![etag]),
-                    };
-                    let precondition =
-                        Precondition { if_match: Some(if_match), if_none_match: None };
-                    let (bucket, key) = (input.bucket.clone(), object.key.clone());
-                    self.store.delete(DeleteRequest { bucket, key, precondition }).await
-                }
+        for (object, refused) in objects.into_iter().zip(refused) {
+            let result = match refused {
+                Some(error) => Err(error),
+                None => match results.next().unwrap_or_else(|| Err(missing())) {
+                    Err(GridError::NoSuchKey) => Ok(Default::default()),
+                    result => result.map_err(from_grid),
+                },
             };
             match result {
-                Ok(()) | Err(GridError::NoSuchKey) if quiet => {}
-                Ok(()) | Err(GridError::NoSuchKey) => {
-                    deleted.push(DeletedObject { key: Some(object.key), ..Default::default() });
-                }
-                Err(error) => {
-                    let error = from_grid(error);
-                    errors.push(Error {
+                Ok(_) if quiet => {}
+                Ok(done) => {
+                    let marker: Option<VersionName> = done.version.filter(|_| done.is_marker);
+                    deleted.push(DeletedObject {
                         key: Some(object.key),
-                        code: Some(error.code().as_str().to_owned()),
-                        message: error.message().map(str::to_owned),
-                        version_id: None,
+                        version_id: object.version_id,
+                        delete_marker: done.is_marker.then_some(true),
+                        delete_marker_version_id: marker.map(|version| version.to_string()),
                     });
                 }
+                Err(error) => errors.push(Error {
+                    key: Some(object.key),
+                    code: Some(error.code().as_str().to_owned()),
+                    message: error.message().map(str::to_owned),
+                    version_id: object.version_id,
+                }),
             }
         }
         Ok(S3Response::new(DeleteObjectsOutput {

@@ -7,6 +7,8 @@ use nexusgrid_grid::{ChecksumAlgorithm, ChecksumKind, Checksums, ObjectMeta, Rej
 use s3s::dto::{ChecksumType, Metadata};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use super::lock::lock_of_headers;
+use super::tags::tags_of_header;
 use crate::checksum;
 use crate::error::refuse;
 use crate::limits;
@@ -44,8 +46,8 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
         expires: header("expires")?,
         storage_class: None,
         website_redirect: None,
-        tags: Vec::new(),
-        lock: Default::default(),
+        tags: tags_of_header(headers)?,
+        lock: lock_of_headers(headers)?,
     })
 }
 

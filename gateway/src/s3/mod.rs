@@ -14,8 +14,11 @@ mod copies;
 mod deletes;
 mod headers;
 mod lists;
+mod lock;
 mod multipart;
 mod objects;
+mod tags;
+mod versions;
 
 use std::sync::Arc;
 
@@ -29,6 +32,8 @@ use crate::auth::AuthenticatedRequest;
 use crate::digest::DigestPool;
 use crate::error::{access_denied, from_grid};
 use crate::store::SharedStore;
+
+pub(crate) use versions::version_name;
 
 /// What all operations need.
 pub(crate) struct Handlers {
@@ -67,7 +72,10 @@ impl Handlers {
     ) -> s3s::S3Error {
         if if_match
             && error == GridError::PreconditionFailed
-            && matches!(self.store.head(bucket, key).await, Err(GridError::NoSuchKey))
+            && matches!(
+                self.store.head(bucket, key, None).await,
+                Err(GridError::NoSuchKey | GridError::DeleteMarker { .. })
+            )
         {
             return from_grid(GridError::NoSuchKey);
         }
@@ -134,9 +142,15 @@ operations! {
     head_bucket: HeadBucketInput -> HeadBucketOutput;
     get_bucket_location: GetBucketLocationInput -> GetBucketLocationOutput;
     get_bucket_versioning: GetBucketVersioningInput -> GetBucketVersioningOutput;
+    put_bucket_versioning: PutBucketVersioningInput -> PutBucketVersioningOutput;
+    get_object_lock_configuration:
+        GetObjectLockConfigurationInput -> GetObjectLockConfigurationOutput;
+    put_object_lock_configuration:
+        PutObjectLockConfigurationInput -> PutObjectLockConfigurationOutput;
     delete_bucket: DeleteBucketInput -> DeleteBucketOutput;
     list_objects: ListObjectsInput -> ListObjectsOutput;
     list_objects_v2: ListObjectsV2Input -> ListObjectsV2Output;
+    list_object_versions: ListObjectVersionsInput -> ListObjectVersionsOutput;
     list_multipart_uploads: ListMultipartUploadsInput -> ListMultipartUploadsOutput;
     put_object: PutObjectInput -> PutObjectOutput;
     get_object: GetObjectInput -> GetObjectOutput;
@@ -145,6 +159,13 @@ operations! {
     copy_object: CopyObjectInput -> CopyObjectOutput;
     delete_object: DeleteObjectInput -> DeleteObjectOutput;
     delete_objects: DeleteObjectsInput -> DeleteObjectsOutput;
+    get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput;
+    put_object_tagging: PutObjectTaggingInput -> PutObjectTaggingOutput;
+    delete_object_tagging: DeleteObjectTaggingInput -> DeleteObjectTaggingOutput;
+    get_object_retention: GetObjectRetentionInput -> GetObjectRetentionOutput;
+    put_object_retention: PutObjectRetentionInput -> PutObjectRetentionOutput;
+    get_object_legal_hold: GetObjectLegalHoldInput -> GetObjectLegalHoldOutput;
+    put_object_legal_hold: PutObjectLegalHoldInput -> PutObjectLegalHoldOutput;
     create_multipart_upload: CreateMultipartUploadInput -> CreateMultipartUploadOutput;
     upload_part: UploadPartInput -> UploadPartOutput;
     upload_part_copy: UploadPartCopyInput -> UploadPartCopyOutput;

@@ -151,7 +151,7 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
         request: S3Request<UploadPartCopyInput>,
     ) -> S3Result<S3Response<UploadPartCopyOutput>> {
         let input = request.input;
-        let (source_bucket, source_key) = copy_source(&input.copy_source)?;
+        let (source_bucket, source_key, version) = copy_source(&input.copy_source)?;
         let (source_bucket, source_key) = (source_bucket.to_owned(), source_key.to_owned());
         let source_owner = "x-amz-source-expected-bucket-owner";
         self.check_owner_by(&request.headers, source_owner, &source_bucket).await?;
@@ -168,7 +168,8 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
             .head_upload(&part.bucket, &part.key, &part.upload)
             .await
             .map_err(from_grid)?;
-        let source = self.store.head(&source_bucket, &source_key).await.map_err(from_grid)?;
+        let source =
+            self.store.head(&source_bucket, &source_key, version).await.map_err(from_grid)?;
         let conditions = Conditions {
             if_match: input.copy_source_if_match,
             if_none_match: input.copy_source_if_none_match,
@@ -210,7 +211,8 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
             range,
             part,
         };
-        let stored = self.store.upload_part_copy(copy, tap, finish).await.map_err(from_grid)?;
+        let stored =
+            self.store.upload_part_copy(copy, version, tap, finish).await.map_err(from_grid)?;
         let mut result = CopyPartResult {
             e_tag: etag(&stored.etag),
             last_modified: Some(timestamp_ms(stored.last_modified)),
@@ -219,6 +221,7 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
         show_checksum!(result, ShownChecksum::of(&stored.checksums, 0));
         Ok(S3Response::new(UploadPartCopyOutput {
             copy_part_result: Some(result),
+            copy_source_version_id: source.version_name.map(|version| version.to_string()),
             server_side_encryption: encryption(),
             ..Default::default()
         }))
@@ -402,6 +405,7 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             key: Some(input.key),
             location,
             e_tag: etag(&made.etag),
+            version_id: made.version_name.map(|version| version.to_string()),
             server_side_encryption: encryption(),
             checksum_type: shown.checksum_type(),
             ..Default::default()

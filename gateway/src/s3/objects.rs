@@ -10,7 +10,9 @@ use super::conditions::{Conditions, Verdict, precondition, timestamp};
 use super::headers::{
     DEFAULT_CONTENT_TYPE, ShownChecksum, object_meta, show_checksum, user_metadata,
 };
+use super::lock::show_lock;
 use super::ranges::{Located, Wanted, content_range, locate, wanted};
+use super::versions::{read_error, version_name};
 use super::{Handle, Handlers, encryption, etag};
 use crate::auth::AuthenticatedRequest;
 use crate::error::from_grid;
@@ -45,6 +47,7 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
             e_tag: etag(&stored.etag),
             server_side_encryption: encryption(),
             checksum_type: shown.checksum_type(),
+            version_id: stored.version_name.map(|version| version.to_string()),
             ..Default::default()
         };
         show_checksum!(output, shown);
@@ -136,6 +139,9 @@ macro_rules! describe {
         $output.e_tag = etag(&object.etag);
         $output.last_modified = Some(timestamp(object.last_modified));
         $output.metadata = user_metadata(&object.meta);
+        $output.version_id = object.version_name.map(|version| version.to_string());
+        $output.tag_count = i32::try_from(object.meta.tags.len()).ok().filter(|count| *count > 0);
+        show_lock!($output, object.meta.lock);
         $output.parts_count = parts_count($wanted, object);
         $output.server_side_encryption = encryption();
         $output.checksum_type = shown.checksum_type();
@@ -152,7 +158,9 @@ impl Handle<GetObjectInput, GetObjectOutput> for Handlers {
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         let wanted = wanted(input.range, input.part_number)?;
-        let open = self.store.open(&input.bucket, &input.key).await.map_err(from_grid)?;
+        let version = version_name(input.version_id.as_deref())?;
+        let open = self.store.open(&input.bucket, &input.key, version).await;
+        let open = open.map_err(|error| read_error(error, version))?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -185,7 +193,9 @@ impl Handle<HeadObjectInput, HeadObjectOutput> for Handlers {
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = request.input;
         let wanted = wanted(input.range, input.part_number)?;
-        let object = self.store.head(&input.bucket, &input.key).await.map_err(from_grid)?;
+        let version = version_name(input.version_id.as_deref())?;
+        let object = self.store.head(&input.bucket, &input.key, version).await;
+        let object = object.map_err(|error| read_error(error, version))?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,

@@ -16,6 +16,7 @@ use crate::store::{ObjectStore, OpenObject};
 struct Stored {
     info: ObjectInfo,
     bytes: Bytes,
+    is_marker: bool,
 }
 
 struct Upload {
@@ -26,7 +27,9 @@ struct Upload {
 #[derive(Default)]
 struct State {
     buckets: BTreeMap<String, BucketInfo>,
-    objects: BTreeMap<(String, String), Stored>,
+    rules: BTreeMap<String, VersionRules>,
+    /// Of each key all versions, newest first; never empty.
+    objects: BTreeMap<(String, String), Vec<Stored>>,
     uploads: BTreeMap<(String, String, String), Upload>,
     counter: u64,
 }
@@ -70,6 +73,20 @@ fn holds(precondition: &Precondition, current: Option<&str>) -> bool {
         && !precondition.if_none_match.as_ref().is_some_and(matched)
 }
 
+/// The store's clock stands still.
+const NOW: UnixMillis = UnixMillis(1_700_000_000_000);
+
+fn summary(stored: &Stored) -> ObjectSummary {
+    ObjectSummary {
+        key: stored.info.key.clone(),
+        size: stored.info.size,
+        etag: stored.info.etag.clone(),
+        last_modified: stored.info.last_modified,
+        storage_class: None,
+        checksum_algorithms: stored.info.checksums.keys().copied().collect(),
+    }
+}
+
 async fn collect(mut body: BodyStream) -> Result<Bytes, GridError> {
     let mut bytes = BytesMut::new();
     while let Some(chunk) = body.next().await {
@@ -83,9 +100,123 @@ impl State {
         self.buckets.get(bucket).ok_or(GridError::NoSuchBucket)
     }
 
-    fn object(&self, bucket: &str, key: &str) -> Result<&Stored, GridError> {
+    fn rules(&self, bucket: &str) -> VersionRules {
+        self.rules.get(bucket).copied().unwrap_or_default()
+    }
+
+    /// The name of a version as the store shows it.
+    fn shown(&self, bucket: &str, stored: &Stored) -> Option<VersionName> {
+        let null = (self.rules(bucket).versioning != Versioning::Off).then_some(VersionName::Null);
+        stored.info.version_name.or(null)
+    }
+
+    fn object(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<Stored, GridError> {
         self.bucket(bucket)?;
-        self.objects.get(&(bucket.to_owned(), key.to_owned())).ok_or(GridError::NoSuchKey)
+        let versions = self.objects.get(&(bucket.to_owned(), key.to_owned()));
+        let mut versions = versions.into_iter().flatten();
+        let found = match version {
+            None => versions.next().ok_or(GridError::NoSuchKey)?,
+            Some(name) => versions
+                .find(|stored| stored.info.version_name.unwrap_or(VersionName::Null) == name)
+                .ok_or(GridError::NoSuchVersion)?,
+        };
+        let shown = self.shown(bucket, found);
+        if found.is_marker {
+            let version = shown.unwrap_or(VersionName::Null);
+            return Err(GridError::DeleteMarker { version, modified: found.info.last_modified });
+        }
+        let mut found = found.clone();
+        found.info.version_name = shown;
+        Ok(found)
+    }
+
+    /// The ETag of the current object.
+    fn current(&self, bucket: &str, key: &str) -> Option<String> {
+        self.object(bucket, key, None).ok().map(|stored| stored.info.etag)
+    }
+
+    /// Puts a version or marker above the others; gives its name.
+    fn push(&mut self, bucket: &str, mut stored: Stored) -> Option<VersionName> {
+        let rules = self.rules(bucket);
+        let id = VersionName::Id(self.counter);
+        stored.info.version_name = (rules.versioning == Versioning::Enabled).then_some(id);
+        let at = (bucket.to_owned(), stored.info.key.clone());
+        let versions = self.objects.entry(at).or_default();
+        match rules.versioning {
+            Versioning::Off => versions.clear(),
+            Versioning::Enabled => {}
+            Versioning::Suspended => versions.retain(|old| old.info.version_name.is_some()),
+        }
+        let shown = stored.info.version_name;
+        versions.insert(0, stored);
+        let null = (rules.versioning != Versioning::Off).then_some(VersionName::Null);
+        shown.or(null)
+    }
+
+    fn remove(
+        &mut self,
+        bucket: &str,
+        delete: &VersionDelete,
+        name: VersionName,
+    ) -> Result<DeleteOutcome, GridError> {
+        let at = (bucket.to_owned(), delete.key.clone());
+        let is_kept = self.rules(bucket).versioning != Versioning::Off;
+        let outcome =
+            |is_marker| DeleteOutcome { version: Some(name).filter(|_| is_kept), is_marker };
+        let Some(versions) = self.objects.get_mut(&at) else { return Ok(outcome(false)) };
+        let is_named =
+            |stored: &Stored| stored.info.version_name.unwrap_or(VersionName::Null) == name;
+        let Some(place) = versions.iter().position(is_named) else { return Ok(outcome(false)) };
+        let lock = versions[place].info.meta.lock;
+        let is_kept_by = |kept: Retention| {
+            kept.until > NOW && !(delete.bypass && kept.mode == RetentionMode::Governance)
+        };
+        if lock.legal_hold || lock.retention.is_some_and(is_kept_by) {
+            return Err(GridError::Locked);
+        }
+        let removed = versions.remove(place);
+        if versions.is_empty() {
+            self.objects.remove(&at);
+        }
+        Ok(outcome(removed.is_marker))
+    }
+
+    fn delete(&mut self, bucket: &str, delete: &VersionDelete) -> Result<DeleteOutcome, GridError> {
+        let current = match delete.version {
+            None => self.current(bucket, &delete.key),
+            version => {
+                self.object(bucket, &delete.key, version).ok().map(|stored| stored.info.etag)
+            }
+        };
+        if !holds(&delete.precondition, current.as_deref()) {
+            return Err(GridError::PreconditionFailed);
+        }
+        if let Some(name) = delete.version {
+            return self.remove(bucket, delete, name);
+        }
+        if self.rules(bucket).versioning == Versioning::Off {
+            self.objects.remove(&(bucket.to_owned(), delete.key.clone()));
+            return Ok(DeleteOutcome::default());
+        }
+        self.counter += 1;
+        let info = ObjectInfo {
+            key: delete.key.clone(),
+            size: 0,
+            etag: String::new(),
+            checksums: Checksums::default(),
+            last_modified: UnixMillis(1_700_000_000_000 + self.counter * 1000),
+            version: VersionTag(self.counter),
+            version_name: None,
+            meta: ObjectMeta::default(),
+            part_sizes: Vec::new(),
+        };
+        let version = self.push(bucket, Stored { info, bytes: Bytes::new(), is_marker: true });
+        Ok(DeleteOutcome { version, is_marker: true })
     }
 
     fn upload(&mut self, bucket: &str, key: &str, id: &UploadId) -> Result<&mut Upload, GridError> {
@@ -106,10 +237,18 @@ impl State {
         part_sizes: Vec<u64>,
     ) -> Result<PutOutcome, GridError> {
         self.bucket(bucket)?;
-        let at = (bucket.to_owned(), key.to_owned());
-        let current = self.objects.get(&at).map(|stored| stored.info.etag.clone());
+        let current = self.current(bucket, key);
         if !holds(precondition, current.as_deref()) {
             return Err(GridError::PreconditionFailed);
+        }
+        let mut meta = meta;
+        match self.rules(bucket).lock {
+            None if meta.is_locked() => return Err(GridError::NoLock),
+            Some(LockRules { default: Some(rule) }) if meta.lock.retention.is_none() => {
+                let until = UnixMillis(NOW.0 + 1_000);
+                meta.lock.retention = Some(Retention { mode: rule.mode, until });
+            }
+            _ => {}
         }
         self.counter += 1;
         let info = ObjectInfo {
@@ -123,7 +262,7 @@ impl State {
             meta,
             part_sizes,
         };
-        let outcome = PutOutcome {
+        let mut outcome = PutOutcome {
             etag: seal.etag,
             checksums: seal.checksums,
             size: info.size,
@@ -131,7 +270,7 @@ impl State {
             version_name: info.version_name,
             last_modified: info.last_modified,
         };
-        self.objects.insert(at, Stored { info, bytes });
+        outcome.version_name = self.push(bucket, Stored { info, bytes, is_marker: false });
         Ok(outcome)
     }
 }
@@ -149,7 +288,7 @@ impl MemoryStore {
 
     /// How many objects there are.
     pub fn objects(&self) -> usize {
-        self.state.lock().objects.len()
+        self.state.lock().objects.values().map(Vec::len).sum()
     }
 }
 
@@ -198,42 +337,160 @@ impl ObjectStore for MemoryStore {
         self.state.lock().store(&bucket, &key, meta, &precondition, seal, bytes, Vec::new())
     }
 
-    async fn head(&self, bucket: &str, key: &str) -> Result<ObjectInfo, GridError> {
-        Ok(self.state.lock().object(bucket, key)?.info.clone())
+    async fn head(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<ObjectInfo, GridError> {
+        Ok(self.state.lock().object(bucket, key, version)?.info)
     }
 
-    async fn open(&self, bucket: &str, key: &str) -> Result<Box<dyn OpenObject>, GridError> {
-        Ok(Box::new(Open(self.state.lock().object(bucket, key)?.clone())))
+    async fn open(
+        &self,
+        bucket: &str,
+        key: &str,
+        version: Option<VersionName>,
+    ) -> Result<Box<dyn OpenObject>, GridError> {
+        Ok(Box::new(Open(self.state.lock().object(bucket, key, version)?)))
     }
 
-    async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> {
+    async fn delete(
+        &self,
+        bucket: &str,
+        deletes: Vec<VersionDelete>,
+    ) -> Result<Vec<Result<DeleteOutcome, GridError>>, GridError> {
         let mut state = self.state.lock();
-        state.bucket(&request.bucket)?;
-        let at = (request.bucket, request.key);
-        let current = state.objects.get(&at).map(|stored| stored.info.etag.clone());
-        if !holds(&request.precondition, current.as_deref()) {
-            return Err(GridError::PreconditionFailed);
+        state.bucket(bucket)?;
+        Ok(deletes.iter().map(|delete| state.delete(bucket, delete)).collect())
+    }
+
+    async fn version_rules(&self, bucket: &str) -> Result<VersionRules, GridError> {
+        let state = self.state.lock();
+        state.bucket(bucket)?;
+        Ok(state.rules(bucket))
+    }
+
+    async fn set_version_rules(&self, bucket: &str, change: RulesChange) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        state.bucket(bucket)?;
+        let mut rules = state.rules(bucket);
+        match change {
+            RulesChange::Versioning(versioning) => rules.versioning = versioning,
+            RulesChange::Lock(lock) => rules.lock = Some(lock),
         }
-        state.objects.remove(&at);
+        if rules.lock.is_some() && rules.versioning != Versioning::Enabled {
+            return Err(GridError::BucketState);
+        }
+        state.rules.insert(bucket.to_owned(), rules);
         Ok(())
     }
 
-    async fn delete_many(
+    async fn change_version(
         &self,
         bucket: &str,
-        keys: &[String],
-    ) -> Result<Vec<Result<(), GridError>>, GridError> {
+        key: &str,
+        version: Option<VersionName>,
+        change: VersionChange,
+    ) -> Result<Option<VersionName>, GridError> {
         let mut state = self.state.lock();
-        state.bucket(bucket)?;
-        for key in keys {
-            state.objects.remove(&(bucket.to_owned(), key.clone()));
+        let found = state.object(bucket, key, version)?;
+        let has_locks = state.rules(bucket).lock.is_some();
+        let versions = state.objects.get_mut(&(bucket.to_owned(), key.to_owned()));
+        let stored = versions
+            .into_iter()
+            .flatten()
+            .find(|stored| stored.info.version == found.info.version)
+            .ok_or(GridError::NoSuchKey)?;
+        let meta = &mut stored.info.meta;
+        match change {
+            VersionChange::Tags(tags) => meta.tags = tags,
+            _ if !has_locks => return Err(GridError::NoLock),
+            VersionChange::LegalHold(held) => meta.lock.legal_hold = held,
+            VersionChange::Retention { retention, bypass } => {
+                let is_firmer = |before: Retention| {
+                    retention.is_some_and(|after| {
+                        after.until >= before.until
+                            && (after.mode == before.mode
+                                || after.mode == RetentionMode::Compliance)
+                    })
+                };
+                if let Some(before) = meta.lock.retention.filter(|kept| kept.until > NOW)
+                    && !is_firmer(before)
+                    && !(bypass && before.mode == RetentionMode::Governance)
+                {
+                    return Err(GridError::Locked);
+                }
+                meta.lock.retention = retention;
+            }
         }
-        Ok(keys.iter().map(|_| Ok(())).collect())
+        Ok(found.info.version_name)
     }
 
-    async fn copy(&self, request: CopyRequest) -> Result<PutOutcome, GridError> {
+    async fn list_versions(&self, request: ListVersionsRequest) -> Result<VersionsPage, GridError> {
+        let state = self.state.lock();
+        state.bucket(&request.bucket)?;
+        let mut page = VersionsPage::default();
+        let mut last = None;
+        let mut count = 0;
+        for ((bucket, key), versions) in &state.objects {
+            let Some(rest) = key.strip_prefix(&request.prefix) else { continue };
+            if *bucket != request.bucket {
+                continue;
+            }
+            let folded = request.delimiter.as_ref().and_then(|delimiter| {
+                let at = rest.find(delimiter.as_str())?;
+                Some(key[..request.prefix.len() + at + delimiter.len()].to_owned())
+            });
+            let shown = folded.clone().unwrap_or_else(|| key.clone());
+            let mut skip = 0;
+            match &request.after {
+                Some((after, _)) if shown < *after => continue,
+                Some((after, Some(version))) if shown == *after => {
+                    let at = |stored: &Stored| {
+                        stored.info.version_name.unwrap_or(VersionName::Null) == *version
+                    };
+                    skip = versions.iter().position(at).map_or(0, |at| at + 1);
+                }
+                Some((after, None)) if shown == *after => continue,
+                _ => {}
+            }
+            if page.prefixes.last() == Some(&shown) {
+                continue;
+            }
+            for (at, stored) in versions.iter().enumerate().skip(skip) {
+                if count == request.max as usize {
+                    page.next = last;
+                    return Ok(page);
+                }
+                count += 1;
+                if folded.is_some() {
+                    page.prefixes.push(shown.clone());
+                    last = Some((shown, None));
+                    break;
+                }
+                let version = stored.info.version_name.unwrap_or(VersionName::Null);
+                last = Some((key.clone(), Some(version)));
+                let (is_latest, last_modified) = (at == 0, stored.info.last_modified);
+                if stored.is_marker {
+                    let key = key.clone();
+                    page.markers.push(MarkerSummary { key, version, last_modified, is_latest });
+                } else {
+                    let object = summary(stored);
+                    page.versions.push(VersionSummary { object, version, is_latest });
+                }
+            }
+        }
+        Ok(page)
+    }
+
+    async fn copy(
+        &self,
+        request: CopyRequest,
+        version: Option<VersionName>,
+    ) -> Result<PutOutcome, GridError> {
         let mut state = self.state.lock();
-        let source = state.object(&request.source_bucket, &request.source_key)?.clone();
+        let source = state.object(&request.source_bucket, &request.source_key, version)?;
         if request.source_version.is_some_and(|version| version != source.info.version) {
             return Err(GridError::PreconditionFailed);
         }
@@ -248,7 +505,11 @@ impl ObjectStore for MemoryStore {
         state.bucket(&request.bucket)?;
         let mut page = ListPage::default();
         let mut last: Option<String> = None;
-        for ((bucket, key), stored) in &state.objects {
+        for ((bucket, key), versions) in &state.objects {
+            let stored = &versions[0];
+            if stored.is_marker {
+                continue;
+            }
             let Some(rest) = key.strip_prefix(&request.prefix) else { continue };
             if *bucket != request.bucket {
                 continue;
@@ -271,14 +532,7 @@ impl ObjectStore for MemoryStore {
             last = Some(name);
             match folded {
                 Some(prefix) => page.prefixes.push(prefix),
-                None => page.objects.push(ObjectSummary {
-                    key: key.clone(),
-                    size: stored.info.size,
-                    etag: stored.info.etag.clone(),
-                    last_modified: stored.info.last_modified,
-                    storage_class: None,
-                    checksum_algorithms: stored.info.checksums.keys().copied().collect(),
-                }),
+                None => page.objects.push(summary(stored)),
             }
         }
         Ok(page)
@@ -334,10 +588,11 @@ impl ObjectStore for MemoryStore {
     async fn upload_part_copy(
         &self,
         request: PartCopyRequest,
+        version: Option<VersionName>,
         mut tap: Tap,
         finish: Finish,
     ) -> Result<PartInfo, GridError> {
-        let open = self.open(&request.source_bucket, &request.source_key).await?;
+        let open = self.open(&request.source_bucket, &request.source_key, version).await?;
         let (_, mut stream) = open.read(request.range)?;
         let mut chunks = Vec::new();
         while let Some(chunk) = stream.next().await {

@@ -8,6 +8,7 @@ mod fuzz;
 mod multipart;
 mod objects;
 mod server;
+mod versions;
 
 use std::sync::Arc;
 

@@ -21,12 +21,16 @@ pub enum Action {
     GetObject,
     /// Write an object, whole or in parts.
     PutObject,
-    /// Delete an object.
+    /// Delete an object, or a version of one.
     DeleteObject,
     /// List the parts of an unfinished upload.
     ListParts,
     /// Throw an unfinished upload away.
     AbortUpload,
+    /// Change what a bucket does with its objects: versioning, locks.
+    ConfigureBucket,
+    /// Delete a version that is under governance, or shorten its time.
+    BypassRetention,
     /// See nodes, drives, placement groups, health.
     ReadCluster,
     /// Change nodes, drives, keys, grants, settings.
@@ -46,7 +50,7 @@ pub enum Needs {
 
 impl Action {
     /// Every action there is.
-    pub const ALL: [Action; 13] = [
+    pub const ALL: [Action; 15] = [
         Action::ListBuckets,
         Action::CreateBucket,
         Action::HeadBucket,
@@ -58,6 +62,8 @@ impl Action {
         Action::DeleteObject,
         Action::ListParts,
         Action::AbortUpload,
+        Action::ConfigureBucket,
+        Action::BypassRetention,
         Action::ReadCluster,
         Action::ManageCluster,
     ];
@@ -75,7 +81,9 @@ impl Action {
             | Action::DeleteObject
             | Action::ListParts
             | Action::AbortUpload => Needs::Grant(Grant::WRITE),
-            Action::DeleteBucket => Needs::Grant(Grant::OWNER),
+            Action::DeleteBucket | Action::ConfigureBucket | Action::BypassRetention => {
+                Needs::Grant(Grant::OWNER)
+            }
             Action::CreateBucket | Action::ReadCluster | Action::ManageCluster => {
                 Needs::Administrator
             }
@@ -91,10 +99,13 @@ impl Action {
             Action::CreateBucket
             | Action::HeadBucket
             | Action::DeleteBucket
+            | Action::ConfigureBucket
             | Action::ListObjects
             | Action::ListUploads => matches!(resource, Resource::Bucket(_)),
             // Several objects of one bucket at once (multi-delete) are asked for by bucket.
-            Action::DeleteObject => !matches!(resource, Resource::Cluster),
+            Action::DeleteObject | Action::BypassRetention => {
+                !matches!(resource, Resource::Cluster)
+            }
             Action::GetObject | Action::PutObject | Action::ListParts | Action::AbortUpload => {
                 matches!(resource, Resource::Object { .. })
             }

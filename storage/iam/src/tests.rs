@@ -27,6 +27,8 @@ fn table(action: Action) -> (&'static str, &'static str) {
         Action::DeleteObject => ("bucket or object", "write"),
         Action::ListParts => ("object", "write"),
         Action::AbortUpload => ("object", "write"),
+        Action::ConfigureBucket => ("bucket", "owner"),
+        Action::BypassRetention => ("bucket or object", "owner"),
         Action::ReadCluster => ("cluster", "admin"),
         Action::ManageCluster => ("cluster", "admin"),
     }

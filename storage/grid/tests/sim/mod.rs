@@ -8,3 +8,4 @@ mod protocol;
 mod raft;
 mod repair;
 mod rewrite;
+mod versions;
