@@ -9,10 +9,20 @@
 pub enum Rule {
     /// R1: a drive refuses a shard of an epoch older than the one it knows.
     DriveFence,
+    /// R2: repair lists a survivor only once it takes no write of an older epoch.
+    FenceThenList,
+    /// R3: acknowledgements of one epoch make a quorum.
+    OneEpochQuorum,
+    /// R4: a drive refuses a shard of a repair session that is over.
+    FillSession,
     /// R5: a tombstone lives until every mapped drive acknowledged it.
     TombstoneHold,
+    /// R6: a drive refuses a shard of a writer's session that is over.
+    SessionFloor,
     /// R7: a drive that enters a slot trashes what was deleted while it was away.
     RejoinReconcile,
+    /// What silent drives alone may have acknowledged is committed before metadata is asked, or never.
+    MetadataFence,
     /// What was released is freed only once nobody can be reading it.
     ReaderHorizon,
     /// Whoever cannot learn what metadata knows keeps everything.

@@ -61,6 +61,11 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// Answers a question about `state`. A malformed query gives a reply that says so.
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError>;
+
+    /// Whether a query reads a few rows only, so that it is answered where it arrives.
+    fn is_brief(&self, _query: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Why a command or query of a machine ends early.
