@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use nexusgrid_tests::{Client, GridOptions, LocalGrid};
 use serde_json::Value;
@@ -11,9 +11,10 @@ use crate::faults::wait_for_fsck;
 
 const NODES: usize = 4;
 
-/// Everything that deletes is quick, so that what must not happen would happen soon.
-const TIMERS: &str =
-    "[timers]\nreader_horizon_ms = 1000\nsweep_every_ms = 500\norphan_age_ms = 1000\n";
+/// Everything that deletes is quick, so that what must not happen would happen soon; and logs are
+/// followed closely.
+const TIMERS: &str = "[timers]\nreader_horizon_ms = 1000\nsweep_every_ms = 500\n\
+     orphan_age_ms = 1000\nlog_tail_ms = 1000\n";
 
 /// Longest time for agents without metadata to answer their administrator.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
@@ -34,14 +35,19 @@ fn store(client: &Client, dir: &Path, prefix: &str) {
     client.run("rclone", &["copy", &text(dir), &format!("grid:data/{prefix}")]);
 }
 
-/// Every file of `dir` is under `prefix`, byte for byte.
+/// The files of `dir` are under `prefix`, byte for byte.
 fn verify(client: &Client, dir: &Path, prefix: &str) {
+    verify_at(client, dir, &format!("data/{prefix}"));
+}
+
+fn verify_at(client: &Client, dir: &Path, place: &str) {
     let back = tempfile::tempdir().unwrap();
-    client.run("rclone", &["copy", &format!("grid:data/{prefix}"), &text(back.path())]);
-    for number in 0..SIZES.len() {
-        let name = format!("file-{number}");
+    client.run("rclone", &["copy", &format!("grid:{place}"), &text(back.path())]);
+    let stored: Vec<_> = fs::read_dir(dir).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert_eq!(fs::read_dir(back.path()).unwrap().count(), stored.len(), "{place}");
+    for name in stored {
         let (was, is) = (fs::read(dir.join(&name)), fs::read(back.path().join(&name)));
-        assert!(was.unwrap() == is.unwrap(), "{prefix}/{name} is not what was stored");
+        assert!(was.unwrap() == is.unwrap(), "{place}/{name:?} is not what was stored");
     }
 }
 
@@ -69,6 +75,42 @@ fn fsck(grid: &LocalGrid) -> Value {
     })
 }
 
+/// Waits until all that was committed before now is in the tails of the groups' logs.
+fn wait_for_tails(grid: &LocalGrid) {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64;
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    loop {
+        let listed = metadata(grid, 3, &["ls"]).unwrap();
+        let rows = listed.as_array().unwrap();
+        if rows.iter().all(|row| row["tail_as_of"].as_u64().is_some_and(|as_of| as_of > since)) {
+            let is_kept = |row: &Value| row["loss_window_seconds"].as_u64() <= Some(60);
+            assert!(rows.iter().all(is_kept), "{listed}");
+            return;
+        }
+        assert!(Instant::now() < deadline, "no tails: {listed}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// No node seals another tail.
+fn stop_tails(grid: &LocalGrid) {
+    let dir = |node: usize| text(grid.dir(node));
+    grid.command(&["worker", "pause", "log-tail", "--dir", &dir(1)]).unwrap();
+    let deadline = Instant::now() + ANSWER_TIMEOUT;
+    for node in 1..=NODES {
+        loop {
+            let listed = grid.command(&["worker", "ls", "--json", "--dir", &dir(node)]).unwrap();
+            let listed: Value = serde_json::from_str(&listed).unwrap();
+            let row = listed.as_array().unwrap().iter().find(|row| row["name"] == "log-tail");
+            if row.unwrap()["state"] == "paused" {
+                break;
+            }
+            assert!(Instant::now() < deadline, "not paused: {listed}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
 fn state_of(plan: &Value, group: u64) -> &Value {
     let groups = plan["groups"].as_array().unwrap();
     &groups.iter().find(|row| row["group"] == group).unwrap()["state"]
@@ -87,9 +129,11 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
     let mut grid = LocalGrid::start_with(&options);
     let client = Client::new(&grid, 1);
     let work = tempfile::tempdir().unwrap();
-    let (before, after) = (work.path().join("before"), work.path().join("after"));
+    let [before, between, after] =
+        ["before", "between", "after"].map(|name| work.path().join(name));
     files(&before, 1);
     files(&after, 2);
+    files(&between, 3);
     client.run("rclone", &["mkdir", "grid:data"]);
     store(&client, &before, "before");
     store(&client, &before, "doomed");
@@ -120,7 +164,17 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
         ["restore", "--confirm", &cluster, "--yes-i-understand-that-newer-changes-are-lost"];
     assert!(metadata(&grid, 2, &confirmed).is_err());
 
-    // What comes after the checkpoint will be lost to metadata, and must not be lost to the drives.
+    // What comes after the checkpoint is in the tails of the logs. Also a bucket and its key: the root
+    // group's tail has them.
+    store(&client, &between, "between");
+    client.run("rclone", &["mkdir", "grid:late"]);
+    client.run("rclone", &["copy", &text(&between), "grid:late"]);
+    client.run("rclone", &["deletefile", "grid:data/before/file-3"]);
+    wait_for_tails(&grid);
+    stop_tails(&grid);
+    step("tails");
+
+    // What comes after the last tail will be lost to metadata, and must not be lost to the drives.
     store(&client, &after, "after");
     step("more stored");
     grid.kill_all();
@@ -139,12 +193,32 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
     for group in 0..5 {
         assert_eq!(state_of(&plan, group), "lost", "{plan}");
     }
+    // One group has nothing newer than its checkpoint, perhaps.
+    let reach = |row: &Value| {
+        let tail = row["tail_index"].as_u64();
+        tail.or(row["checkpoint"]["index"].as_u64()).unwrap()
+    };
+    let planned: Vec<u64> = plan["groups"].as_array().unwrap().iter().map(reach).collect();
     let wrong = [&confirmed[..2], &["00000000000000000000000000000000"], &confirmed[3..]].concat();
     assert!(metadata(&grid, 2, &wrong).is_err());
     assert!(metadata(&grid, 2, &confirmed[..3]).is_err());
-    let restored = metadata(&grid, 2, &confirmed).unwrap();
+    // Two administrators at once: one of them restores.
+    let (second, third) = std::thread::scope(|scope| {
+        let third = scope.spawn(|| metadata(&grid, 3, &confirmed));
+        (metadata(&grid, 2, &confirmed), third.join().unwrap())
+    });
+    let restored = match (second, third) {
+        (Ok(restored), Err(refused)) | (Err(refused), Ok(restored)) => {
+            println!("the other heard: {refused:#}");
+            restored
+        }
+        both => panic!("not one restore: {both:?}"),
+    };
     assert_eq!(restored["incarnation"], 2);
-    assert_eq!(restored["groups"].as_array().unwrap().len(), 5);
+    let groups = restored["groups"].as_array().unwrap();
+    assert_eq!(groups.len(), 5);
+    let reached: Vec<u64> = groups.iter().map(|row| row["reached"].as_u64().unwrap()).collect();
+    assert_eq!(reached, planned, "{restored}");
     step("restored");
     for (node, lines) in (1..=NODES).zip(&lines) {
         grid.await_ready_line(node, lines).unwrap();
@@ -152,8 +226,12 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
     grid.wait_ready(NODES);
     step("ready");
 
-    // All of before the checkpoint is there; the rest is known to be recoverable.
+    // All of before the last tail is there, and as it was then; the rest is known to be recoverable.
+    fs::remove_file(before.join("file-3")).unwrap();
     verify(&client, &before, "before");
+    verify(&client, &between, "between");
+    verify_at(&client, &between, "late");
+    assert!(!client.run("rclone", &["lsf", "grid:data"]).contains("after/"));
     assert!(is_frozen(&grid.status(1).unwrap()));
     let report = fsck(&grid);
     assert_eq!(
