@@ -119,6 +119,9 @@ pub enum Command {
     /// Buckets.
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Accounts: each owns its buckets, users and keys.
+    #[command(subcommand)]
+    Account(AccountCommand),
     /// Access keys.
     #[command(subcommand)]
     Key(KeyCommand),
@@ -351,6 +354,32 @@ pub enum BucketCommand {
     Delete {
         /// Its name.
         name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+}
+
+/// Accounts.
+#[derive(Debug, Subcommand)]
+pub enum AccountCommand {
+    /// List them.
+    Ls(NodeDir),
+    /// Make one with an access key of its own; its secret is shown this once.
+    Create {
+        /// What people call it.
+        name: String,
+        /// Its owner's e-mail address; access control lists may name the account by it.
+        #[arg(long)]
+        email: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Remove one that owns no bucket and no identity.
+    Delete {
+        /// Its id: twelve digits.
+        id: String,
         /// The node's directory.
         #[command(flatten)]
         node: NodeDir,

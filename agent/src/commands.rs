@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::admin::{AdminRequest, client};
 use crate::cli::{
-    BucketCommand, Cli, Command, DriveCommand, KeyCommand, MetadataCommand, NodeCommand, NodeDir,
+    AccountCommand, BucketCommand, Cli, Command, DriveCommand, KeyCommand, MetadataCommand, NodeCommand, NodeDir,
     PgCommand, TokenCommand, Vouched, WorkerCommand,
 };
 use crate::demo::{self, DemoOptions};
@@ -104,6 +104,25 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         }
         Command::Bucket(BucketCommand::Delete { name, node }) => {
             done(&node, AdminRequest::BucketDelete { name }, json).await
+        }
+        Command::Account(AccountCommand::Ls(node)) => {
+            let columns = &["id", "name", "email", "created"];
+            list(node, AdminRequest::AccountList, json, columns).await
+        }
+        Command::Account(AccountCommand::Create { name, email, node }) => {
+            let request = AdminRequest::AccountCreate { name, email };
+            let answer = client::ask_value(&node.dir, &request).await?;
+            print(&answer, json, |answer| {
+                format!(
+                    "account     {}\naccess key  {}\nsecret key  {}\n\nThe secret is shown this once.\n",
+                    text(answer, "id"),
+                    text(answer, "access_key"),
+                    text(answer, "secret_key")
+                )
+            })
+        }
+        Command::Account(AccountCommand::Delete { id, node }) => {
+            done(&node, AdminRequest::AccountDelete { id }, json).await
         }
         Command::Key(KeyCommand::Ls(node)) => {
             list(

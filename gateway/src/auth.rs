@@ -5,22 +5,30 @@
 //! for every operation, [`Doorkeeper::check`] looks the key up again, asks
 //! [`nexusgrid_iam::authorize`], and leaves an [`AuthenticatedRequest`] in the request. Handlers
 //! take their caller from there, and cannot make one themselves: the fields are private.
-//! There is no anonymous access, and no credential of a default installation.
+//! Who comes without credentials is the anonymous, whom only a bucket's own rules may allow
+//! something. There is no credential of a default installation.
 
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
-use http::{Extensions, HeaderMap};
+use http::{Extensions, HeaderMap, Uri};
 use nexusgrid_env::Clock;
-use nexusgrid_grid::{Tenant, VersionName};
-use nexusgrid_iam::{Action, Context, Decision, Principal, Resource, Secret, authorize};
+use nexusgrid_grid::{BucketInfo, GridError, Tenant, VersionName};
+use nexusgrid_iam::{
+    Action, Context, Decision, Principal, PrincipalKind, Resource, Rules as IamRules, Secret,
+    authorize,
+};
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::{CopyObjectInput, CopySource, UploadPartCopyInput};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
-use crate::error::{access_denied, not_implemented, refuse};
+use crate::context;
+use crate::error::{access_denied, from_grid, not_implemented, refuse, unavailable};
+use crate::identity::Directory;
+use crate::identity::session::{self, SessionError};
 use crate::operations::{self, Operation};
+use crate::rules::{BucketRules, Rules, account_of};
 use crate::s3::version_name;
 
 /// An access key as the source of keys has it.
@@ -47,24 +55,56 @@ pub trait KeySource: Send + Sync + 'static {
 /// A shared source of keys.
 pub type SharedKeys = Arc<dyn KeySource>;
 
-async fn look_up(keys: &SharedKeys, id: &str) -> S3Result<AccessKey> {
+/// Who signed with this key: with a temporary one, a token must say what it is.
+pub(crate) async fn principal_of(
+    directory: &Directory,
+    id: &str,
+    headers: &HeaderMap,
+    uri: &Uri,
+) -> S3Result<Arc<Principal>> {
+    let in_query = || {
+        let pairs = context::query_pairs(uri).into_iter();
+        let mut tokens = pairs.filter(|(name, _)| name == "X-Amz-Security-Token");
+        tokens.next().map(|(_, token)| token)
+    };
+    let in_header = headers.get("x-amz-security-token").and_then(|value| value.to_str().ok());
+    let token = in_header.map(str::to_owned).or_else(in_query);
+    if !session::is_temporary(id) {
+        return match token {
+            None => Ok(look_up(directory, id).await?.principal),
+            Some(_) => Err(S3Error::new(S3ErrorCode::InvalidToken)),
+        };
+    }
+    match directory.session_principal(id, token.as_deref()).await {
+        Ok(principal) => Ok(Arc::new(principal)),
+        Err(SessionError::Invalid) => Err(S3Error::new(S3ErrorCode::InvalidToken)),
+        Err(SessionError::Expired) => Err(S3Error::new(S3ErrorCode::ExpiredToken)),
+        Err(SessionError::Directory(error)) => Err(unavailable(error)),
+    }
+}
+
+async fn look_up(keys: &Directory, id: &str) -> S3Result<AccessKey> {
     match keys.access_key(id).await {
         Ok(Some(key)) if key.principal.enabled => Ok(key),
         // A disabled key is told as an unknown one.
         Ok(_) => Err(S3Error::new(S3ErrorCode::InvalidAccessKeyId)),
         Err(error) => {
             tracing::warn!(%error, "request not served");
-            Err(crate::error::from_grid(nexusgrid_grid::GridError::Unavailable(error.0)))
+            Err(from_grid(GridError::Unavailable(error.0)))
         }
     }
 }
 
 /// Gives s3s the secrets to verify signatures with.
-pub(crate) struct Keys(pub SharedKeys);
+pub(crate) struct Keys(pub Arc<Directory>);
 
 #[async_trait]
 impl S3Auth for Keys {
     async fn get_secret_key(&self, access_key: &str) -> S3Result<SecretKey> {
+        if session::is_temporary(access_key) {
+            let secret = self.0.session_secret(access_key).await.map_err(unavailable)?;
+            return Ok(SecretKey::from(secret.expose()));
+        }
         let key = look_up(&self.0, access_key).await?;
         Ok(SecretKey::from(key.secret.expose()))
     }
@@ -124,18 +164,24 @@ pub struct RequestNotes {
     pub key: OnceLock<String>,
 }
 
-/// A verified request of a known key for a known operation, which the key may do.
+/// A verified request for a known operation, which its caller may do.
 #[derive(Clone)]
 pub struct AuthenticatedRequest {
     principal: Arc<Principal>,
     operation: &'static Operation,
     payload: PayloadMode,
-    context: Context,
+    context: Arc<Context>,
+    bucket: Option<Arc<BucketRules>>,
+    now_unix_ms: u64,
 }
 
 impl AuthenticatedRequest {
     /// The one that [`Doorkeeper::check`] left. Without it nothing is served.
     pub(crate) fn of<T>(request: &S3Request<T>) -> S3Result<AuthenticatedRequest> {
+        // What was signed for another service is not for this one.
+        if request.service.as_deref().is_some_and(|service| service != "s3") {
+            return Err(access_denied());
+        }
         Self::in_extensions(&request.extensions)
     }
 
@@ -148,9 +194,19 @@ impl AuthenticatedRequest {
         &self.principal
     }
 
+    /// The account that owns what the request makes; the anonymous own nothing.
+    pub fn account(&self) -> S3Result<&str> {
+        self.principal.account.as_deref().ok_or_else(access_denied)
+    }
+
+    /// What was laid down for the bucket that the path names, if it exists.
+    pub fn bucket_rules(&self) -> S3Result<&Arc<BucketRules>> {
+        self.bucket.as_ref().ok_or_else(|| from_grid(GridError::NoSuchBucket))
+    }
+
     /// Whose share of the byte budget it uses.
     pub fn tenant(&self) -> Tenant {
-        Tenant(self.principal.key.to_string())
+        Tenant(self.principal.key.clone())
     }
 
     /// How its body is protected.
@@ -163,14 +219,38 @@ impl AuthenticatedRequest {
         self.operation.name
     }
 
-    /// Whether the bucket may appear in the caller's list of buckets.
-    pub fn sees_bucket(&self, bucket: &str) -> bool {
-        self.principal.sees_bucket(bucket, &self.context)
+    /// Whether the bucket appears in the caller's list of buckets.
+    pub fn sees_bucket(&self, bucket: &BucketInfo) -> bool {
+        let owner = account_of(&bucket.owner);
+        if self.principal.account.as_deref() != Some(owner.as_str()) {
+            return false;
+        }
+        let rules = IamRules { owner: Some(owner.as_str()), ..IamRules::default() };
+        let name = bucket.name.as_str();
+        let may = |action, resource: Resource<'_>| {
+            let now = self.now_unix_ms;
+            authorize(&self.principal, action, &resource, &rules, &self.context, now).allowed()
+        };
+        // A key that is good for some buckets sees those; any other sees what its account owns.
+        self.principal.kind != PrincipalKind::Service
+            || may(Action::ListObjects, Resource::Bucket(name))
+            || may(Action::PutObject, Resource::Object { bucket: name, key: "" })
     }
 
-    /// Asks for something beyond what the request's own path names (a copy's source).
+    /// Asks for something beyond what the request's own path names, in the same bucket.
     pub fn require(&self, action: Action, resource: &Resource<'_>) -> S3Result<()> {
-        decide(&self.principal, action, resource, &self.context)
+        self.require_of(self.bucket_rules()?, action, resource)
+    }
+
+    /// Asks for something in another bucket (a copy's source).
+    pub fn require_of(
+        &self,
+        rules: &BucketRules,
+        action: Action,
+        resource: &Resource<'_>,
+    ) -> S3Result<()> {
+        let rules = rules.for_iam(None, None);
+        decide(&self.principal, action, resource, &rules, &self.context, self.now_unix_ms)
     }
 }
 
@@ -178,9 +258,11 @@ fn decide(
     principal: &Principal,
     action: Action,
     resource: &Resource<'_>,
+    rules: &IamRules<'_>,
     context: &Context,
+    now_unix_ms: u64,
 ) -> S3Result<()> {
-    match authorize(principal, action, resource, context) {
+    match authorize(principal, action, resource, rules, context, now_unix_ms) {
         Decision::Allow => Ok(()),
         Decision::Deny(reason) => {
             tracing::info!(key = %principal.key, ?action, bucket = resource.bucket(), %reason, "denied");
@@ -191,7 +273,8 @@ fn decide(
 
 /// Asks [`authorize`] for every request.
 pub(crate) struct Doorkeeper {
-    pub keys: SharedKeys,
+    pub directory: Arc<Directory>,
+    pub rules: Arc<Rules>,
     pub clock: Arc<dyn Clock>,
 }
 
@@ -199,44 +282,86 @@ pub(crate) struct Doorkeeper {
 impl S3Access for Doorkeeper {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let notes = cx.extensions_mut().get::<Arc<RequestNotes>>().cloned();
-        let Some(credentials) = cx.credentials() else {
-            return Err(access_denied());
+        let now_unix_ms = self.clock.wall().0;
+        let principal = match cx.credentials().map(|found| found.access_key.clone()) {
+            None => Arc::new(Principal::anonymous()),
+            Some(id) => {
+                if let Some(notes) = &notes {
+                    let _ = notes.key.set(id.clone());
+                }
+                principal_of(&self.directory, &id, cx.headers(), cx.uri()).await?
+            }
         };
-        let id = credentials.access_key.clone();
         let name = cx.s3_op().name();
-        if let Some(notes) = &notes {
-            let _ = notes.key.set(id.clone());
-        }
-        let key = look_up(&self.keys, &id).await?;
         let Some(operation) = operations::by_name(name) else {
-            return Err(not_implemented(format_args!("the operation {name}")));
+            // Whether an operation exists here is nobody's business who has no key.
+            return Err(if principal.is_anonymous() {
+                access_denied()
+            } else {
+                not_implemented(format_args!("the operation {name}"))
+            });
         };
         if let Some(notes) = &notes {
             let _ = notes.operation.set(operation.name);
         }
         let resource = operation.resource(cx.s3_path()).ok_or_else(access_denied)?;
-        let context = Context { now_unix_ms: self.clock.wall().0 };
-        decide(&key.principal, operation.action, &resource, &context)?;
+        let mut context = context::of_caller(&principal, now_unix_ms);
+        context::add_request(&mut context, cx.headers(), cx.uri());
+        let bucket = match resource.bucket() {
+            Some(bucket) if operation.action != Action::CreateBucket => {
+                match self.rules.of(bucket).await {
+                    Ok(rules) => Some(rules),
+                    Err(error) => return Err(from_grid(error)),
+                }
+            }
+            _ => None,
+        };
+        let wants_version = context.single("s3:versionid").is_some();
+        let action = match operation.versioned {
+            Some(action) if wants_version => action,
+            _ => operation.action,
+        };
+        let is_own_list = action == Action::ListBuckets
+            && principal.kind == PrincipalKind::Service
+            && principal.enabled;
+        if !operation.asks_for_each() && !is_own_list {
+            let rules = bucket.as_ref().map(|rules| rules.for_iam(None, None)).unwrap_or_default();
+            decide(&principal, action, &resource, &rules, &context, now_unix_ms)?;
+        }
         operation.check_features(cx.headers(), cx.uri())?;
         let payload = PayloadMode::of(cx.headers())?;
+        let context = Arc::new(context);
         let request =
-            AuthenticatedRequest { principal: key.principal, operation, payload, context };
+            AuthenticatedRequest { principal, operation, payload, context, bucket, now_unix_ms };
         cx.extensions_mut().insert(request);
         Ok(())
     }
 
     async fn copy_object(&self, request: &mut S3Request<CopyObjectInput>) -> S3Result<()> {
-        check_source(&AuthenticatedRequest::of(request)?, &request.input.copy_source)
+        let caller = AuthenticatedRequest::of(request)?;
+        self.check_source(&caller, &request.input.copy_source).await
     }
 
     async fn upload_part_copy(&self, request: &mut S3Request<UploadPartCopyInput>) -> S3Result<()> {
-        check_source(&AuthenticatedRequest::of(request)?, &request.input.copy_source)
+        let caller = AuthenticatedRequest::of(request)?;
+        self.check_source(&caller, &request.input.copy_source).await
     }
 }
 
-fn check_source(request: &AuthenticatedRequest, source: &CopySource) -> S3Result<()> {
-    let (bucket, key, _) = copy_source(source)?;
-    request.require(Action::GetObject, &Resource::Object { bucket, key })
+impl Doorkeeper {
+    async fn check_source(
+        &self,
+        caller: &AuthenticatedRequest,
+        source: &CopySource,
+    ) -> S3Result<()> {
+        let (bucket, key, version) = copy_source(source)?;
+        let rules = self.rules.of(bucket).await.map_err(from_grid)?;
+        let action = match version {
+            Some(_) => Action::GetObjectVersion,
+            None => Action::GetObject,
+        };
+        caller.require_of(&rules, action, &Resource::Object { bucket, key })
+    }
 }
 
 /// Bucket, key and version that a copy reads.

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use nexusgrid_grid::{GridError, Reject, RejectKind};
 use s3s::{S3Error, S3ErrorCode};
 
+use crate::identity::DirectoryError;
 use crate::limits;
 
 /// Why a listener or service could not start.
@@ -168,6 +169,22 @@ pub fn not_implemented(what: impl std::fmt::Display) -> S3Error {
         S3ErrorCode::NotImplemented,
         format!("{what} is not supported by this grid"),
     )
+}
+
+/// The answer where identities cannot be looked up.
+pub fn unavailable(error: DirectoryError) -> S3Error {
+    match error {
+        DirectoryError::Grid(error) => from_grid(error),
+        DirectoryError::Unreadable(what) => from_grid(GridError::Internal(what)),
+    }
+}
+
+/// An error of S3 that the table above has not.
+pub fn custom(code: &'static str, status: StatusCode, message: &str) -> S3Error {
+    let code = S3ErrorCode::from_bytes(code.as_bytes()).unwrap_or(S3ErrorCode::InternalError);
+    let mut error = S3Error::with_message(code, message.to_owned());
+    error.set_status_code(status);
+    error
 }
 
 /// `AccessDenied`. Says no reason: the log has it.

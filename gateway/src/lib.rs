@@ -13,12 +13,16 @@
 pub mod admin;
 pub mod auth;
 pub mod checksum;
+pub mod context;
+mod cors;
 pub mod digest;
 pub mod error;
+pub mod identity;
 pub mod limits;
 pub mod metrics;
 pub mod operations;
 pub mod relay;
+pub mod rules;
 pub mod server;
 pub mod service;
 pub mod store;

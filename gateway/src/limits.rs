@@ -77,8 +77,64 @@ pub const RELAY_CONNECTIONS_MAX: usize = 1024;
 pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
 
 /// Tags of one object.
-pub const TAGS_MAX: usize = 10;
-/// Characters of a tag's name.
-pub const TAG_NAME_CHARS_MAX: usize = 128;
+pub const OBJECT_TAGS_MAX: usize = 10;
+/// How long a principal is used without asking for it again, where no word of changes comes.
+pub const PRINCIPAL_FRESH: Duration = Duration::from_secs(10);
+/// Principals kept in memory.
+pub const PRINCIPALS_KEPT_MAX: usize = 10_000;
+/// Buckets whose rules are kept in memory.
+pub const BUCKET_RULES_KEPT_MAX: usize = 10_000;
+/// Records of one bucket.
+pub const BUCKET_RECORDS_MAX: usize = 64;
+/// Identities of one kind in an account.
+pub const IDENTITIES_MAX: usize = 10_000;
+/// Tags of an identity.
+pub const TAGS_MAX: usize = 50;
+/// Largest body of a request to the identity interfaces, bytes.
+pub const FORM_BYTES_MAX: usize = 256 * 1024;
+/// Characters of a tag's key.
+pub const TAG_KEY_CHARS_MAX: usize = 128;
 /// Characters of a tag's value.
 pub const TAG_VALUE_CHARS_MAX: usize = 256;
+/// CORS rules of a bucket.
+pub const CORS_RULES_MAX: usize = 100;
+/// Bytes of an identity's path.
+pub const IAM_PATH_BYTES_MAX: usize = 512;
+/// Values of one list of a form.
+pub const FORM_LIST_MAX: usize = 200;
+/// Entries of a page of identities, unless the client asks for another number.
+pub const IAM_PAGE_DEFAULT: u32 = 100;
+/// Entries of a page of identities at most.
+pub const IAM_PAGE_MAX: u32 = 1_000;
+/// How often a change of identities is tried again when another came between.
+pub const CHANGE_TRIES_MAX: u32 = 16;
+/// Policies inside one identity.
+pub const INLINE_POLICIES_MAX: usize = 50;
+/// Managed policies attached to one identity.
+pub const ATTACHED_POLICIES_MAX: usize = 20;
+/// Groups of a user.
+pub const GROUPS_OF_USER_MAX: usize = 50;
+/// Users of a group.
+pub const USERS_OF_GROUP_MAX: usize = 2_000;
+/// Access keys of a user, or of an account itself.
+pub const KEYS_OF_USER_MAX: usize = 4;
+/// Versions of a managed policy.
+pub const POLICY_VERSIONS_MAX: usize = 5;
+/// Shortest session, seconds.
+pub const SESSION_SECONDS_MIN: u32 = 900;
+/// Longest session of a role, seconds.
+pub const SESSION_SECONDS_MAX: u32 = 12 * 3600;
+/// Longest session of a user, seconds.
+pub const USER_SESSION_SECONDS_MAX: u32 = 36 * 3600;
+/// Audiences of an identity provider.
+pub const PROVIDER_CLIENTS_MAX: usize = 100;
+/// Thumbprints of an identity provider.
+pub const PROVIDER_THUMBPRINTS_MAX: usize = 5;
+/// Records that a change of a name may touch.
+pub const RENAMED_TOGETHER_MAX: usize = 60;
+/// Bytes of a session's token.
+pub const SESSION_TOKEN_BYTES_MAX: usize = 32 * 1024;
+/// Characters of an account's name.
+pub const ACCOUNT_NAME_CHARS_MAX: usize = 128;
+/// Bytes of an e-mail address.
+pub const EMAIL_BYTES_MAX: usize = 254;

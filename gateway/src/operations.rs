@@ -6,30 +6,22 @@
 //! customer's key or an access rule would be to lie about it.
 
 use http::{HeaderMap, Uri};
-use nexusgrid_iam::{Action, Resource};
+use nexusgrid_iam::{Action, Resource, Scope};
 use s3s::S3Error;
 use s3s::path::S3Path;
 
 use crate::error::{invalid_argument, not_implemented, refuse};
-
-/// What an operation is done to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
-    /// The service: the path is `/`.
-    Cluster,
-    /// A bucket.
-    Bucket,
-    /// An object.
-    Object,
-}
 
 /// A row of the table.
 #[derive(Debug)]
 pub struct Operation {
     /// S3's name.
     pub name: &'static str,
-    /// What it needs to be allowed.
+    /// What it needs to be allowed. Where that is about objects and the operation names several,
+    /// its handler asks for each.
     pub action: Action,
+    /// What it needs instead if the query names a version.
+    pub versioned: Option<Action>,
     /// What it is done to.
     pub scope: Scope,
     /// Groups of headers it understands, beyond those of every request.
@@ -93,6 +85,7 @@ const SUBRESOURCES: &[&str] = &[
 /// Headers of any request.
 const COMMON: &[&str] = &[
     "x-amz-date",
+    "x-amz-security-token",
     "x-amz-content-sha256",
     "x-amz-user-agent",
     "x-amz-expected-bucket-owner",
@@ -133,8 +126,17 @@ const COPY: &[&str] = &[
 ];
 const COPY_DIRECTIVES: &[&str] = &["x-amz-metadata-directive", "x-amz-tagging-directive"];
 const COPY_RANGE: &[&str] = &["x-amz-copy-source-range"];
-const BUCKET: &[&str] =
-    &["x-amz-acl", "x-amz-bucket-object-lock-enabled", "x-amz-object-ownership"];
+const BUCKET: &[&str] = &["x-amz-bucket-object-lock-enabled", "x-amz-object-ownership"];
+/// Who may use what is made.
+const ACL: &[&str] = &[
+    "x-amz-acl",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+];
+const LAID_DOWN: &[&str] = &["x-amz-confirm-remove-self-bucket-access"];
 /// Asks for a right that is checked by itself.
 const BYPASS: &[&str] = &["x-amz-bypass-governance-retention"];
 const COMPLETE: &[&str] = &["x-amz-mp-object-size"];
@@ -150,7 +152,7 @@ const fn row(
     scope: Scope,
     headers: &'static [&'static [&'static str]],
 ) -> Operation {
-    Operation { name, action, scope, headers, metadata: false, subresources: &[] }
+    Operation { name, action, versioned: None, scope, headers, metadata: false, subresources: &[] }
 }
 
 const fn storing(mut operation: Operation) -> Operation {
@@ -163,44 +165,64 @@ const fn naming(mut operation: Operation, subresources: &'static [&'static str])
     operation
 }
 
+/// Where the query names a version, another right is needed.
+const fn versioned(mut operation: Operation, action: Action) -> Operation {
+    operation.versioned = Some(action);
+    operation
+}
+
+/// What an owner lays down for a bucket.
+const fn laid_down(
+    name: &'static str,
+    action: Action,
+    subresources: &'static [&'static str],
+) -> Operation {
+    naming(row(name, action, Scope::Bucket, &[CHECKSUMS, LAID_DOWN]), subresources)
+}
+
 /// Every operation that is supported.
 pub static OPERATIONS: &[Operation] = &[
     row("ListBuckets", Action::ListBuckets, Scope::Cluster, &[]),
-    row("CreateBucket", Action::CreateBucket, Scope::Bucket, &[BUCKET]),
-    row("HeadBucket", Action::HeadBucket, Scope::Bucket, &[]),
-    naming(row("GetBucketLocation", Action::HeadBucket, Scope::Bucket, &[]), &["location"]),
-    // Clients ask before they delete, so whoever may see the bucket may ask.
-    naming(row("GetBucketVersioning", Action::HeadBucket, Scope::Bucket, &[]), &["versioning"]),
-    naming(
-        row("PutBucketVersioning", Action::ConfigureBucket, Scope::Bucket, &[CHECKSUMS]),
-        &["versioning"],
+    row("CreateBucket", Action::CreateBucket, Scope::Bucket, &[BUCKET, ACL]),
+    row("HeadBucket", Action::ListObjects, Scope::Bucket, &[]),
+    naming(row("GetBucketLocation", Action::GetBucketLocation, Scope::Bucket, &[]), &["location"]),
+    laid_down("GetBucketVersioning", Action::GetBucketVersioning, &["versioning"]),
+    laid_down("PutBucketVersioning", Action::PutBucketVersioning, &["versioning"]),
+    laid_down("GetObjectLockConfiguration", Action::GetBucketObjectLock, &["object-lock"]),
+    laid_down("PutObjectLockConfiguration", Action::PutBucketObjectLock, &["object-lock"]),
+    naming(row("ListObjectVersions", Action::ListVersions, Scope::Bucket, &[]), &["versions"]),
+    versioned(
+        naming(row("GetObjectTagging", Action::GetObjectTagging, Scope::Object, &[]), TAGGING),
+        Action::GetObjectVersionTagging,
+    ),
+    versioned(
+        naming(
+            row("PutObjectTagging", Action::PutObjectTagging, Scope::Object, &[CHECKSUMS]),
+            TAGGING,
+        ),
+        Action::PutObjectVersionTagging,
+    ),
+    versioned(
+        naming(
+            row("DeleteObjectTagging", Action::DeleteObjectTagging, Scope::Object, &[]),
+            TAGGING,
+        ),
+        Action::DeleteObjectVersionTagging,
     ),
     naming(
-        row("GetObjectLockConfiguration", Action::HeadBucket, Scope::Bucket, &[]),
-        &["object-lock"],
-    ),
-    naming(
-        row("PutObjectLockConfiguration", Action::ConfigureBucket, Scope::Bucket, &[CHECKSUMS]),
-        &["object-lock"],
-    ),
-    naming(row("ListObjectVersions", Action::ListObjects, Scope::Bucket, &[]), &["versions"]),
-    naming(row("GetObjectTagging", Action::GetObject, Scope::Object, &[]), TAGGING),
-    naming(row("PutObjectTagging", Action::PutObject, Scope::Object, &[CHECKSUMS]), TAGGING),
-    naming(row("DeleteObjectTagging", Action::PutObject, Scope::Object, &[]), TAGGING),
-    naming(
-        row("GetObjectRetention", Action::GetObject, Scope::Object, &[]),
+        row("GetObjectRetention", Action::GetObjectRetention, Scope::Object, &[]),
         &["retention", "versionId"],
     ),
     naming(
-        row("PutObjectRetention", Action::PutObject, Scope::Object, &[CHECKSUMS, BYPASS]),
+        row("PutObjectRetention", Action::PutObjectRetention, Scope::Object, &[CHECKSUMS, BYPASS]),
         &["retention", "versionId"],
     ),
     naming(
-        row("GetObjectLegalHold", Action::GetObject, Scope::Object, &[]),
+        row("GetObjectLegalHold", Action::GetObjectLegalHold, Scope::Object, &[]),
         &["legal-hold", "versionId"],
     ),
     naming(
-        row("PutObjectLegalHold", Action::PutObject, Scope::Object, &[CHECKSUMS]),
+        row("PutObjectLegalHold", Action::PutObjectLegalHold, Scope::Object, &[CHECKSUMS]),
         &["legal-hold", "versionId"],
     ),
     row("DeleteBucket", Action::DeleteBucket, Scope::Bucket, &[]),
@@ -211,10 +233,16 @@ pub static OPERATIONS: &[Operation] = &[
         row("DeleteObjects", Action::DeleteObject, Scope::Bucket, &[CHECKSUMS, BYPASS]),
         &["delete"],
     ),
-    naming(row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
-    naming(row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
+    versioned(
+        naming(row("GetObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
+        Action::GetObjectVersion,
+    ),
+    versioned(
+        naming(row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
+        Action::GetObjectVersion,
+    ),
     naming(
-        row("GetObjectAttributes", Action::GetObject, Scope::Object, &[ATTRIBUTES]),
+        row("GetObjectAttributes", Action::GetObjectAttributes, Scope::Object, &[ATTRIBUTES]),
         &["attributes", "versionId"],
     ),
     storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE])),
@@ -224,7 +252,10 @@ pub static OPERATIONS: &[Operation] = &[
         Scope::Object,
         &[COPY, COPY_DIRECTIVES, STORE, &["x-amz-checksum-algorithm"]],
     )),
-    naming(row("DeleteObject", Action::DeleteObject, Scope::Object, &[BYPASS]), &["versionId"]),
+    versioned(
+        naming(row("DeleteObject", Action::DeleteObject, Scope::Object, &[BYPASS]), &["versionId"]),
+        Action::DeleteObjectVersion,
+    ),
     naming(
         storing(row(
             "CreateMultipartUpload",
@@ -253,6 +284,33 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     naming(row("AbortMultipartUpload", Action::AbortUpload, Scope::Object, &[]), &["uploadId"]),
     naming(row("ListParts", Action::ListParts, Scope::Object, &[]), &["uploadId"]),
+    laid_down("GetBucketAcl", Action::GetBucketAcl, &["acl"]),
+    naming(row("PutBucketAcl", Action::PutBucketAcl, Scope::Bucket, &[CHECKSUMS, ACL]), &["acl"]),
+    laid_down("PutBucketPolicy", Action::PutBucketPolicy, &["policy"]),
+    laid_down("GetBucketPolicy", Action::GetBucketPolicy, &["policy"]),
+    laid_down("DeleteBucketPolicy", Action::DeleteBucketPolicy, &["policy"]),
+    laid_down("GetBucketPolicyStatus", Action::GetBucketPolicyStatus, &["policyStatus"]),
+    laid_down("PutPublicAccessBlock", Action::PutPublicAccessBlock, &["publicAccessBlock"]),
+    laid_down("GetPublicAccessBlock", Action::GetPublicAccessBlock, &["publicAccessBlock"]),
+    laid_down("DeletePublicAccessBlock", Action::PutPublicAccessBlock, &["publicAccessBlock"]),
+    laid_down("PutBucketOwnershipControls", Action::PutOwnershipControls, &["ownershipControls"]),
+    laid_down("GetBucketOwnershipControls", Action::GetOwnershipControls, &["ownershipControls"]),
+    laid_down(
+        "DeleteBucketOwnershipControls",
+        Action::PutOwnershipControls,
+        &["ownershipControls"],
+    ),
+    laid_down("PutBucketTagging", Action::PutBucketTagging, &["tagging"]),
+    laid_down("GetBucketTagging", Action::GetBucketTagging, &["tagging"]),
+    laid_down("DeleteBucketTagging", Action::PutBucketTagging, &["tagging"]),
+    laid_down("PutBucketCors", Action::PutBucketCors, &["cors"]),
+    laid_down("GetBucketCors", Action::GetBucketCors, &["cors"]),
+    laid_down("DeleteBucketCors", Action::PutBucketCors, &["cors"]),
+    laid_down("PutBucketEncryption", Action::PutBucketEncryption, &["encryption"]),
+    laid_down("GetBucketEncryption", Action::GetBucketEncryption, &["encryption"]),
+    laid_down("DeleteBucketEncryption", Action::PutBucketEncryption, &["encryption"]),
+    laid_down("GetBucketRequestPayment", Action::GetRequestPayment, &["requestPayment"]),
+    laid_down("PutBucketRequestPayment", Action::PutRequestPayment, &["requestPayment"]),
 ];
 
 /// The row of that name.
@@ -261,6 +319,11 @@ pub fn by_name(name: &str) -> Option<&'static Operation> {
 }
 
 impl Operation {
+    /// Whether it names several objects, each of which its handler asks for.
+    pub fn asks_for_each(&self) -> bool {
+        self.scope == Scope::Bucket && self.action.scope() == Scope::Object
+    }
+
     /// What the request's path names, if it is of this operation's kind.
     pub fn resource<'a>(&self, path: &'a S3Path) -> Option<Resource<'a>> {
         match (self.scope, path) {
@@ -295,12 +358,6 @@ impl Operation {
             "if-modified-since" | "if-unmodified-since" if self.action != Action::GetObject => {
                 return Err(not_implemented(format_args!("the header {name} on {}", self.name)));
             }
-            "x-amz-security-token" => {
-                return Err(S3Error::with_message(
-                    s3s::S3ErrorCode::InvalidToken,
-                    "temporary credentials are not supported by this grid",
-                ));
-            }
             _ => {}
         }
         if !name.starts_with("x-amz-") || COMMON.contains(&name) {
@@ -312,14 +369,15 @@ impl Operation {
         if !self.headers.iter().any(|group| group.contains(&name)) {
             return Err(not_implemented(format_args!("the header {name} on {}", self.name)));
         }
-        check_value(name, value)
+        check_value(self.scope, name, value)
     }
 }
 
 /// Headers of which only some values can be honoured.
-fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
+fn check_value(scope: Scope, name: &str, value: &str) -> Result<(), S3Error> {
     let unsupported = || Err(not_implemented(format_args!("{name}: {value}")));
     match name {
+        "x-amz-acl" if scope == Scope::Bucket => Ok(()),
         // Both mean what is the case anyway: the bucket's owner alone has access.
         "x-amz-acl" => match value {
             "private" | "bucket-owner-full-control" => Ok(()),
@@ -335,13 +393,6 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
         },
         "x-amz-server-side-encryption-bucket-key-enabled" => {
             if value.eq_ignore_ascii_case("false") { Ok(()) } else { unsupported() }
-        }
-        "x-amz-object-ownership" => {
-            if value == "BucketOwnerEnforced" {
-                Ok(())
-            } else {
-                unsupported()
-            }
         }
         "x-amz-storage-class" => match value {
             "STANDARD" => Ok(()),
@@ -404,8 +455,8 @@ mod tests {
                 Scope::Bucket => S3Path::bucket("bucket"),
                 Scope::Object => S3Path::object("bucket", "key"),
             };
-            let resource = operation.resource(&path).expect("of its own kind");
-            assert!(operation.action.applies_to(&resource), "{}", operation.name);
+            operation.resource(&path).expect("of its own kind");
+            assert!(operation.asks_for_each() || operation.action.scope() == operation.scope);
             let same = OPERATIONS.iter().filter(|other| other.name == operation.name);
             assert_eq!(same.count(), 1);
         }
@@ -429,7 +480,6 @@ mod tests {
             ("PutObject", "x-amz-checksum-sha512", "x"),
             ("PutObject", "if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT"),
             ("GetObject", "if-range", "\"x\""),
-            ("CreateBucket", "x-amz-object-ownership", "ObjectWriter"),
             ("PutObject", "x-amz-bypass-governance-retention", "true"),
             ("DeleteObject", "x-amz-mfa", "x"),
             ("ListObjectsV2", "x-amz-optional-object-attributes", "RestoreStatus"),
@@ -459,7 +509,6 @@ mod tests {
             assert_eq!(ask(operation, header, value), None, "{header}");
         }
         assert_eq!(ask("PutObject", "x-amz-acl", "nonsense").as_deref(), Some("InvalidArgument"));
-        assert_eq!(ask("GetObject", "x-amz-security-token", "x").as_deref(), Some("InvalidToken"));
     }
 
     #[test]

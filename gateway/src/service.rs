@@ -10,19 +10,25 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as HttpBody;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use nexusgrid_env::Env;
 use nexusgrid_grid::{GridError, RejectKind};
 use s3s::config::{S3Config, StaticConfigProvider};
 use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Error, S3ErrorCode, StdError};
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
 
 use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
+use crate::cors;
 use crate::digest::DigestPool;
 use crate::error::{GatewayError, from_grid, not_implemented, refuse};
+use crate::identity::Directory;
+use crate::identity::route::{FormBody, Identities, is_form};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::rules::Rules;
 use crate::s3::{Handlers, UNNAMED_REGION};
 use crate::store::SharedStore;
 use crate::wire::{FinalChunk, RequestBody, RequestEnd, ResponseBody, WholeCheck};
@@ -65,6 +71,7 @@ pub struct Gateway {
 
 struct Inner {
     s3: S3Service,
+    rules: Arc<Rules>,
     slots: Arc<Semaphore>,
     options: GatewayOptions,
     env: Env,
@@ -82,9 +89,23 @@ impl Gateway {
     ) -> Result<Gateway, GatewayError> {
         let digests = DigestPool::start(options.digest_threads)?;
         let region = Arc::from(options.region.as_str());
-        let mut builder = S3ServiceBuilder::new(Handlers { store, digests, region });
-        builder.set_auth(Keys(Arc::clone(&keys)));
-        builder.set_access(Doorkeeper { keys, clock: Arc::clone(&env.clock) });
+        let directory = Arc::new(Directory::new(env.clone(), Arc::clone(&store), keys));
+        let rules = Arc::new(Rules::new(env.clone(), Arc::clone(&store)));
+        let handlers = Handlers {
+            store,
+            digests,
+            region,
+            rules: Arc::clone(&rules),
+            directory: Arc::clone(&directory),
+        };
+        let mut builder = S3ServiceBuilder::new(handlers);
+        builder.set_auth(Keys(Arc::clone(&directory)));
+        builder.set_route(Identities { directory: Arc::clone(&directory) });
+        builder.set_access(Doorkeeper {
+            directory,
+            rules: Arc::clone(&rules),
+            clock: Arc::clone(&env.clock),
+        });
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3_config()))));
         if let Some(domain) = &options.domain {
             let host =
@@ -93,7 +114,7 @@ impl Gateway {
         }
         let slots = Arc::new(Semaphore::new(options.requests_max));
         let s3 = builder.build();
-        Ok(Gateway { inner: Arc::new(Inner { s3, slots, options, env, metrics }) })
+        Ok(Gateway { inner: Arc::new(Inner { s3, rules, slots, options, env, metrics }) })
     }
 
     /// What it counts.
@@ -155,12 +176,13 @@ impl Gateway {
                 match refused_beforehand(&parts) {
                     Some(error) => error_reply(error),
                     None => {
-                        let mut request = Request::from_parts(parts, boxed(body));
-                        request.extensions_mut().insert(Arc::clone(&notes));
-                        let reply = inner.s3.call(request).await.unwrap_or_else(|error| {
-                            tracing::error!(%error, request_id = %notes.id, "no reply from s3s");
-                            error_reply(S3Error::new(S3ErrorCode::InternalError))
-                        });
+                        let origin = origin(&parts);
+                        let mut reply = self.answer(parts, body, &notes).await;
+                        if let Some((method, uri, headers)) = origin {
+                            let said =
+                                cors::reply_headers(&inner.rules, &method, &uri, &headers).await;
+                            reply.headers_mut().extend(said);
+                        }
                         if differs.is_some_and(|differs| differs.load(Ordering::SeqCst)) {
                             let message = "The digest you specified did not match the body.";
                             error_reply(refuse(RejectKind::BadDigest, message))
@@ -178,6 +200,30 @@ impl Gateway {
         finish(reply, end)
     }
 
+    async fn answer<B>(
+        &self,
+        parts: http::request::Parts,
+        body: B,
+        notes: &Arc<RequestNotes>,
+    ) -> Response<s3s::Body>
+    where
+        B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
+    {
+        if parts.method == Method::OPTIONS {
+            let reply = cors::preflight(&self.inner.rules, &parts.uri, &parts.headers).await;
+            return reply.unwrap_or_else(error_reply);
+        }
+        let mut request = match ready(parts, body).await {
+            Ok(request) => request,
+            Err(error) => return error_reply(error),
+        };
+        request.extensions_mut().insert(Arc::clone(notes));
+        self.inner.s3.call(request).await.unwrap_or_else(|error| {
+            tracing::error!(%error, request_id = %notes.id, "no reply from s3s");
+            error_reply(S3Error::new(S3ErrorCode::InternalError))
+        })
+    }
+
     /// The reply for a connection beyond the limit.
     pub(crate) fn slow_down(&self) -> Response<s3s::Body> {
         self.inner.metrics.refused.inc();
@@ -190,6 +236,38 @@ impl Gateway {
         }
         reply
     }
+}
+
+/// What of a request its reply must be told to a web page by; `None`: no web page asks.
+fn origin(parts: &http::request::Parts) -> Option<(Method, Uri, http::HeaderMap)> {
+    let is_asked = parts.method != Method::OPTIONS && parts.headers.contains_key(header::ORIGIN);
+    is_asked.then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()))
+}
+
+/// The request as s3s gets it. A form is read first: its clients send no hash of it, and the
+/// signature is to cover what was read.
+async fn ready<B>(parts: http::request::Parts, body: B) -> Result<Request<s3s::Body>, S3Error>
+where
+    B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
+{
+    if !is_form(&parts.method, &parts.uri, &parts.headers) {
+        return Ok(Request::from_parts(parts, boxed(body)));
+    }
+    let limited = Limited::new(body, limits::FORM_BYTES_MAX);
+    let bytes = match limited.collect().await {
+        Ok(collected) => collected.to_bytes(),
+        Err(error) if error.is::<LengthLimitError>() => {
+            return Err(refuse(RejectKind::TooLarge, "the form is too large"));
+        }
+        Err(_) => return Err(refuse(RejectKind::IncompleteBody, "the form ended early")),
+    };
+    let hash: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut request = Request::from_parts(parts, s3s::Body::from(bytes.clone()));
+    if let Ok(hash) = HeaderValue::from_str(&hash) {
+        request.headers_mut().insert("x-amz-content-sha256", hash);
+    }
+    request.extensions_mut().insert(FormBody(bytes));
+    Ok(request)
 }
 
 fn boxed<B>(body: B) -> s3s::Body
@@ -206,7 +284,7 @@ fn s3_config() -> S3Config {
     config.aws_chunked_stream_max_chunk_size = limits::SIGNED_CHUNK_BYTES_MAX;
     config.presigned_url_max_skew_time_secs = limits::CLOCK_SKEW_SECONDS_MAX;
     config.presigned_url_max_expires_secs = limits::PRESIGNED_SECONDS_MAX;
-    config.sig_v4_allowed_services = vec!["s3".to_owned()];
+    config.sig_v4_allowed_services = ["s3", "iam", "sts"].map(str::to_owned).to_vec();
     config.enable_sig_v2 = false;
     // Forms are refused before s3s sees them; these are the second lock.
     config.allow_post_signature = false;

@@ -8,8 +8,9 @@ use nexusgrid_grid::{
     BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
     DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
     ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest,
-    PartsPage, PutOutcome, PutRequest, ReadStream, ResolvedRange, RulesChange, Tap, UploadId,
-    UploadInfo, UploadsPage, VersionChange, VersionDelete, VersionName, VersionRules, VersionsPage,
+    PartsPage, PutOutcome, PutRequest, ReadStream, Record, RecordWrite, ResolvedRange, RulesChange,
+    Tap, UploadId, UploadInfo, UploadsPage, VersionChange, VersionDelete, VersionName,
+    VersionRules, VersionsPage,
 };
 
 /// One version of an object, opened for reading and pinned until dropped.
@@ -29,6 +30,19 @@ pub trait OpenObject: Send {
 pub trait ObjectStore: Send + Sync + 'static {
     async fn create_bucket(&self, name: &str, owner: &str) -> Result<BucketInfo, GridError>;
     async fn head_bucket(&self, name: &str) -> Result<BucketInfo, GridError>;
+    async fn bucket(&self, name: &str) -> Result<BucketInfo, GridError>;
+    fn rules_version(&self) -> u64;
+    fn bucket_records(&self, bucket: &BucketInfo) -> String;
+    async fn records(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Record>, GridError>;
+    async fn records_at(&self, paths: &[String]) -> Result<Vec<Record>, GridError>;
+    async fn write_records(&self, writes: Vec<RecordWrite>) -> Result<(), GridError>;
+    fn seal_secret(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError>;
+    fn open_secret(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError>;
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError>;
     async fn delete_bucket(&self, name: &str) -> Result<(), GridError>;
     async fn put(
@@ -136,6 +150,43 @@ impl ObjectStore for Grid {
 
     async fn head_bucket(&self, name: &str) -> Result<BucketInfo, GridError> {
         Grid::head_bucket(self, name).await
+    }
+
+    async fn bucket(&self, name: &str) -> Result<BucketInfo, GridError> {
+        Grid::bucket(self, name).await
+    }
+
+    fn rules_version(&self) -> u64 {
+        Grid::rules_version(self)
+    }
+
+    fn bucket_records(&self, bucket: &BucketInfo) -> String {
+        Grid::bucket_records(self, bucket)
+    }
+
+    async fn records(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Record>, GridError> {
+        Grid::records(self, prefix, after, limit).await
+    }
+
+    async fn records_at(&self, paths: &[String]) -> Result<Vec<Record>, GridError> {
+        Grid::records_at(self, paths).await
+    }
+
+    async fn write_records(&self, writes: Vec<RecordWrite>) -> Result<(), GridError> {
+        Grid::write_records(self, writes).await
+    }
+
+    fn seal_secret(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError> {
+        Grid::seal_secret(self, name, secret)
+    }
+
+    fn open_secret(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError> {
+        Grid::open_secret(self, name, sealed)
     }
 
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {

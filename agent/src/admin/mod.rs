@@ -117,6 +117,20 @@ pub enum AdminRequest {
     },
     /// All access keys, without secrets.
     KeyList,
+    /// Accounts.
+    AccountList,
+    /// A new account, with a key.
+    AccountCreate {
+        /// What people call it.
+        name: String,
+        /// Its owner's address.
+        email: String,
+    },
+    /// Removes an account that owns nothing.
+    AccountDelete {
+        /// Its id.
+        id: String,
+    },
     /// Makes an access key; the answer is the only place that shows its secret.
     KeyCreate {
         /// What it is for.

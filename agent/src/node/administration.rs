@@ -24,6 +24,7 @@ use nexusgrid_meta::root::types::{
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::accounts;
 use super::admission::token_name;
 use super::directory::Directory;
 use super::drives;
@@ -77,6 +78,8 @@ pub struct NodeAdministration {
     pub workers: Workers,
     /// Access keys, if this node is a gateway.
     pub keys: Option<Arc<RootKeys>>,
+    /// Accounts, if this node is a gateway.
+    pub accounts: Option<nexusgrid_gateway::identity::Directory>,
     /// Copies of metadata.
     pub checkpoints: Arc<Checkpoints>,
 }
@@ -515,6 +518,13 @@ impl Administration for NodeAdministration {
             AdminRequest::BucketDelete { name } => {
                 self.grid.delete_bucket(&name).await?;
                 Ok(json!({}))
+            }
+            AdminRequest::AccountList => accounts::list(self.accounts.as_ref()).await,
+            AdminRequest::AccountCreate { name, email } => {
+                accounts::create(self.accounts.as_ref(), &name, &email).await
+            }
+            AdminRequest::AccountDelete { id } => {
+                accounts::delete(self.accounts.as_ref(), &id).await
             }
             AdminRequest::KeyList => self.keys().await,
             AdminRequest::KeyCreate { name, admin, read, write } => {

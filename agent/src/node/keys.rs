@@ -11,7 +11,8 @@ use async_trait::async_trait;
 use nexusgrid_env::{BootInstant, Env};
 use nexusgrid_gateway::{AccessKey, KeySource, KeysUnavailable};
 use nexusgrid_grid::Grid;
-use nexusgrid_iam::{AccessKeyId, Grant, Principal, Secret};
+use nexusgrid_iam::policy::Document;
+use nexusgrid_iam::{AccessKeyId, AccountId, Principal, Secret};
 use nexusgrid_meta::root::types::{self as root_types, RootAnswer, RootQuery};
 use parking_lot::Mutex;
 
@@ -22,6 +23,28 @@ const KEY_FRESH: Duration = Duration::from_secs(10);
 
 /// Keys kept in memory.
 const KEYS_CACHED_MAX: usize = 10_000;
+
+/// What reading a bucket takes.
+const READ: &[&str] =
+    &["s3:ListBucket*", "s3:GetBucketLocation", "s3:GetBucketVersioning", "s3:GetObject*"];
+
+/// What writing to a bucket takes.
+const WRITE: &[&str] = &[
+    "s3:PutObject*",
+    "s3:DeleteObject*",
+    "s3:ListBucketMultipartUploads",
+    "s3:ListMultipartUploadParts",
+    "s3:AbortMultipartUpload",
+];
+
+/// What a grant allows, in the language of policies.
+fn documents(grant: &root_types::Grant) -> Vec<Document> {
+    let bucket = format!("arn:aws:s3:::{}", grant.bucket);
+    let resources = [format!("{bucket}/*"), bucket];
+    let sides = [(grant.read, READ), (grant.write, WRITE)];
+    let given = sides.into_iter().filter(|(given, _)| *given);
+    given.map(|(_, actions)| Document::allowing(actions, &resources)).collect()
+}
 
 /// The access keys of the root group.
 pub struct RootKeys {
@@ -52,12 +75,15 @@ impl RootKeys {
     }
 
     fn open(&self, row: &root_types::AccessKey) -> anyhow::Result<AccessKey> {
-        let mut principal = Principal::new(AccessKeyId::new(row.id.clone())?);
+        let id = AccessKeyId::new(row.id.clone())?;
+        let founders = AccountId::founders();
+        let mut principal = if row.admin {
+            Principal::root(&id, &founders)
+        } else {
+            let policies = row.grants.iter().flat_map(documents).map(Arc::new).collect();
+            Principal::service(&id, &founders, policies)
+        };
         principal.administrator = row.admin;
-        for grant in &row.grants {
-            let held = principal.grants.entry(grant.bucket.clone()).or_default();
-            *held = held.union(Grant { read: grant.read, write: grant.write, owner: false });
-        }
         let secret = self.grid.open_secret(&row.id, &row.sealed_secret)?;
         Ok(AccessKey {
             principal: Arc::new(principal),

@@ -1,5 +1,6 @@
 //! One node: how it begins (`init`, `join`), how it runs (`serve`), and what it tells its administrator.
 
+mod accounts;
 mod administration;
 mod admission;
 mod directory;

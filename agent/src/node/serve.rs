@@ -248,6 +248,9 @@ async fn start(
         liveness: Arc::clone(&liveness),
         workers: node.workers(),
         keys: keys.clone(),
+        accounts: keys.clone().map(|keys| {
+            nexusgrid_gateway::identity::Directory::new(env.clone(), Arc::new(node.grid()), keys)
+        }),
         checkpoints: Arc::clone(&checkpoints),
     };
     // From here on this node can be administered, and gives what its drives hold, also while no root

@@ -5,12 +5,15 @@ use nexusgrid_grid::{GridError, LockRules, RulesChange, Versioning};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
+use super::acls;
+use super::bucket_rules::{ownership, ownership_record};
 use super::conditions::timestamp_ms;
 use super::encoding::{parse_token, token};
 use super::{Handle, Handlers, UNNAMED_REGION, owner};
 use crate::auth::AuthenticatedRequest;
-use crate::error::{from_grid, invalid_argument, not_implemented};
+use crate::error::{custom, from_grid, invalid_argument, not_implemented};
 use crate::limits;
+use crate::rules::{Kind, Ownership, account_of};
 
 #[async_trait]
 impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
@@ -20,6 +23,7 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         request: S3Request<CreateBucketInput>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
         let signed_region = request.region.as_ref().map(|region| region.as_str().to_owned());
+        let request_headers = request.headers;
         let input = request.input;
         if let Some(configuration) = input.create_bucket_configuration {
             if configuration.bucket.is_some() || configuration.location.is_some() {
@@ -45,13 +49,35 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         if input.bucket_namespace.is_some() {
             return Err(not_implemented("a bucket namespace"));
         }
-        let key = caller.principal().key.as_str();
-        match self.store.create_bucket(&input.bucket, key).await {
-            Ok(_) => {}
-            Err(GridError::BucketExists { owner }) if owner == key => {
+        let account = caller.account()?;
+        let owner = account_of(account).canonical_id();
+        let accounts = self.accounts().await?;
+        let acl = acls::of_headers(&request_headers, &accounts, &owner, &owner)?;
+        let ownership = input.object_ownership.map(|name| ownership(name.as_str())).transpose()?;
+        let lists_off = ownership == Some(Ownership::BucketOwnerEnforced);
+        if lists_off && acl.as_ref().is_some_and(|acl| acl.grants.len() > 1) {
+            return Err(custom(
+                "InvalidBucketAclWithObjectOwnership",
+                http::StatusCode::BAD_REQUEST,
+                "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
+            ));
+        }
+        let mut values = Vec::new();
+        if let Some(acl) = acl {
+            values.push((Kind::Acl, Some(acls::acl_record(&acl)?)));
+        }
+        if let Some(ownership) = ownership {
+            values.push((Kind::Ownership, Some(ownership_record(ownership)?)));
+        }
+        let made = match self.store.create_bucket(&input.bucket, account).await {
+            Ok(made) => made,
+            Err(GridError::BucketExists { owner }) if account_of(&owner).as_str() == account => {
                 return Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou));
             }
             Err(error) => return Err(from_grid(error)),
+        };
+        if !values.is_empty() {
+            self.rules.set(&made, values).await.map_err(from_grid)?;
         }
         if input.object_lock_enabled_for_bucket == Some(true) {
             for change in [
@@ -130,7 +156,7 @@ impl Handle<ListBucketsInput, ListBucketsOutput> for Handlers {
         buckets.retain(|bucket| {
             here && bucket.name.starts_with(&prefix)
                 && after.as_ref().is_none_or(|after| bucket.name > *after)
-                && caller.sees_bucket(&bucket.name)
+                && caller.sees_bucket(bucket)
         });
         let more = buckets.len() > max;
         buckets.truncate(max);
@@ -149,7 +175,7 @@ impl Handle<ListBucketsInput, ListBucketsOutput> for Handlers {
         Ok(S3Response::new(ListBucketsOutput {
             buckets: Some(buckets),
             continuation_token,
-            owner: Some(owner(caller.principal().key.as_str())),
+            owner: Some(owner(caller.account()?)),
             prefix: input.prefix,
         }))
     }

@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use nexusgrid_grid::{EtagMatch, GridError, Precondition, RejectKind, VersionDelete, VersionName};
+use nexusgrid_iam::{Action, Resource};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::conditions::precondition;
-use super::lock::bypass;
+use super::lock::bypass_of;
 use super::versions::version_name;
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
@@ -26,7 +27,12 @@ impl Handle<DeleteObjectInput, DeleteObjectOutput> for Handlers {
             key: input.key.clone(),
             version: version_name(input.version_id.as_deref())?,
             precondition: precondition(input.if_match, None),
-            bypass: bypass(&caller, input.bypass_governance_retention, &input.bucket)?,
+            bypass: bypass_of(
+                &caller,
+                input.bypass_governance_retention,
+                &input.bucket,
+                &input.key,
+            )?,
         };
         let results = self.store.delete(&input.bucket, vec![delete]).await;
         let result =
@@ -79,7 +85,6 @@ impl Handle<DeleteObjectsInput, DeleteObjectsOutput> for Handlers {
                 "a multi-delete names between 1 and 1000 keys",
             ));
         }
-        let bypass = bypass(&caller, input.bypass_governance_retention, &input.bucket)?;
         let mut deletes = Vec::with_capacity(objects.len());
         let mut refused: Vec<Option<S3Error>> = Vec::with_capacity(objects.len());
         for object in &objects {
@@ -89,7 +94,17 @@ impl Handle<DeleteObjectsInput, DeleteObjectsOutput> for Handlers {
             if object.key.is_empty() {
                 return Err(refuse(RejectKind::InvalidRequest, "a key is empty"));
             }
-            refused.push(match delete_of(object, bypass) {
+            let action = match object.version_id.as_deref() {
+                None | Some("") => Action::DeleteObject,
+                Some(_) => Action::DeleteObjectVersion,
+            };
+            let target = Resource::Object { bucket: &input.bucket, key: &object.key };
+            let bypass = input.bypass_governance_retention;
+            let delete = caller
+                .require(action, &target)
+                .and_then(|()| bypass_of(&caller, bypass, &input.bucket, &object.key))
+                .and_then(|bypass| delete_of(object, bypass));
+            refused.push(match delete {
                 Ok(delete) => {
                     deletes.push(delete);
                     None

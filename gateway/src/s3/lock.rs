@@ -106,15 +106,16 @@ macro_rules! show_lock {
 pub(super) use show_lock;
 
 /// Whether the caller may, and does, set governance aside.
-pub(super) fn bypass(
+pub(super) fn bypass_of(
     caller: &AuthenticatedRequest,
     asked: Option<bool>,
     bucket: &str,
+    key: &str,
 ) -> S3Result<bool> {
     if asked != Some(true) {
         return Ok(false);
     }
-    caller.require(Action::BypassRetention, &Resource::Bucket(bucket))?;
+    caller.require(Action::BypassGovernance, &Resource::Object { bucket, key })?;
     Ok(true)
 }
 
@@ -257,7 +258,8 @@ impl Handle<PutObjectRetentionInput, PutObjectRetentionOutput> for Handlers {
     ) -> S3Result<S3Response<PutObjectRetentionOutput>> {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
-        let bypass = bypass(&caller, input.bypass_governance_retention, &input.bucket)?;
+        let asked = input.bypass_governance_retention;
+        let bypass = bypass_of(&caller, asked, &input.bucket, &input.key)?;
         let wanted = input.retention.ok_or_else(malformed)?;
         let text = wanted.mode.as_ref().map(ObjectLockRetentionMode::as_str);
         let retention = match (text, &wanted.retain_until_date) {

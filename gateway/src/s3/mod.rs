@@ -8,7 +8,9 @@ pub mod conditions;
 pub mod encoding;
 pub mod ranges;
 
+mod acls;
 mod attributes;
+mod bucket_rules;
 mod buckets;
 mod copies;
 mod deletes;
@@ -19,6 +21,8 @@ mod multipart;
 mod objects;
 mod tags;
 mod versions;
+
+pub(crate) use bucket_rules::read_xml;
 
 use std::sync::Arc;
 
@@ -31,6 +35,8 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use crate::auth::AuthenticatedRequest;
 use crate::digest::DigestPool;
 use crate::error::{access_denied, from_grid};
+use crate::identity::Directory;
+use crate::rules::{Rules, account_of};
 use crate::store::SharedStore;
 
 pub(crate) use versions::version_name;
@@ -41,6 +47,10 @@ pub(crate) struct Handlers {
     pub digests: DigestPool,
     /// The region that is answered to whoever asks for one.
     pub region: Arc<str>,
+    /// What owners have laid down for their buckets.
+    pub rules: Arc<Rules>,
+    /// Who is who.
+    pub directory: Arc<Directory>,
 }
 
 /// The region whose name S3 writes as nothing.
@@ -54,8 +64,9 @@ impl Handlers {
 
     async fn check_owner_by(&self, headers: &HeaderMap, name: &str, bucket: &str) -> S3Result<()> {
         let Some(expected) = headers.get(name) else { return Ok(()) };
-        let info = self.store.head_bucket(bucket).await.map_err(from_grid)?;
-        if expected.as_bytes() == info.owner.as_bytes() { Ok(()) } else { Err(access_denied()) }
+        let info = self.store.bucket(bucket).await.map_err(from_grid)?;
+        let owner = account_of(&info.owner);
+        if expected.as_bytes() == owner.as_str().as_bytes() { Ok(()) } else { Err(access_denied()) }
     }
 
     async fn bucket(&self, bucket: &str) -> S3Result<BucketInfo> {
@@ -83,8 +94,10 @@ impl Handlers {
     }
 }
 
-fn owner(id: &str) -> Owner {
-    Owner { id: Some(id.to_owned()), display_name: Some(id.to_owned()) }
+/// The account behind what a row names as owner, as clients are shown it.
+fn owner(account: &str) -> Owner {
+    let account = account_of(account);
+    Owner { id: Some(account.canonical_id()), display_name: Some(account.to_string()) }
 }
 
 /// Every object is encrypted with AES-256, whether the client asked for it or not.
@@ -172,4 +185,30 @@ operations! {
     complete_multipart_upload: CompleteMultipartUploadInput -> CompleteMultipartUploadOutput;
     abort_multipart_upload: AbortMultipartUploadInput -> AbortMultipartUploadOutput;
     list_parts: ListPartsInput -> ListPartsOutput;
+    get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput;
+    put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput;
+    put_bucket_policy: PutBucketPolicyInput -> PutBucketPolicyOutput;
+    get_bucket_policy: GetBucketPolicyInput -> GetBucketPolicyOutput;
+    delete_bucket_policy: DeleteBucketPolicyInput -> DeleteBucketPolicyOutput;
+    get_bucket_policy_status: GetBucketPolicyStatusInput -> GetBucketPolicyStatusOutput;
+    put_public_access_block: PutPublicAccessBlockInput -> PutPublicAccessBlockOutput;
+    get_public_access_block: GetPublicAccessBlockInput -> GetPublicAccessBlockOutput;
+    delete_public_access_block: DeletePublicAccessBlockInput -> DeletePublicAccessBlockOutput;
+    put_bucket_ownership_controls:
+        PutBucketOwnershipControlsInput -> PutBucketOwnershipControlsOutput;
+    get_bucket_ownership_controls:
+        GetBucketOwnershipControlsInput -> GetBucketOwnershipControlsOutput;
+    delete_bucket_ownership_controls:
+        DeleteBucketOwnershipControlsInput -> DeleteBucketOwnershipControlsOutput;
+    put_bucket_tagging: PutBucketTaggingInput -> PutBucketTaggingOutput;
+    get_bucket_tagging: GetBucketTaggingInput -> GetBucketTaggingOutput;
+    delete_bucket_tagging: DeleteBucketTaggingInput -> DeleteBucketTaggingOutput;
+    put_bucket_cors: PutBucketCorsInput -> PutBucketCorsOutput;
+    get_bucket_cors: GetBucketCorsInput -> GetBucketCorsOutput;
+    delete_bucket_cors: DeleteBucketCorsInput -> DeleteBucketCorsOutput;
+    put_bucket_encryption: PutBucketEncryptionInput -> PutBucketEncryptionOutput;
+    get_bucket_encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput;
+    delete_bucket_encryption: DeleteBucketEncryptionInput -> DeleteBucketEncryptionOutput;
+    get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput;
+    put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput;
 }

@@ -20,11 +20,11 @@ fn invalid(message: &'static str) -> S3Error {
 
 /// Checks tags as S3 does.
 fn checked(tags: Vec<(String, String)>) -> S3Result<Vec<(String, String)>> {
-    if tags.len() > limits::TAGS_MAX {
+    if tags.len() > limits::OBJECT_TAGS_MAX {
         return Err(invalid("Object tags cannot be greater than 10"));
     }
     for (at, (name, value)) in tags.iter().enumerate() {
-        if name.is_empty() || name.chars().count() > limits::TAG_NAME_CHARS_MAX {
+        if name.is_empty() || name.chars().count() > limits::TAG_KEY_CHARS_MAX {
             return Err(invalid("The TagKey you have provided is invalid"));
         }
         if value.chars().count() > limits::TAG_VALUE_CHARS_MAX {

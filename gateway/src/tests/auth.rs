@@ -3,7 +3,9 @@
 use super::client::{Payload, call, hmac, send, sha256};
 use super::{DISABLED, READER, TENANT, gateway, gateway_with, secret};
 use crate::checksum::{self, hex};
-use crate::operations::{OPERATIONS, Scope};
+use nexusgrid_iam::Scope;
+
+use crate::operations::OPERATIONS;
 
 fn put() -> super::client::Call {
     call("PUT", "/bucket/key").body("hello")
@@ -347,13 +349,52 @@ fn request_for(operation: &str) -> super::client::Call {
         "CompleteMultipartUpload" => call("POST", "/shared/key?uploadId=u").body(complete),
         "AbortMultipartUpload" => call("DELETE", "/shared/key?uploadId=u"),
         "ListParts" => call("GET", "/shared/key?uploadId=u"),
+        "GetBucketAcl" => call("GET", "/shared?acl="),
+        "PutBucketAcl" => call("PUT", "/shared?acl=").header("x-amz-acl", "private"),
+        "PutBucketPolicy" => call("PUT", "/shared?policy=").body(POLICY),
+        "GetBucketPolicy" => call("GET", "/shared?policy="),
+        "DeleteBucketPolicy" => call("DELETE", "/shared?policy="),
+        "GetBucketPolicyStatus" => call("GET", "/shared?policyStatus="),
+        "PutPublicAccessBlock" => {
+            call("PUT", "/shared?publicAccessBlock=").body("<PublicAccessBlockConfiguration/>")
+        }
+        "GetPublicAccessBlock" => call("GET", "/shared?publicAccessBlock="),
+        "DeletePublicAccessBlock" => call("DELETE", "/shared?publicAccessBlock="),
+        "PutBucketOwnershipControls" => call("PUT", "/shared?ownershipControls=").body(OWNERSHIP),
+        "GetBucketOwnershipControls" => call("GET", "/shared?ownershipControls="),
+        "DeleteBucketOwnershipControls" => call("DELETE", "/shared?ownershipControls="),
+        "PutBucketTagging" => call("PUT", "/shared?tagging=").body(TAGGING),
+        "GetBucketTagging" => call("GET", "/shared?tagging="),
+        "DeleteBucketTagging" => call("DELETE", "/shared?tagging="),
+        "PutBucketCors" => call("PUT", "/shared?cors=").body(CORS),
+        "GetBucketCors" => call("GET", "/shared?cors="),
+        "DeleteBucketCors" => call("DELETE", "/shared?cors="),
+        "PutBucketEncryption" => call("PUT", "/shared?encryption=").body(ENCRYPTION),
+        "GetBucketEncryption" => call("GET", "/shared?encryption="),
+        "DeleteBucketEncryption" => call("DELETE", "/shared?encryption="),
+        "GetBucketRequestPayment" => call("GET", "/shared?requestPayment="),
+        "PutBucketRequestPayment" => call("PUT", "/shared?requestPayment=").body(
+            "<RequestPaymentConfiguration><Payer>BucketOwner</Payer></RequestPaymentConfiguration>",
+        ),
         other => panic!("no request for {other}"),
     }
 }
 
+/// Lets nobody do anything that the matrix asks for.
+const POLICY: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":"*","Action":"s3:GetObjectTorrent","Resource":"arn:aws:s3:::shared/*"}}"#;
+const OWNERSHIP: &str = "<OwnershipControls><Rule><ObjectOwnership>ObjectWriter</ObjectOwnership></Rule></OwnershipControls>";
+const TAGGING: &str = "<Tagging><TagSet><Tag><Key>a</Key><Value>b</Value></Tag></TagSet></Tagging>";
+const CORS: &str = "<CORSConfiguration><CORSRule><AllowedMethod>GET</AllowedMethod><AllowedOrigin>*</AllowedOrigin></CORSRule></CORSConfiguration>";
+const ENCRYPTION: &str = "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>AES256</SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>";
+
+/// Several deletes are refused one by one.
+fn is_denied(reply: &super::client::Reply) -> bool {
+    reply.status == 403 || reply.text().contains("<Code>AccessDenied</Code>")
+}
+
 #[tokio::test]
 async fn every_operation_by_every_caller() {
-    use nexusgrid_iam::{Action, Grant, Needs};
+    use nexusgrid_iam::Action;
     let gateway = gateway();
     let first = call("PUT", "/shared/key").body("x").send(&gateway).await;
     assert_eq!(first.status, 200);
@@ -361,16 +402,29 @@ async fn every_operation_by_every_caller() {
         let name = operation.name;
         let mut anonymous = request_for(name).sign().0;
         anonymous.headers_mut().remove("authorization");
-        assert_eq!(send(&gateway, anonymous).await.status, 403, "{name} anonymous");
+        assert!(is_denied(&send(&gateway, anonymous).await), "{name} anonymous");
 
-        let needs = operation.action.needs();
-        let tenant = matches!(needs, Needs::Authentication)
-            || matches!(needs, Needs::Grant(grant) if grant != Grant::OWNER);
-        let reader = matches!(needs, Needs::Authentication)
-            || matches!(needs, Needs::Grant(grant) if grant == Grant::READ);
+        let reader = matches!(
+            operation.action,
+            Action::ListBuckets
+                | Action::ListObjects
+                | Action::GetBucketLocation
+                | Action::GetBucketVersioning
+                | Action::GetObject
+                | Action::GetObjectAttributes
+        );
+        let tenant = reader
+            || matches!(
+                operation.action,
+                Action::PutObject
+                    | Action::DeleteObject
+                    | Action::ListUploads
+                    | Action::ListParts
+                    | Action::AbortUpload
+            );
         for (key, allowed) in [(TENANT, tenant), (READER, reader)] {
             let reply = request_for(name).by(key).send(&gateway).await;
-            let denied = reply.status == 403;
+            let denied = is_denied(&reply);
             assert_eq!(denied, !allowed, "{name} by {key}: {} {}", reply.status, reply.text());
             if operation.scope == Scope::Cluster {
                 assert!(!reply.text().contains("<Name>bucket</Name>"), "{name} by {key}");
@@ -379,7 +433,7 @@ async fn every_operation_by_every_caller() {
             // The same on a bucket without a grant is always denied.
             let mut elsewhere = request_for(name).by(key);
             elsewhere.path = elsewhere.path.replace("/shared", "/bucket");
-            assert_eq!(elsewhere.send(&gateway).await.status, 403, "{name} elsewhere by {key}");
+            assert!(is_denied(&elsewhere.send(&gateway).await), "{name} elsewhere by {key}");
         }
         // The administrator last: some of these delete things.
         if operation.action != Action::DeleteBucket {
@@ -412,23 +466,14 @@ async fn copies_need_the_source_too() {
 async fn operations_outside_the_table_are_not_implemented() {
     let gateway = gateway();
     let bucket = [
-        "acl",
-        "policy",
-        "policyStatus",
-        "cors",
         "lifecycle",
         "versioning",
-        "tagging",
         "website",
-        "encryption",
         "logging",
         "notification",
         "replication",
-        "requestPayment",
         "accelerate",
         "object-lock",
-        "ownershipControls",
-        "publicAccessBlock",
         "versions",
     ];
     for query in bucket {

@@ -72,6 +72,7 @@ pub struct Call {
     pub key: String,
     pub secret: String,
     pub region: String,
+    pub service: &'static str,
     pub payload: Payload,
     /// Seconds from now at which it claims to be signed.
     pub shift: i64,
@@ -98,10 +99,22 @@ pub fn call(method: &'static str, path: &str) -> Call {
         key: super::ADMIN.to_owned(),
         secret: secret(super::ADMIN),
         region: "us-east-1".to_owned(),
+        service: "s3",
         payload: Payload::Hash,
         shift: 0,
         unsigned: Vec::new(),
     }
+}
+
+/// A form for the identity interfaces.
+pub fn form(service: &'static str, fields: &[(&str, &str)]) -> Call {
+    let mut body = form_urlencoded::Serializer::new(String::new());
+    body.extend_pairs(fields);
+    let mut call = call("POST", "/")
+        .header("content-type", "application/x-www-form-urlencoded; charset=utf-8")
+        .body(body.finish());
+    call.service = service;
+    call
 }
 
 pub fn hmac(key: &[u8], text: &str) -> Vec<u8> {
@@ -165,6 +178,13 @@ impl Call {
         self
     }
 
+    /// Signed with this key and secret.
+    pub fn with(mut self, key: &str, secret: &str) -> Call {
+        self.key = key.to_owned();
+        self.secret = secret.to_owned();
+        self
+    }
+
     pub fn payload(mut self, says: &'static str) -> Call {
         self.payload = Payload::Says(says);
         self
@@ -178,7 +198,7 @@ impl Call {
     pub fn signing_key(&self, date: &str) -> Vec<u8> {
         let key = hmac(format!("AWS4{}", self.secret).as_bytes(), &date[..8]);
         let key = hmac(&key, &self.region);
-        let key = hmac(&key, "s3");
+        let key = hmac(&key, self.service);
         hmac(&key, "aws4_request")
     }
 
@@ -206,7 +226,7 @@ impl Call {
             self.path,
             query_text(&self.query)
         );
-        let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
+        let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let to_sign =
             format!("AWS4-HMAC-SHA256\n{date}\n{scope}\n{}", sha256(canonical.as_bytes()));
         let signature = hex(&hmac(&self.signing_key(&date), &to_sign));
@@ -223,7 +243,7 @@ impl Call {
     /// The request with its signature in the query, valid for so many seconds.
     pub fn presign(&self, seconds: u64) -> Request<Bytes> {
         let date = amz_date(now() + self.shift);
-        let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
+        let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let mut query = self.query.clone();
         let credential = format!("{}/{scope}", self.key).replace('/', "%2F");
         for (name, value) in [
@@ -294,7 +314,7 @@ impl Call {
             self = self.header("x-amz-trailer", name);
         }
         let (_, mut previous, date) = self.sign();
-        let scope = format!("{}/{}/s3/aws4_request", &date[..8], self.region);
+        let scope = format!("{}/{}/{}/aws4_request", &date[..8], self.region, self.service);
         let key = self.signing_key(&date);
         let mut body = Vec::new();
         let empty: &[u8] = b"";

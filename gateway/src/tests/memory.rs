@@ -32,6 +32,8 @@ struct State {
     objects: BTreeMap<(String, String), Vec<Stored>>,
     uploads: BTreeMap<(String, String, String), Upload>,
     counter: u64,
+    records: BTreeMap<String, (u64, Vec<u8>)>,
+    rules_version: u64,
 }
 
 /// See the module.
@@ -85,6 +87,10 @@ fn summary(stored: &Stored) -> ObjectSummary {
         storage_class: None,
         checksum_algorithms: stored.info.checksums.keys().copied().collect(),
     }
+}
+
+fn record((path, (revision, value)): (&String, &(u64, Vec<u8>))) -> Record {
+    Record { path: path.clone(), revision: *revision, value: value.clone() }
 }
 
 async fn collect(mut body: BodyStream) -> Result<Bytes, GridError> {
@@ -278,12 +284,15 @@ impl State {
 impl MemoryStore {
     /// Makes a bucket.
     pub fn add_bucket(&self, name: &str, owner: &str) {
+        let mut state = self.state.lock();
+        state.counter += 1;
         let info = BucketInfo {
+            id: state.counter,
             name: name.to_owned(),
             created: UnixMillis(1_700_000_000_000),
             owner: owner.to_owned(),
         };
-        self.state.lock().buckets.insert(name.to_owned(), info);
+        state.buckets.insert(name.to_owned(), info);
     }
 
     /// How many objects there are.
@@ -304,6 +313,63 @@ impl ObjectStore for MemoryStore {
 
     async fn head_bucket(&self, name: &str) -> Result<BucketInfo, GridError> {
         self.state.lock().bucket(name).cloned()
+    }
+
+    async fn bucket(&self, name: &str) -> Result<BucketInfo, GridError> {
+        self.head_bucket(name).await
+    }
+
+    fn rules_version(&self) -> u64 {
+        self.state.lock().rules_version
+    }
+
+    fn bucket_records(&self, bucket: &BucketInfo) -> String {
+        format!("bucket/{}/", bucket.id)
+    }
+
+    async fn records(
+        &self,
+        prefix: &str,
+        after: &str,
+        limit: usize,
+    ) -> Result<Vec<Record>, GridError> {
+        let state = self.state.lock();
+        let found = state.records.iter().filter(|(path, _)| {
+            path.starts_with(prefix) && (after.is_empty() || path.as_str() > after)
+        });
+        Ok(found.take(limit).map(record).collect())
+    }
+
+    async fn records_at(&self, paths: &[String]) -> Result<Vec<Record>, GridError> {
+        let state = self.state.lock();
+        Ok(state.records.iter().filter(|(path, _)| paths.contains(path)).map(record).collect())
+    }
+
+    async fn write_records(&self, writes: Vec<RecordWrite>) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        for write in &writes {
+            let found = state.records.get(&write.path).map_or(0, |(revision, _)| *revision);
+            if write.expect.is_some_and(|expected| expected != found) {
+                return Err(GridError::Conflict);
+            }
+        }
+        state.rules_version += 1;
+        let revision = state.rules_version;
+        for write in writes {
+            match write.value {
+                Some(value) => drop(state.records.insert(write.path, (revision, value))),
+                None => drop(state.records.remove(&write.path)),
+            }
+        }
+        Ok(())
+    }
+
+    fn seal_secret(&self, _name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError> {
+        Ok(secret.to_vec())
+    }
+
+    fn open_secret(&self, _name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError> {
+        Ok(sealed.to_vec())
     }
 
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {

@@ -5,8 +5,10 @@ mod memory;
 
 mod auth;
 mod fuzz;
+mod identity;
 mod multipart;
 mod objects;
+mod rules;
 mod server;
 mod versions;
 
@@ -14,7 +16,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use nexusgrid_env::Env;
-use nexusgrid_iam::{AccessKeyId, Grant, Principal, Secret};
+use nexusgrid_iam::policy::Document;
+use nexusgrid_iam::{AccessKeyId, AccountId, Principal, Secret};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
@@ -25,6 +28,8 @@ use memory::MemoryStore;
 
 /// The administrator's key.
 pub const ADMIN: &str = "ADMINKEY";
+/// The account of all of them, which owns the buckets.
+pub const FOUNDERS: &str = "000000000001";
 /// A key that may read and write the bucket `shared`, and nothing else.
 pub const TENANT: &str = "TENANTKEY";
 /// A key that may only read the bucket `shared`.
@@ -43,19 +48,25 @@ struct TestKeys;
 impl KeySource for TestKeys {
     async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, KeysUnavailable> {
         let Ok(key) = AccessKeyId::new(id) else { return Ok(None) };
-        let mut principal = Principal::new(key);
-        let read_write = Grant::READ.union(Grant::WRITE);
-        match id {
-            ADMIN => principal.administrator = true,
-            TENANT => drop(principal.grants.insert("shared".to_owned(), read_write)),
-            READER => drop(principal.grants.insert("shared".to_owned(), Grant::READ)),
-            DISABLED => {
-                principal.administrator = true;
-                principal.enabled = false;
+        let founders = AccountId::founders();
+        let shared = |actions: &[&str]| {
+            let resources = ["arn:aws:s3:::shared".to_owned(), "arn:aws:s3:::shared/*".to_owned()];
+            vec![Arc::new(Document::allowing(actions, &resources))]
+        };
+        let read =
+            &["s3:ListBucket", "s3:GetBucketLocation", "s3:GetBucketVersioning", "s3:GetObject*"];
+        let write = &["s3:PutObject", "s3:DeleteObject", "s3:List*Multipart*", "s3:Abort*"];
+        let mut principal = match id {
+            ADMIN | DISABLED => Principal::root(&key, &founders),
+            TENANT => {
+                Principal::service(&key, &founders, shared(&[&read[..], &write[..]].concat()))
             }
+            READER => Principal::service(&key, &founders, shared(read)),
             "UNAVAILABLE" => return Err(KeysUnavailable("no quorum".to_owned())),
             _ => return Ok(None),
-        }
+        };
+        principal.administrator = id == ADMIN;
+        principal.enabled = id != DISABLED;
         Ok(Some(AccessKey { principal: Arc::new(principal), secret: Secret::new(secret(id)) }))
     }
 }
@@ -68,8 +79,8 @@ pub fn gateway() -> Gateway {
 /// The same with options, and its store.
 pub fn gateway_with(options: GatewayOptions) -> (Gateway, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::default());
-    store.add_bucket("bucket", ADMIN);
-    store.add_bucket("shared", ADMIN);
+    store.add_bucket("bucket", FOUNDERS);
+    store.add_bucket("shared", FOUNDERS);
     let registry = Arc::new(Mutex::new(Registry::default()));
     let metrics = Metrics::register(&registry);
     let shared: crate::SharedStore = Arc::clone(&store) as crate::SharedStore;

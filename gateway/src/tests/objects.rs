@@ -1,7 +1,7 @@
 //! Objects, buckets and listings through the whole service.
 
 use super::client::{Reply, call};
-use super::{ADMIN, TENANT, gateway, gateway_with};
+use super::{TENANT, gateway, gateway_with};
 use crate::checksum;
 use crate::service::Gateway;
 
@@ -307,7 +307,7 @@ async fn the_expected_owner_must_be_the_owner() {
     let gateway = gateway();
     put(&gateway, "k", "x").await;
     let get = |owner| call("GET", "/bucket/k").header("x-amz-expected-bucket-owner", owner);
-    assert_eq!(get(ADMIN).send(&gateway).await.status, 200);
+    assert_eq!(get(super::FOUNDERS).send(&gateway).await.status, 200);
     assert_eq!(get("someone").send(&gateway).await.outcome(), (403, "AccessDenied".into()));
 }
 

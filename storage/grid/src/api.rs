@@ -13,6 +13,8 @@ use futures_util::Stream;
 use nexusgrid_env::UnixMillis;
 use serde::{Deserialize, Serialize};
 
+pub use nexusgrid_meta::root::types::{Record, RecordWrite};
+
 use crate::error::GridError;
 use crate::version::{ObjectLock, VersionName};
 
@@ -164,11 +166,13 @@ pub struct VersionTag(pub u64);
 /// A bucket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BucketInfo {
+    /// Its id, never reused.
+    pub id: u64,
     /// Its name.
     pub name: String,
     /// When it was made.
     pub created: UnixMillis,
-    /// Who made it (an access key's user).
+    /// Whose it is: an account.
     pub owner: String,
 }
 

@@ -11,6 +11,7 @@ use crate::version::{self, VersionName};
 
 pub(crate) fn bucket_info(bucket: &Bucket) -> api::BucketInfo {
     api::BucketInfo {
+        id: bucket.id.0,
         name: bucket.name.clone(),
         created: UnixMillis(bucket.created_ms),
         owner: bucket.owner.clone(),

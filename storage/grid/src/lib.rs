@@ -35,6 +35,7 @@ mod pack;
 pub mod placement;
 mod read;
 mod rebuild;
+mod records;
 mod refill;
 pub mod session;
 pub mod shard;

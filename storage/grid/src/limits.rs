@@ -199,3 +199,5 @@ pub const SURVEY_CALLS_AT_ONCE: usize = 64;
 pub const RESTORE_CLAIM: Duration = Duration::from_secs(60);
 /// How long one of two who would restore waits for the other to give way.
 pub const RESTORE_CLAIM_PATIENCE: Duration = Duration::from_secs(5);
+/// Records asked for at once.
+pub const RECORDS_PAGE_MAX: usize = 1_000;

@@ -2,26 +2,37 @@
 //!
 //! S3, the mount, CSI, the admin interface and the scheduler all ask [`authorize`], so that a rule
 //! holds everywhere or nowhere. It reads its arguments and nothing else: no clock, no network, no
-//! global. Denial is the default: an action that no rule grants is refused, and a rule that cannot
-//! be applied (an object action on the cluster, say) is refused too.
+//! global. Denial is the default: an action that no rule allows is refused, and so is one whose
+//! rules cannot be read.
 //!
-//! A *principal* is an access key as the root group knows it: an administrator, or a key with
-//! *grants* on single buckets. [`secret`] holds the type in which secret keys travel.
+//! Two sides have a say. The caller's: a [`Principal`] with the [`policy`] documents of its user,
+//! groups or role, a boundary and a session. The resource's: [`Rules`], with a bucket's policy,
+//! access control lists ([`acl`]) and what its owner forbids to be public. Within one account
+//! either side may allow; across accounts both must. A denial on either side is final.
 //!
-//! This crate must not read headers, parse requests or know S3 names: a door translates its own
-//! vocabulary to [`Action`] and [`Resource`] first.
+//! This crate must not read headers, parse requests or know S3's operations: a door translates its
+//! own vocabulary to [`Action`], [`Resource`] and [`Context`] first.
 
 #![forbid(unsafe_code)]
 
+mod account;
+pub mod acl;
 mod action;
-mod grant;
+mod context;
+pub mod limits;
+pub mod policy;
 mod principal;
 pub mod secret;
+pub mod time;
 
-pub use action::{Action, Needs};
-pub use grant::Grant;
-pub use principal::{AccessKeyId, InvalidAccessKeyId, Principal};
+pub use account::{AccountId, InvalidAccountId};
+pub use action::{AclOf, Action, Scope};
+pub use context::Context;
+pub use principal::{AccessKeyId, Documents, InvalidAccessKeyId, Principal, PrincipalKind};
 pub use secret::Secret;
+
+use acl::{Acl, AclAnswer};
+use policy::{Document, Grants, Question};
 
 /// What an action is done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,13 +58,56 @@ impl<'a> Resource<'a> {
             Resource::Bucket(bucket) | Resource::Object { bucket, .. } => Some(bucket),
         }
     }
+
+    /// As policies name it.
+    pub fn arn(&self) -> String {
+        match *self {
+            Resource::Cluster => "*".to_owned(),
+            Resource::Bucket(bucket) => format!("arn:aws:s3:::{bucket}"),
+            Resource::Object { bucket, key } => format!("arn:aws:s3:::{bucket}/{key}"),
+        }
+    }
+
+    fn scope(&self) -> Scope {
+        match self {
+            Resource::Cluster => Scope::Cluster,
+            Resource::Bucket(_) => Scope::Bucket,
+            Resource::Object { .. } => Scope::Object,
+        }
+    }
 }
 
-/// What else decides. Nothing in it may come from a header that the client chooses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Context {
-    /// Wall-clock time, milliseconds since 1970-01-01 UTC.
-    pub now_unix_ms: u64,
+/// The policy of a resource.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum ResourcePolicy<'a> {
+    /// It has none.
+    #[default]
+    None,
+    /// This one.
+    Is(&'a Document),
+    /// There is one, and it cannot be read: nothing is allowed.
+    Unreadable,
+}
+
+/// What the owner of a resource has laid down.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules<'a> {
+    /// The account that owns the bucket; `None`: unknown, so nobody's.
+    pub owner: Option<&'a str>,
+    /// Of an object that another account has written, and owns: that account.
+    pub object_owner: Option<&'a str>,
+    /// The bucket's policy.
+    pub policy: ResourcePolicy<'a>,
+    /// The bucket's list; `None` where lists are switched off.
+    pub bucket_acl: Option<&'a Acl>,
+    /// The object's list; `None` where lists are switched off, or the object is not known.
+    pub object_acl: Option<&'a Acl>,
+    /// Grants to everybody in lists do not count.
+    pub ignore_public_acls: bool,
+    /// A policy for everybody counts for the owner's account only.
+    pub restrict_public_buckets: bool,
+    /// Whoever set the policy confirmed that it may shut out the owner.
+    pub policy_binds_owner: bool,
 }
 
 /// Whether to go on.
@@ -82,50 +136,222 @@ pub enum Reason {
     /// The key's time is over.
     #[error("the access key has expired")]
     KeyExpired,
-    /// Only administrators may do this.
+    /// Only administrators of the grid may do this.
     #[error("the action needs an administrator's key")]
     NotAdministrator,
-    /// The key holds no grant, or too small a one, on the bucket.
-    #[error("the access key has no sufficient grant on the bucket")]
-    NotGranted,
+    /// A statement denies it.
+    #[error("a policy denies the action")]
+    Denied,
+    /// The resource's policy cannot be read.
+    #[error("the resource's policy cannot be read")]
+    Unreadable,
+    /// The caller's own policies do not allow it.
+    #[error("no policy of the caller allows the action")]
+    NotAllowed,
+    /// The resource belongs to another account, which does not allow it.
+    #[error("the resource's owner does not allow the action")]
+    NotShared,
     /// The action does not apply to this kind of resource: an error of the door that asked.
     #[error("the action does not apply to the resource")]
     Mismatch,
 }
 
-/// Decides whether `principal` may do `action` to `resource`.
+/// What the caller's own side says.
+struct Own {
+    denied: bool,
+    /// Identity, boundary and session together.
+    allowed: bool,
+    /// Boundary and session alone: what a resource's policy may still give.
+    bounded: bool,
+}
+
+fn own(question: &Question<'_>) -> Own {
+    let principal = question.principal;
+    let ask = |document: &Document| document.evaluate(question);
+    let mut denied = false;
+    let mut any = |grants: Grants| {
+        denied |= grants.denied;
+        grants.allowed
+    };
+    let mut identity = principal.kind == PrincipalKind::Root;
+    for document in &principal.policies {
+        identity |= any(ask(document));
+    }
+    let mut bounded = true;
+    for document in principal.boundary.iter().chain(&principal.session) {
+        bounded &= any(ask(document));
+    }
+    Own { denied, allowed: identity && bounded, bounded }
+}
+
+fn usable(principal: &Principal, now_unix_ms: u64) -> Result<(), Reason> {
+    if !principal.enabled {
+        return Err(Reason::KeyDisabled);
+    }
+    if principal.expires_unix_ms.is_some_and(|expiry| now_unix_ms >= expiry) {
+        return Err(Reason::KeyExpired);
+    }
+    Ok(())
+}
+
+/// Decides whether `principal` may do `action` to `resource`, at `now_unix_ms` (wall clock,
+/// milliseconds since 1970-01-01 UTC).
 ///
 /// Total over [`Action`]; deny by default.
 pub fn authorize(
     principal: &Principal,
     action: Action,
     resource: &Resource<'_>,
+    rules: &Rules<'_>,
     context: &Context,
+    now_unix_ms: u64,
 ) -> Decision {
-    if !principal.enabled {
-        return Decision::Deny(Reason::KeyDisabled);
+    match decide(principal, action, resource, rules, context, now_unix_ms) {
+        Ok(()) => Decision::Allow,
+        Err(reason) => Decision::Deny(reason),
     }
-    if principal.expires_unix_ms.is_some_and(|expiry| context.now_unix_ms >= expiry) {
-        return Decision::Deny(Reason::KeyExpired);
+}
+
+fn decide(
+    principal: &Principal,
+    action: Action,
+    resource: &Resource<'_>,
+    rules: &Rules<'_>,
+    context: &Context,
+    now_unix_ms: u64,
+) -> Result<(), Reason> {
+    usable(principal, now_unix_ms)?;
+    // Several objects of one bucket at once (multi-delete) are asked for one by one.
+    if action.scope() != resource.scope() {
+        return Err(Reason::Mismatch);
     }
-    if !action.applies_to(resource) {
-        return Decision::Deny(Reason::Mismatch);
+    if matches!(action, Action::ReadCluster | Action::ManageCluster) {
+        return if principal.administrator { Ok(()) } else { Err(Reason::NotAdministrator) };
     }
-    // Administrators may do everything: they could grant it to themselves anyway.
-    if principal.administrator {
-        return Decision::Allow;
+    let arn = resource.arn();
+    let question = Question { action: action.name(), resource: &arn, principal, context };
+    let own = own(&question);
+    if own.denied {
+        return Err(Reason::Denied);
     }
-    match action.needs() {
-        Needs::Authentication => Decision::Allow,
-        Needs::Administrator => Decision::Deny(Reason::NotAdministrator),
-        Needs::Grant(needed) => {
-            let held = resource.bucket().and_then(|bucket| principal.grants.get(bucket));
-            match held {
-                Some(held) if held.covers(needed) => Decision::Allow,
-                _ => Decision::Deny(Reason::NotGranted),
-            }
+    let account = principal.account.as_deref();
+    // What does not exist yet belongs to who makes it.
+    if matches!(action, Action::ListBuckets | Action::CreateBucket) {
+        return if own.allowed { Ok(()) } else { Err(Reason::NotAllowed) };
+    }
+    let policy = match rules.policy {
+        ResourcePolicy::None => Grants::default(),
+        ResourcePolicy::Unreadable if !may_mend_policy(principal, action, rules) => {
+            return Err(Reason::Unreadable);
         }
+        ResourcePolicy::Unreadable => Grants::default(),
+        ResourcePolicy::Is(document) => {
+            let mut grants = document.evaluate(&question);
+            let same = account.is_some() && account == rules.owner;
+            if rules.restrict_public_buckets && document.is_public() && !same {
+                grants = Grants { denied: grants.denied, ..Grants::default() };
+            }
+            grants
+        }
+    };
+    if policy.denied && !may_mend_policy(principal, action, rules) {
+        return Err(Reason::Denied);
     }
+    // A bucket's policy says nothing of objects that belong to others; their lists do.
+    let foreign = rules.object_owner.filter(|owner| Some(*owner) != rules.owner);
+    let is_about_content = matches!(action.acl(), AclOf::Object(_));
+    let owner = match foreign {
+        Some(owner) if is_about_content => Some(owner),
+        _ => rules.owner,
+    };
+    let policy_counts = !(foreign.is_some() && is_about_content);
+    let acl = acl_answer(principal, action, rules);
+    if account.is_some() && account == owner {
+        let by_policy =
+            policy_counts && ((policy.allowed && own.bounded) || policy.allowed_session);
+        return if own.allowed || by_policy || (acl == AclAnswer::Group && own.bounded) {
+            Ok(())
+        } else {
+            Err(Reason::NotAllowed)
+        };
+    }
+    let by_policy =
+        policy_counts && (policy.allowed || policy.allowed_session || policy.allowed_account);
+    if !by_policy && acl == AclAnswer::No {
+        return Err(Reason::NotShared);
+    }
+    if principal.is_anonymous() || own.allowed { Ok(()) } else { Err(Reason::NotAllowed) }
+}
+
+/// The owner can replace a policy, unless it was confirmed to bind the owner, too: nobody else could
+/// undo one that denies everybody by mistake.
+fn may_mend_policy(principal: &Principal, action: Action, rules: &Rules<'_>) -> bool {
+    matches!(action, Action::GetBucketPolicy | Action::PutBucketPolicy | Action::DeleteBucketPolicy)
+        && !rules.policy_binds_owner
+        && principal.kind == PrincipalKind::Root
+        && principal.account.is_some()
+        && principal.account.as_deref() == rules.owner
+}
+
+fn acl_answer(principal: &Principal, action: Action, rules: &Rules<'_>) -> AclAnswer {
+    let groups = !rules.ignore_public_acls;
+    let (list, needed) = match action.acl() {
+        AclOf::None => return AclAnswer::No,
+        AclOf::Bucket(needed) => (rules.bucket_acl, needed),
+        AclOf::Object(needed) => (rules.object_acl, needed),
+    };
+    list.map_or(AclAnswer::No, |list| list.answer(principal, needed, groups))
+}
+
+/// Decides whether `principal` may do `action` (`service:Action`) to an identity of its own account:
+/// a user, group, role or policy, by its ARN.
+pub fn authorize_identity(
+    principal: &Principal,
+    action: &str,
+    arn: &str,
+    context: &Context,
+    now_unix_ms: u64,
+) -> Decision {
+    if let Err(reason) = usable(principal, now_unix_ms) {
+        return Decision::Deny(reason);
+    }
+    let own = own(&Question { action, resource: arn, principal, context });
+    match (own.denied, own.allowed && !principal.is_anonymous()) {
+        (true, _) => Decision::Deny(Reason::Denied),
+        (false, true) => Decision::Allow,
+        (false, false) => Decision::Deny(Reason::NotAllowed),
+    }
+}
+
+/// Decides whether `principal` may take on a role of `owner`'s account that trusts by `trust`:
+/// the role must trust it, and, unless it is of the same account and trusted by name, its own
+/// policies must let it.
+pub fn authorize_assume(
+    principal: &Principal,
+    action: &str,
+    role_arn: &str,
+    owner: &str,
+    trust: &Document,
+    context: &Context,
+    now_unix_ms: u64,
+) -> Decision {
+    if let Err(reason) = usable(principal, now_unix_ms) {
+        return Decision::Deny(reason);
+    }
+    let own = own(&Question { action, resource: role_arn, principal, context });
+    let trusts = trust.evaluate(&Question { action, resource: "", principal, context });
+    if own.denied || trusts.denied {
+        return Decision::Deny(Reason::Denied);
+    }
+    let by_name = trusts.allowed || trusts.allowed_session;
+    // A token's holder has no account here; the role's trust alone speaks for it.
+    let own_account = principal.account.as_deref() == Some(owner);
+    let allowed = if principal.account.is_none() || own_account {
+        by_name || (trusts.allowed_account && own.allowed)
+    } else {
+        (by_name || trusts.allowed_account) && own.allowed
+    };
+    if allowed { Decision::Allow } else { Decision::Deny(Reason::NotAllowed) }
 }
 
 #[cfg(test)]

@@ -1,10 +1,12 @@
-//! Access keys and what they hold.
+//! Access keys, and who asks with them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Action, Context, Grant, Resource, authorize};
+use crate::AccountId;
+use crate::policy::Document;
 
 /// The public half of an access key: 4 to 128 letters, digits, `-`, `_` or `.`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -67,37 +69,129 @@ impl std::fmt::Display for AccessKeyId {
     }
 }
 
-/// An access key with its permissions, as the root group has them. Holds no secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// What kind of caller it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PrincipalKind {
+    /// Nobody known: no credentials.
+    Anonymous,
+    /// The account itself.
+    Root,
+    /// A user of an account.
+    User,
+    /// A session of a role.
+    Session,
+    /// A key of the founders' account that is good for some buckets, without a user.
+    Service,
+}
+
+/// Documents of an identity.
+pub type Documents = Vec<Arc<Document>>;
+
+/// Who asks, with all rules that belong to them. Holds no secret.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Principal {
-    /// Which key it is.
-    pub key: AccessKeyId,
-    /// Whether it may do everything.
-    pub administrator: bool,
+    /// The access key's id; empty for the anonymous.
+    pub key: String,
+    /// What kind of caller it is.
+    pub kind: PrincipalKind,
+    /// The account; `None` for the anonymous.
+    pub account: Option<String>,
+    /// The account's canonical id.
+    pub canonical_id: Option<String>,
+    /// The caller's ARN; empty for the anonymous.
+    pub arn: String,
+    /// The caller's unique id (`aws:userid`).
+    pub id: String,
+    /// The user's name (`aws:username`), or how clients show the caller.
+    pub name: String,
+    /// Of a session: the role's ARN.
+    pub role_arn: Option<String>,
+    /// Of a caller with a token: the identity provider's ARN.
+    pub provider: Option<String>,
     /// Whether it may be used at all.
     pub enabled: bool,
     /// When it ends (milliseconds since 1970-01-01 UTC); `None`: never.
     pub expires_unix_ms: Option<u64>,
-    /// Permissions by bucket name.
-    pub grants: BTreeMap<String, Grant>,
+    /// Whether it also administers the grid itself.
+    pub administrator: bool,
+    /// What its identity may do.
+    pub policies: Documents,
+    /// What its identity may do at most; `None`: no bound.
+    pub boundary: Option<Arc<Document>>,
+    /// What its session may do at most: each of them must allow.
+    pub session: Documents,
+    /// Its tags (`aws:PrincipalTag/…`).
+    pub tags: BTreeMap<String, String>,
 }
 
 impl Principal {
-    /// An enabled key without any permission and without an end.
-    pub fn new(key: AccessKeyId) -> Principal {
+    /// A caller without credentials.
+    pub fn anonymous() -> Principal {
         Principal {
-            key,
-            administrator: false,
+            key: String::new(),
+            kind: PrincipalKind::Anonymous,
+            account: None,
+            canonical_id: None,
+            arn: String::new(),
+            id: String::new(),
+            name: String::new(),
+            role_arn: None,
+            provider: None,
             enabled: true,
             expires_unix_ms: None,
-            grants: BTreeMap::new(),
+            administrator: false,
+            policies: Vec::new(),
+            boundary: None,
+            session: Vec::new(),
+            tags: BTreeMap::new(),
         }
     }
 
-    /// Whether the bucket may appear in this key's list of buckets.
-    pub fn sees_bucket(&self, bucket: &str, context: &Context) -> bool {
-        authorize(self, Action::HeadBucket, &Resource::Bucket(bucket), context).allowed()
-            || authorize(self, Action::ListUploads, &Resource::Bucket(bucket), context).allowed()
-            || authorize(self, Action::DeleteBucket, &Resource::Bucket(bucket), context).allowed()
+    /// An account itself, by one of its keys.
+    pub fn root(key: &AccessKeyId, account: &AccountId) -> Principal {
+        Principal {
+            key: key.to_string(),
+            kind: PrincipalKind::Root,
+            account: Some(account.to_string()),
+            canonical_id: Some(account.canonical_id()),
+            arn: format!("arn:aws:iam::{account}:root"),
+            id: account.to_string(),
+            name: account.to_string(),
+            ..Principal::anonymous()
+        }
+    }
+
+    /// A user of an account: `path` begins and ends with a slash.
+    pub fn user(
+        key: &AccessKeyId,
+        account: &AccountId,
+        path: &str,
+        name: &str,
+        id: &str,
+    ) -> Principal {
+        Principal {
+            kind: PrincipalKind::User,
+            arn: format!("arn:aws:iam::{account}:user{path}{name}"),
+            id: id.to_owned(),
+            name: name.to_owned(),
+            ..Principal::root(key, account)
+        }
+    }
+
+    /// A key of `account` that may do what `policies` say, and belongs to no user.
+    pub fn service(key: &AccessKeyId, account: &AccountId, policies: Documents) -> Principal {
+        Principal {
+            kind: PrincipalKind::Service,
+            arn: format!("arn:aws:iam::{account}:user/key/{key}"),
+            id: key.to_string(),
+            name: key.to_string(),
+            policies,
+            ..Principal::root(key, account)
+        }
+    }
+
+    /// Whether it came without credentials.
+    pub fn is_anonymous(&self) -> bool {
+        self.kind == PrincipalKind::Anonymous
     }
 }

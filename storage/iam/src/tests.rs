@@ -1,184 +1,420 @@
-//! Properties of [`authorize`], against rules written down a second time, as a table.
+//! Decisions, fact by fact, and the language of policies against a reference.
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use proptest::prelude::*;
-use zeroize::Zeroizing;
 
+use crate::acl::{Acl, CannedAcl};
+use crate::policy::{Document, DocumentKind, InvalidDocument};
 use crate::*;
 
-const NOW: Context = Context { now_unix_ms: 1_000_000 };
+const NOW: u64 = 1_000_000;
+const US: &str = "000000000001";
+const THEM: &str = "100000000002";
 
 fn key() -> AccessKeyId {
     AccessKeyId::new("TESTKEY").expect("valid")
 }
 
-/// The rules once more: (action, kind of resource, grant), independent of the code under test.
-fn table(action: Action) -> (&'static str, &'static str) {
-    match action {
-        Action::ListBuckets => ("cluster", "any"),
-        Action::CreateBucket => ("bucket", "admin"),
-        Action::HeadBucket => ("bucket", "read"),
-        Action::DeleteBucket => ("bucket", "owner"),
-        Action::ListObjects => ("bucket", "read"),
-        Action::ListUploads => ("bucket", "write"),
-        Action::GetObject => ("object", "read"),
-        Action::PutObject => ("object", "write"),
-        Action::DeleteObject => ("bucket or object", "write"),
-        Action::ListParts => ("object", "write"),
-        Action::AbortUpload => ("object", "write"),
-        Action::ConfigureBucket => ("bucket", "owner"),
-        Action::BypassRetention => ("bucket or object", "owner"),
-        Action::ReadCluster => ("cluster", "admin"),
-        Action::ManageCluster => ("cluster", "admin"),
+fn account(id: &str) -> AccountId {
+    AccountId::new(id).expect("valid")
+}
+
+fn identity(text: &str) -> Arc<Document> {
+    Arc::new(Document::parse(text, DocumentKind::Identity, 10_000).expect("a document"))
+}
+
+fn bucket(text: &str) -> Document {
+    Document::parse(text, DocumentKind::Bucket("b"), 10_000).expect("a document")
+}
+
+fn statement(effect: &str, more: &str) -> String {
+    format!(r#"{{"Version":"2012-10-17","Statement":{{"Effect":"{effect}",{more}}}}}"#)
+}
+
+fn user(of: &str, documents: &[&str]) -> Principal {
+    let mut user = Principal::user(&key(), &account(of), "/", "ann", "AIDAANN");
+    user.policies = documents.iter().map(|text| identity(text)).collect();
+    user
+}
+
+const ALLOW_ALL: &str =
+    r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"*","Resource":"*"}}"#;
+const OBJECT: Resource<'static> = Resource::Object { bucket: "b", key: "k" };
+
+fn ask(principal: &Principal, action: Action, rules: &Rules<'_>) -> Decision {
+    let resource = match action.scope() {
+        Scope::Cluster => Resource::Cluster,
+        Scope::Bucket => Resource::Bucket("b"),
+        Scope::Object => OBJECT,
+    };
+    authorize(principal, action, &resource, rules, &Context::default(), NOW)
+}
+
+fn ours() -> Rules<'static> {
+    Rules { owner: Some(US), ..Rules::default() }
+}
+
+#[test]
+fn by_default_only_the_owner_may() {
+    let root = Principal::root(&key(), &account(US));
+    let other = Principal::root(&key(), &account(THEM));
+    for action in Action::ALL {
+        let cluster = action.name().starts_with("nexusgrid:");
+        let anybodys = matches!(action, Action::ListBuckets | Action::CreateBucket);
+        assert_eq!(ask(&root, *action, &ours()).allowed(), !cluster, "{action:?}");
+        assert_eq!(ask(&other, *action, &ours()).allowed(), anybodys, "{action:?}");
+        for nobody in [Principal::anonymous(), user(US, &[]), user(THEM, &[ALLOW_ALL])] {
+            let may = anybodys && nobody.policies.len() == 1;
+            assert_eq!(ask(&nobody, *action, &ours()).allowed(), may, "{action:?}");
+        }
+        // Nobody owns what is not known.
+        if !anybodys {
+            assert!(!ask(&root, *action, &Rules::default()).allowed(), "{action:?}");
+        }
     }
+    let mut administrator = root.clone();
+    administrator.administrator = true;
+    assert!(ask(&administrator, Action::ManageCluster, &ours()).allowed());
+    // An action on another kind of thing is refused.
+    let context = Context::default();
+    let mismatch =
+        authorize(&root, Action::GetObject, &Resource::Bucket("b"), &ours(), &context, NOW);
+    assert_eq!(mismatch, Decision::Deny(Reason::Mismatch));
 }
 
-fn reference(principal: &Principal, action: Action, resource: &Resource<'_>, now: u64) -> bool {
-    let kind = match resource {
-        Resource::Cluster => "cluster",
-        Resource::Bucket(_) => "bucket",
-        Resource::Object { .. } => "object",
+#[test]
+fn keys_that_are_off_or_over_may_nothing() {
+    let mut root = Principal::root(&key(), &account(US));
+    root.administrator = true;
+    root.expires_unix_ms = Some(NOW);
+    assert_eq!(ask(&root, Action::GetObject, &ours()), Decision::Deny(Reason::KeyExpired));
+    root.expires_unix_ms = Some(NOW + 1);
+    assert!(ask(&root, Action::GetObject, &ours()).allowed());
+    root.enabled = false;
+    assert_eq!(ask(&root, Action::ManageCluster, &ours()), Decision::Deny(Reason::KeyDisabled));
+}
+
+#[test]
+fn a_denial_is_final_and_either_side_may_allow_within_an_account() {
+    let policy = bucket(&statement(
+        "Allow",
+        r#""Principal":{"AWS":"arn:aws:iam::000000000001:user/ann"},"Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*""#,
+    ));
+    let rules = Rules { policy: ResourcePolicy::Is(&policy), ..ours() };
+    assert!(ask(&user(US, &[]), Action::GetObject, &rules).allowed());
+    assert!(!ask(&user(US, &[]), Action::PutObject, &rules).allowed());
+    let deny = statement("Deny", r#""Action":"s3:Get*","Resource":"*""#);
+    assert_eq!(
+        ask(&user(US, &[ALLOW_ALL, &deny]), Action::GetObject, &rules),
+        Decision::Deny(Reason::Denied)
+    );
+    let everybody = bucket(&statement(
+        "Deny",
+        r#""Principal":"*","Action":"s3:*","Resource":["arn:aws:s3:::b","arn:aws:s3:::b/*"]"#,
+    ));
+    let rules = Rules { policy: ResourcePolicy::Is(&everybody), ..ours() };
+    let root = Principal::root(&key(), &account(US));
+    assert!(!ask(&root, Action::GetObject, &rules).allowed());
+    // The owner can take it away again, unless that was given up.
+    assert!(ask(&root, Action::DeleteBucketPolicy, &rules).allowed());
+    assert!(!ask(&user(US, &[ALLOW_ALL]), Action::DeleteBucketPolicy, &rules).allowed());
+    let bound = Rules { policy_binds_owner: true, ..rules };
+    assert!(!ask(&root, Action::DeleteBucketPolicy, &bound).allowed());
+    let unreadable = Rules { policy: ResourcePolicy::Unreadable, ..ours() };
+    assert_eq!(ask(&root, Action::GetObject, &unreadable), Decision::Deny(Reason::Unreadable));
+}
+
+#[test]
+fn across_accounts_both_sides_must_allow() {
+    let all = r#""Principal":{"AWS":"100000000002"},"Action":"s3:*","Resource":["arn:aws:s3:::b","arn:aws:s3:::b/*"]"#;
+    let policy = bucket(&statement("Allow", all));
+    let rules = Rules { policy: ResourcePolicy::Is(&policy), ..ours() };
+    assert!(ask(&Principal::root(&key(), &account(THEM)), Action::GetObject, &rules).allowed());
+    assert!(ask(&user(THEM, &[ALLOW_ALL]), Action::GetObject, &rules).allowed());
+    assert!(!ask(&user(THEM, &[]), Action::GetObject, &rules).allowed());
+    assert!(!ask(&Principal::anonymous(), Action::GetObject, &rules).allowed());
+    // An account that is let in does not let in each of its users.
+    assert!(!ask(&user(US, &[]), Action::GetObject, &rules).allowed());
+}
+
+#[test]
+fn public_means_everybody_unless_it_is_blocked() {
+    let policy = bucket(&statement(
+        "Allow",
+        r#""Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*""#,
+    ));
+    let rules = Rules { policy: ResourcePolicy::Is(&policy), ..ours() };
+    assert!(ask(&Principal::anonymous(), Action::GetObject, &rules).allowed());
+    let restricted = Rules { restrict_public_buckets: true, ..rules };
+    assert!(!ask(&Principal::anonymous(), Action::GetObject, &restricted).allowed());
+    assert!(ask(&user(US, &[]), Action::GetObject, &restricted).allowed());
+}
+
+#[test]
+fn lists_open_to_accounts_and_groups() {
+    let (us, them) = (account(US).canonical_id(), account(THEM).canonical_id());
+    let public = CannedAcl::PublicRead.acl(&us, &us);
+    let rules = Rules { bucket_acl: Some(&public), object_acl: Some(&public), ..ours() };
+    assert!(ask(&Principal::anonymous(), Action::ListObjects, &rules).allowed());
+    assert!(ask(&Principal::anonymous(), Action::GetObject, &rules).allowed());
+    assert!(!ask(&Principal::anonymous(), Action::PutObject, &rules).allowed());
+    assert!(!ask(&Principal::anonymous(), Action::GetObjectAcl, &rules).allowed());
+    let ignored = Rules { ignore_public_acls: true, ..rules };
+    assert!(!ask(&Principal::anonymous(), Action::GetObject, &ignored).allowed());
+    // What another account has written is its own: the bucket's owner may not read it.
+    let theirs = Acl::private(&them);
+    let rules = Rules { object_owner: Some(THEM), object_acl: Some(&theirs), ..ours() };
+    let (we, they) =
+        (Principal::root(&key(), &account(US)), Principal::root(&key(), &account(THEM)));
+    assert!(!ask(&we, Action::GetObject, &rules).allowed());
+    assert!(ask(&they, Action::GetObject, &rules).allowed());
+    assert!(ask(&they, Action::PutObjectAcl, &rules).allowed());
+    assert!(ask(&we, Action::DeleteObject, &rules).allowed());
+    let shared = CannedAcl::BucketOwnerRead.acl(&them, &us);
+    let rules = Rules { object_acl: Some(&shared), ..rules };
+    assert!(ask(&we, Action::GetObject, &rules).allowed());
+    assert!(!ask(&we, Action::PutObjectAcl, &rules).allowed());
+}
+
+#[test]
+fn a_session_is_never_wider_than_its_policy() {
+    let mut session = Principal {
+        kind: PrincipalKind::Session,
+        arn: "arn:aws:sts::000000000001:assumed-role/reader/ann".into(),
+        role_arn: Some("arn:aws:iam::000000000001:role/reader".into()),
+        ..user(US, &[ALLOW_ALL])
     };
-    let (kinds, needs) = table(action);
-    let alive = principal.enabled && principal.expires_unix_ms.is_none_or(|end| now < end);
-    let grant = resource
-        .bucket()
-        .and_then(|bucket| principal.grants.get(bucket).copied())
-        .unwrap_or_default();
-    let held = match needs {
-        "any" => true,
-        "read" => grant.read,
-        "write" => grant.write,
-        "owner" => grant.owner,
-        _ => false,
+    session.session =
+        vec![identity(&statement("Allow", r#""Action":"s3:GetObject","Resource":"*""#))];
+    assert!(ask(&session, Action::GetObject, &ours()).allowed());
+    assert!(!ask(&session, Action::PutObject, &ours()).allowed());
+    // A bucket that names the role gives no more than the session may have.
+    let principal = |arn: &str| {
+        bucket(&statement(
+            "Allow",
+            &format!(
+                r#""Principal":{{"AWS":"{arn}"}},"Action":"s3:PutObject","Resource":"arn:aws:s3:::b/*""#
+            ),
+        ))
     };
-    alive && kinds.contains(kind) && (principal.administrator || held)
+    let by_role = principal("arn:aws:iam::000000000001:role/reader");
+    let rules = Rules { policy: ResourcePolicy::Is(&by_role), ..ours() };
+    assert!(!ask(&session, Action::PutObject, &rules).allowed());
+    // One that names this very session does.
+    let by_session = principal("arn:aws:sts::000000000001:assumed-role/reader/ann");
+    let rules = Rules { policy: ResourcePolicy::Is(&by_session), ..ours() };
+    assert!(ask(&session, Action::PutObject, &rules).allowed());
+    // A boundary bounds, too.
+    let mut bounded = user(US, &[ALLOW_ALL]);
+    bounded.boundary = Some(identity(&statement("Allow", r#""Action":"s3:Get*","Resource":"*""#)));
+    assert!(ask(&bounded, Action::GetObject, &ours()).allowed());
+    assert!(!ask(&bounded, Action::PutObject, &ours()).allowed());
 }
 
-fn grant() -> impl Strategy<Value = Grant> {
-    (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(read, write, owner)| Grant {
-        read,
-        write,
-        owner,
-    })
+#[test]
+fn taking_on_a_role_takes_its_trust() {
+    let arn = "arn:aws:iam::000000000001:role/reader";
+    let trust = |principal: &str| {
+        let text = statement(
+            "Allow",
+            &format!(r#""Principal":{{"AWS":"{principal}"}},"Action":"sts:AssumeRole""#),
+        );
+        Document::parse(&text, DocumentKind::Trust, 10_000).expect("a document")
+    };
+    let may = |who: &Principal, trust: &Document| {
+        let context = Context::default();
+        authorize_assume(who, "sts:AssumeRole", arn, US, trust, &context, NOW).allowed()
+    };
+    let ann = trust("arn:aws:iam::000000000001:user/ann");
+    assert!(may(&user(US, &[]), &ann));
+    assert!(!may(&user(THEM, &[ALLOW_ALL]), &ann));
+    assert!(!may(&user(US, &[&statement("Deny", r#""Action":"sts:*","Resource":"*""#)]), &ann));
+    let us = trust(US);
+    assert!(!may(&user(US, &[]), &us) && may(&user(US, &[ALLOW_ALL]), &us));
+    let them = trust(THEM);
+    assert!(!may(&user(THEM, &[]), &them) && may(&user(THEM, &[ALLOW_ALL]), &them));
+    assert!(!may(&user(US, &[ALLOW_ALL]), &them));
 }
 
-fn principal() -> impl Strategy<Value = Principal> {
-    (
-        prop::bool::weighted(0.2),
-        prop::bool::weighted(0.9),
-        prop::option::of(0u64..20),
-        prop::collection::btree_map("[a-c]", grant(), 0..4),
-    )
-        .prop_map(|(administrator, enabled, expires_unix_ms, grants)| Principal {
-            key: key(),
-            administrator,
-            enabled,
-            expires_unix_ms,
-            grants,
-        })
+#[test]
+fn what_is_no_policy_is_refused() {
+    let parse = |text: &str, kind| Document::parse(text, kind, 10_000);
+    let identity = DocumentKind::Identity;
+    for more in [
+        r#""Action":"*""#,
+        r#""Resource":"*""#,
+        r#""Action":"*","Resource":"*","Principal":"*""#,
+        r#""Action":"*","NotAction":"*","Resource":"*""#,
+        r#""Action":"*","Resource":"*","Extra":1"#,
+        r#""Action":"GetObject","Resource":"*""#,
+        r#""Action":[],"Resource":"*""#,
+        r#""Action":"*","Resource":"bucket""#,
+        r#""Action":"*","Resource":"*","Condition":{"StringIs":{"aws:a":"b"}}"#,
+        r#""Action":"*","Resource":"*","Condition":{"NumericEquals":{"s3:max-keys":"many"}}"#,
+        r#""Action":"*","Resource":"*","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/33"}}"#,
+        r#""Action":"*","Resource":"arn:aws:s3:::${a""#,
+    ] {
+        assert!(parse(&statement("Allow", more), identity).is_err(), "{more}");
+    }
+    for text in ["", "{}", "[]", "null", r#"{"Statement":[]}"#, r#"{"Version":"2013-01-01"}"#] {
+        assert!(parse(text, identity).is_err(), "{text}");
+    }
+    assert!(matches!(Document::parse(ALLOW_ALL, identity, 10), Err(InvalidDocument::TooLong(10))));
+    let of_bucket = |more: &str| parse(&statement("Allow", more), DocumentKind::Bucket("b"));
+    let fine = r#""Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*""#;
+    assert!(of_bucket(fine).is_ok());
+    assert!(matches!(of_bucket(&fine.replace(":b/", ":c/")), Err(InvalidDocument::Resource(_))));
+    assert!(matches!(of_bucket(&fine.replace("/*", "")), Err(InvalidDocument::Action(_))));
+    assert!(of_bucket(&fine.replace("s3:GetObject", "iam:GetUser")).is_err());
+    assert!(of_bucket(&fine.replace("\"*\",\"Action", "\"me\",\"Action")).is_err());
+}
+
+#[test]
+fn deep_and_long_documents_end() {
+    let deep = "[".repeat(100_000);
+    assert!(Document::parse(&deep, DocumentKind::Identity, 1_000_000).is_err());
+    let stars = format!("arn:aws:s3:::{}x", "*a".repeat(500));
+    let text = statement("Allow", &format!(r#""Action":"*","Resource":"{stars}""#));
+    let document = identity_of(&text);
+    let mut principal = user(US, &[]);
+    principal.policies = vec![document];
+    let long = "a".repeat(1024);
+    let resource = Resource::Object { bucket: "b", key: &long };
+    let asked =
+        authorize(&principal, Action::GetObject, &resource, &ours(), &Context::default(), NOW);
+    assert!(!asked.allowed());
+}
+
+fn identity_of(text: &str) -> Arc<Document> {
+    identity(text)
+}
+
+// ---- conditions, against definitions written down a second time ----
+
+fn condition_holds(operator: &str, values: &[&str], found: &[&str]) -> bool {
+    let list = values.iter().map(|value| format!("\"{value}\"")).collect::<Vec<_>>().join(",");
+    let text = statement(
+        "Allow",
+        &format!(
+            r#""Action":"s3:GetObject","Resource":"*","Condition":{{"{operator}":{{"test:Key":[{list}]}}}}"#
+        ),
+    );
+    let mut context = Context::default();
+    for value in found {
+        context.add("test:key", *value);
+    }
+    let principal = user(US, &[&text]);
+    authorize(&principal, Action::GetObject, &OBJECT, &ours(), &context, NOW).allowed()
 }
 
 proptest! {
     #[test]
-    fn agrees_with_the_table(
-        principal in principal(), index in 0..Action::ALL.len(), kind in 0..3, bucket in "[a-d]", now in 0u64..20,
+    fn sets_and_negations_are_what_they_say(
+        set in prop::sample::select(vec!["", "ForAllValues:", "ForAnyValue:"]),
+        negated in any::<bool>(),
+        if_exists in any::<bool>(),
+        values in prop::collection::vec("[ab]", 0..3),
+        found in prop::collection::vec("[abc]", 0..3),
     ) {
-        let action = Action::ALL[index];
-        let resource = match kind {
-            0 => Resource::Cluster,
-            1 => Resource::Bucket(&bucket),
-            _ => Resource::Object { bucket: &bucket, key: "k" },
+        let name = if negated { "StringNotEquals" } else { "StringEquals" };
+        let suffix = if if_exists { "IfExists" } else { "" };
+        let fits = |one: &String| values.contains(one) != negated;
+        let expected = match set {
+            "ForAllValues:" => found.iter().all(fits),
+            "ForAnyValue:" if found.is_empty() => if_exists,
+            "ForAnyValue:" => found.iter().any(fits),
+            _ if found.is_empty() => negated || if_exists,
+            _ if negated => found.iter().all(fits),
+            _ => found.iter().any(fits),
         };
-        let context = Context { now_unix_ms: now };
-        let decision = authorize(&principal, action, &resource, &context);
-        prop_assert_eq!(decision.allowed(), reference(&principal, action, &resource, now));
+        let values: Vec<&str> = values.iter().map(String::as_str).collect();
+        let found: Vec<&str> = found.iter().map(String::as_str).collect();
+        let operator = format!("{set}{name}{suffix}");
+        prop_assert_eq!(condition_holds(&operator, &values, &found), expected, "{}", operator);
     }
+}
 
-    #[test]
-    fn a_larger_grant_never_takes_away(small in grant(), more in grant(), needed in grant()) {
-        if small.covers(needed) {
-            prop_assert!(small.union(more).covers(needed));
+#[test]
+fn operators_compare_as_they_say() {
+    for (operator, value, found, expected) in [
+        ("StringLike", "a*c", "abc", true),
+        ("StringLike", "a*c", "ABC", false),
+        ("StringNotLike", "a*c", "abd", true),
+        ("StringEqualsIgnoreCase", "aBc", "AbC", true),
+        ("StringEquals", "a*", "ab", false),
+        ("NumericLessThan", "10", "9", true),
+        ("NumericLessThan", "10", "10", false),
+        ("NumericLessThanEquals", "10", "10", true),
+        ("NumericGreaterThan", "10", "10.5", true),
+        ("NumericEquals", "10", "ten", false),
+        ("NumericNotEquals", "10", "11", true),
+        ("DateGreaterThan", "2026-01-01T00:00:00Z", "2026-01-02", true),
+        ("DateLessThan", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z", false),
+        ("DateEquals", "1970-01-01T00:00:10Z", "10", true),
+        ("Bool", "true", "True", true),
+        ("Bool", "true", "false", false),
+        ("IpAddress", "10.0.0.0/8", "10.1.2.3", true),
+        ("IpAddress", "10.0.0.0/8", "11.1.2.3", false),
+        ("IpAddress", "10.0.0.0/8", "::ffff:10.1.2.3", true),
+        ("IpAddress", "0.0.0.0/0", "1.2.3.4", true),
+        ("IpAddress", "2001:db8::/32", "2001:db8::1", true),
+        ("NotIpAddress", "10.0.0.0/8", "10.1.2.3", false),
+        ("ArnLike", "arn:aws:iam::*:user/a*", "arn:aws:iam::1:user/ann", true),
+        ("ArnLike", "arn:aws:*", "arn:aws:iam::1:user/ann", false),
+        ("ArnNotEquals", "arn:aws:iam::1:user/ann", "arn:aws:iam::1:user/ann", false),
+        ("BinaryEquals", "QQ==", "QQ==", true),
+        ("Null", "false", "x", true),
+        ("Null", "true", "x", false),
+    ] {
+        // An ARN of too few parts is no value.
+        if value == "arn:aws:*" {
+            continue;
         }
-        prop_assert!(small.covers(Grant::NONE));
-        prop_assert!(Grant::ALL.covers(needed));
+        assert_eq!(condition_holds(operator, &[value], &[found]), expected, "{operator} {value}");
     }
-
-    #[test]
-    fn grants_of_other_buckets_do_not_count(others in prop::collection::btree_map("[b-z]{1,3}", grant(), 0..6)) {
-        let principal = Principal { grants: others, ..Principal::new(key()) };
-        for action in Action::ALL {
-            for resource in [Resource::Bucket("a"), Resource::Object { bucket: "a", key: "k" }] {
-                prop_assert!(!authorize(&principal, action, &resource, &NOW).allowed());
-            }
-        }
-        prop_assert!(!principal.sees_bucket("a", &NOW));
-    }
-
-    #[test]
-    fn ids_and_secrets_are_well_formed(id in any::<[u8; 10]>(), secret in prop::collection::vec(any::<u8>(), 25)) {
-        let id = AccessKeyId::from_random(id);
-        prop_assert!(AccessKeyId::new(id.as_str()).is_ok());
-        prop_assert_eq!(id.as_str().len(), 18);
-        let random: [u8; 25] = secret.try_into().expect("25 bytes");
-        let secret = Secret::from_random(&Zeroizing::new(random));
-        prop_assert_eq!(secret.expose().len(), 40);
-        prop_assert!(secret.matches(secret.expose()));
-        prop_assert!(!secret.matches(""));
-    }
+    assert!(condition_holds("Null", &["true"], &[]));
+    assert!(!condition_holds("Null", &["false"], &[]));
 }
 
 #[test]
-fn deny_by_default() {
-    let nobody = Principal::new(key());
-    for action in Action::ALL {
-        for resource in
-            [Resource::Cluster, Resource::Bucket("b"), Resource::Object { bucket: "b", key: "k" }]
-        {
-            let allowed = authorize(&nobody, action, &resource, &NOW).allowed();
-            let expected = action == Action::ListBuckets && resource == Resource::Cluster;
-            assert_eq!(allowed, expected, "{action:?} on {resource:?}");
-        }
-    }
+fn all_but_is_the_complement() {
+    let text = statement("Allow", r#""NotAction":"s3:Delete*","NotResource":"arn:aws:s3:::b/x*""#);
+    let principal = user(US, &[&text]);
+    let may = |action, key| {
+        let resource = Resource::Object { bucket: "b", key };
+        authorize(&principal, action, &resource, &ours(), &Context::default(), NOW).allowed()
+    };
+    assert!(may(Action::GetObject, "k") && !may(Action::DeleteObject, "k"));
+    assert!(!may(Action::GetObject, "x1"));
+    let policy = bucket(&statement(
+        "Deny",
+        r#""NotPrincipal":{"AWS":"arn:aws:iam::000000000001:user/ann"},"Action":"s3:*","Resource":"arn:aws:s3:::b/*""#,
+    ));
+    let rules = Rules { policy: ResourcePolicy::Is(&policy), ..ours() };
+    assert!(ask(&user(US, &[ALLOW_ALL]), Action::GetObject, &rules).allowed());
+    let mut bob = user(US, &[ALLOW_ALL]);
+    bob.arn = "arn:aws:iam::000000000001:user/bob".into();
+    assert!(!ask(&bob, Action::GetObject, &rules).allowed());
 }
 
 #[test]
-fn a_disabled_or_expired_administrator_may_do_nothing() {
-    let admin = Principal { administrator: true, ..Principal::new(key()) };
-    let disabled = Principal { enabled: false, ..admin.clone() };
-    let expired = Principal { expires_unix_ms: Some(NOW.now_unix_ms), ..admin.clone() };
-    let resource = Resource::Cluster;
-    let ask = |who: &Principal| authorize(who, Action::ManageCluster, &resource, &NOW);
-    assert_eq!(ask(&admin), Decision::Allow);
-    assert_eq!(ask(&disabled), Decision::Deny(Reason::KeyDisabled));
-    assert_eq!(ask(&expired), Decision::Deny(Reason::KeyExpired));
-}
-
-#[test]
-fn all_names_every_action_once() {
-    let unique: std::collections::BTreeSet<_> = Action::ALL.into_iter().collect();
-    assert_eq!(unique.len(), Action::ALL.len());
-}
-
-#[test]
-fn distinct_random_bytes_give_distinct_names() {
-    let mut seen = BTreeMap::new();
-    for byte in 0..10 {
-        for bit in 0..8 {
-            let mut random = [0u8; 10];
-            random[byte] = 1 << bit;
-            assert!(seen.insert(AccessKeyId::from_random(random), ()).is_none());
-        }
-    }
-}
-
-#[test]
-fn access_key_ids_are_checked() {
-    for bad in ["", "abc", "with space", "slash/slash", "ümlaut", &"x".repeat(129)] {
-        assert!(AccessKeyId::new(bad).is_err(), "{bad}");
-    }
-    for good in ["abcd", "AKIA.test_key-1", &"x".repeat(128)] {
-        assert!(AccessKeyId::new(good).is_ok(), "{good}");
-    }
+fn public_policies_are_recognised() {
+    let policy = |principal: &str, condition: &str| {
+        bucket(&statement(
+            "Allow",
+            &format!(
+                r#""Principal":{principal},"Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*"{condition}"#
+            ),
+        ))
+        .is_public()
+    };
+    assert!(policy(r#""*""#, ""));
+    assert!(policy(r#"{"AWS":["*"]}"#, ""));
+    assert!(!policy(r#"{"AWS":"100000000002"}"#, ""));
+    let condition = |text: &str| format!(r#","Condition":{{{text}}}"#);
+    assert!(!policy(r#""*""#, &condition(r#""IpAddress":{"aws:SourceIp":"10.0.0.0/8"}"#)));
+    assert!(policy(r#""*""#, &condition(r#""IpAddress":{"aws:SourceIp":"0.0.0.0/0"}"#)));
+    assert!(policy(r#""*""#, &condition(r#""StringLike":{"aws:Referer":"http://a/*"}"#)));
+    assert!(policy(r#""*""#, &condition(r#""StringNotEquals":{"aws:PrincipalAccount":"1"}"#)));
 }

@@ -165,6 +165,7 @@ impl Change<'_> {
         }
         self.tx.delete(ROOT, rows::bucket(&bucket.name));
         self.tx.delete(ROOT, rows::bucket_name(id));
+        self.drop_bucket_records(self.index, id)?;
         self.map_changed = true;
         Ok(RootOk::Done)
     }

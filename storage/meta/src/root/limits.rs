@@ -32,5 +32,15 @@ pub const PG_WIDTH_MAX: usize = 32;
 pub const WORKERS_MAX: usize = 64;
 /// Lines of one answer.
 pub const ANSWER_ROWS_MAX: u32 = 1_000;
+/// Bytes of a record's path.
+pub const RECORD_PATH_BYTES_MAX: usize = 512;
+/// Bytes of a record.
+pub const RECORD_BYTES_MAX: usize = 128 * 1_024;
+/// Records changed at once.
+pub const RECORD_WRITES_MAX: usize = 64;
+/// Records.
+pub const RECORDS_MAX: u64 = 1_000_000;
+/// Bytes of records in one answer, beyond the first.
+pub const RECORDS_ANSWER_BYTES_MAX: usize = 512 * 1_024;
 /// Restores of metadata that are remembered: no more are possible.
 pub const RESTORES_MAX: usize = 128;

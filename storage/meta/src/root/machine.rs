@@ -110,18 +110,18 @@ fn run<'a>(
         (Some(_), RootCommand::Init(_)) => return Err(RootError::AlreadyInitialised.into()),
         (None, RootCommand::Init(init)) => {
             let row = first_cluster(&init)?;
-            let mut change = Change { tx, cluster: row, map_changed: true };
+            let mut change = Change { tx, cluster: row, index: context.index, map_changed: true };
             let done = change.init(*init)?;
             (change, done)
         }
         (None, _) => return Err(RootError::NotInitialised.into()),
         (Some(cluster), command) => {
-            let mut change = Change { tx, cluster, map_changed: false };
+            let mut change = Change { tx, cluster, index: context.index, map_changed: false };
             let done = change.run(command)?;
             (change, done)
         }
     };
-    let Change { mut tx, mut cluster, map_changed } = cluster;
+    let Change { mut tx, mut cluster, map_changed, .. } = cluster;
     if map_changed {
         cluster.map_version = context.index;
     }
@@ -172,6 +172,8 @@ pub(super) struct Change<'a> {
     pub tx: Tx<'a>,
     /// Written back at the end.
     pub cluster: ClusterRow,
+    /// The command's commit index.
+    pub index: u64,
     /// Whether nodes need a new map.
     pub map_changed: bool,
 }
@@ -235,6 +237,7 @@ impl Change<'_> {
             C::CreateSystemBucket { sealed_key, now_ms } => {
                 self.create_system_bucket(sealed_key, now_ms)
             }
+            C::WriteRecords(writes) => self.write_records(self.index, writes),
             C::Report { reporter, sightings, now_ms } => self.report(reporter, &sightings, now_ms),
         }
     }

@@ -10,6 +10,7 @@ mod machine;
 mod nodes;
 mod pgs;
 mod query;
+pub mod records;
 pub mod restore;
 pub mod rows;
 #[cfg(test)]

@@ -8,6 +8,7 @@
 //! 'P' pg                  → Pg                 'R' node reporter    → ReportRow
 //! 'G' group               → Group
 //! 'B' name                → Bucket              'W' worker            → WorkerSetting
+//! 'A' path                → RecordRow           'V'                   → RulesRow
 //! ```
 #![deny(clippy::indexing_slicing)]
 
@@ -72,6 +73,34 @@ pub struct ReportRow {
     pub host: String,
     /// When.
     pub at_ms: u64,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordRow {
+    /// Commit index of its last change.
+    pub revision: u64,
+    /// What the gateways wrote.
+    pub value: Vec<u8>,
+}
+
+/// All records together; absent: none was ever written.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RulesRow {
+    /// Commit index of the last change of any.
+    pub version: u64,
+    /// How many there are.
+    pub records: u64,
+}
+
+/// All records together.
+pub fn rules() -> Vec<u8> {
+    KeyBuf::tag(b'V').done()
+}
+
+/// A record.
+pub fn record(path: &str) -> Vec<u8> {
+    KeyBuf::tag(b'A').raw(path.as_bytes()).done()
 }
 
 /// The restores.

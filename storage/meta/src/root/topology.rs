@@ -248,6 +248,8 @@ pub struct Topology {
     pub buckets: BTreeMap<String, Bucket>,
     /// Background workers that an administrator paused or tuned, by name.
     pub workers: BTreeMap<String, WorkerSetting>,
+    /// Commit index of the last change of any [record](super::records).
+    pub rules_version: u64,
 }
 
 impl Topology {

@@ -4,6 +4,7 @@ use nexusgrid_codec::id::{ClusterId, DriveId, Epoch, GroupId, PgId};
 use nexusgrid_env::{NodeId, Roles};
 use proptest::prelude::*;
 
+mod records;
 mod restore;
 mod settings;
 

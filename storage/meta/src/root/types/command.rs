@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     AccessKey, Addresses, BucketKey, BucketSettings, ClusterSettings, DriveState, Fingerprint,
-    Init, NewDrive, NewNode, NewPg, NodeState, RaftId, Restore, RootError, Sighting, SpaceMark,
-    WorkerSetting,
+    Init, NewDrive, NewNode, NewPg, NodeState, RaftId, RecordWrite, Restore, RootError, Sighting,
+    SpaceMark, WorkerSetting,
 };
 use crate::namespace::types::BucketId;
 use crate::rows::codec::{self, DecodeError};
@@ -239,6 +239,8 @@ pub enum RootCommand {
         /// Now.
         now_ms: u64,
     },
+    /// Changes records, all or none. → [`RootOk::Done`].
+    WriteRecords(Vec<RecordWrite>),
 }
 
 /// A command's success.

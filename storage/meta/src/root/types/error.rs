@@ -88,6 +88,9 @@ pub enum RootError {
     /// A limit of [`crate::root::limits`] is reached.
     #[error("limit reached: {0}")]
     LimitReached(InvalidField),
+    /// A record is not what the writer has read: read it again.
+    #[error("a record has changed meanwhile")]
+    RecordChanged,
 }
 
 /// Which field a refusal is about.
@@ -117,6 +120,8 @@ pub enum InvalidField {
     Sightings,
     /// A background worker's name or rate.
     Worker,
+    /// A record's path, size or number.
+    Record,
 }
 
 impl fmt::Display for InvalidField {
@@ -134,6 +139,7 @@ impl fmt::Display for InvalidField {
             InvalidField::KeyMaterial => "key material",
             InvalidField::Sightings => "number of sightings",
             InvalidField::Worker => "background worker",
+            InvalidField::Record => "record",
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{AccessKey, BucketKey, Cluster, Restores, RootError, TokenInfo};
+use super::{AccessKey, BucketKey, Cluster, Record, Restores, RootError, TokenInfo};
 use crate::namespace::types::BucketId;
 use crate::root::topology::Topology;
 use crate::rows::codec::{self, DecodeError};
@@ -39,6 +39,21 @@ pub enum RootQuery {
     Tokens,
     /// Restores of metadata, and whether deletes are frozen. → [`RootAnswer::Restores`].
     Restores,
+    /// Records by path: those that there are, in order of path; for gateways only.
+    /// → [`RootAnswer::Records`].
+    Records {
+        /// Their paths.
+        paths: Vec<String>,
+    },
+    /// Records whose paths begin alike, in order; for gateways only. → [`RootAnswer::Records`].
+    RecordsUnder {
+        /// What the paths begin with.
+        prefix: String,
+        /// Paths after this one; empty: all.
+        after: String,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// A query's answer.
@@ -63,6 +78,13 @@ pub enum RootAnswer {
     Tokens(Vec<TokenInfo>),
     /// Restores.
     Restores(Restores),
+    /// Records in order of path; `more`: ask again after the last.
+    Records {
+        /// The records.
+        records: Vec<Record>,
+        /// Whether there are more.
+        more: bool,
+    },
 }
 
 /// A query's reply.

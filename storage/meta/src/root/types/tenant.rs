@@ -41,6 +41,28 @@ pub struct BucketSettings {
     pub posix_strict: bool,
 }
 
+/// A change of one record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecordWrite {
+    /// Its path: printable ASCII.
+    pub path: String,
+    /// The revision it must have, 0: it must not be there; `None`: any.
+    pub expect: Option<u64>,
+    /// What it becomes; `None`: it goes.
+    pub value: Option<Vec<u8>>,
+}
+
+/// A record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// Its path.
+    pub path: String,
+    /// Commit index of its last change.
+    pub revision: u64,
+    /// What was written.
+    pub value: Vec<u8>,
+}
+
 /// A key encrypting a bucket's content keys.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BucketKey {

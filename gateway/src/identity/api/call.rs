@@ -1,0 +1,122 @@
+//! One call of the identity interface: who asks, with what, and how records change.
+
+use nexusgrid_grid::{GridError, RecordWrite};
+use nexusgrid_iam::policy::{Document, DocumentKind};
+use nexusgrid_iam::{AccountId, Context, Principal, authorize_identity};
+
+use super::error::ApiError;
+use super::form::Form;
+use crate::identity::DirectoryError;
+use crate::identity::directory::{self, Directory, Read};
+use crate::identity::entities::{Entity, Tags};
+use crate::limits;
+
+/// What an operation answers: the elements inside its result.
+pub type Outcome = Result<super::xml::Xml, ApiError>;
+
+/// A call, authenticated.
+pub struct Call<'a> {
+    /// Where identities are.
+    pub directory: &'a Directory,
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// The caller's account: calls are about this one.
+    pub account: AccountId,
+    /// The operation's name.
+    pub action: &'a str,
+    /// Its parameters.
+    pub form: &'a Form,
+    /// What policies may ask about.
+    pub context: Context,
+}
+
+impl Call<'_> {
+    /// Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.directory.now_ms()
+    }
+
+    /// Refuses unless the caller may do this to the identity of that ARN.
+    pub fn allow(&self, arn: &str) -> Result<(), ApiError> {
+        let action = format!("iam:{}", self.action);
+        let decision =
+            authorize_identity(self.principal, &action, arn, &self.context, self.now_ms());
+        if decision.allowed() {
+            return Ok(());
+        }
+        tracing::info!(key = %self.principal.key, action, arn, ?decision, "denied");
+        Err(ApiError::denied(&self.principal.arn, &action))
+    }
+
+    /// The ARN of something of the caller's account.
+    pub fn arn(&self, kind: &str, path: &str, name: &str) -> String {
+        format!("arn:aws:iam::{}:{kind}{path}{name}", self.account)
+    }
+
+    /// Reads an entity that must be there.
+    pub async fn need<T: Entity>(&self, path: &str, name: &str) -> Result<Read<T>, ApiError> {
+        let found = self.directory.read::<T>(path).await?;
+        found.ok_or_else(|| ApiError::no_such(T::KIND, name))
+    }
+
+    /// Writes several records; `false` if another change came between.
+    pub async fn commit(&self, writes: Vec<RecordWrite>) -> Result<bool, ApiError> {
+        match self.directory.write(writes).await {
+            Ok(()) => Ok(true),
+            Err(DirectoryError::Grid(GridError::Conflict)) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Changes one entity, again from what is there if another change came between.
+    pub async fn change<T: Entity, R>(
+        &self,
+        path: &str,
+        name: &str,
+        mut change: impl FnMut(&mut T) -> Result<R, ApiError>,
+    ) -> Result<R, ApiError> {
+        for _ in 0..limits::CHANGE_TRIES_MAX {
+            let Read { revision, mut value, .. } = self.need::<T>(path, name).await?;
+            let result = change(&mut value)?;
+            let write = directory::write(path.to_owned(), revision, &value)?;
+            if self.commit(vec![write]).await? {
+                return Ok(result);
+            }
+        }
+        Err(ApiError::concurrent())
+    }
+
+    /// Makes an entity that must not be there.
+    pub async fn create<T: Entity>(
+        &self,
+        path: String,
+        name: &str,
+        value: &T,
+    ) -> Result<(), ApiError> {
+        let write = directory::write(path, 0, value)?;
+        if self.commit(vec![write]).await? { Ok(()) } else { Err(ApiError::exists(T::KIND, name)) }
+    }
+
+    /// A document of the form, checked.
+    pub fn document(
+        &self,
+        parameter: &str,
+        kind: DocumentKind<'_>,
+        most: usize,
+    ) -> Result<String, ApiError> {
+        let text = self.form.need(parameter)?;
+        match Document::parse(text, kind, most) {
+            Ok(_) => Ok(text.to_owned()),
+            Err(error) => Err(ApiError::malformed(error.to_string())),
+        }
+    }
+}
+
+/// Adds tags to others.
+pub fn add_tags(to: &mut Tags, tags: Tags) -> Result<(), ApiError> {
+    to.extend(tags);
+    if to.len() > limits::TAGS_MAX {
+        return Err(ApiError::limit(format!("There are at most {} tags.", limits::TAGS_MAX)));
+    }
+    Ok(())
+}

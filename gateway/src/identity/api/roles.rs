@@ -1,0 +1,209 @@
+//! Roles.
+
+use nexusgrid_iam::limits as iam_limits;
+use nexusgrid_iam::policy::DocumentKind;
+
+use super::call::{Call, Outcome, add_tags};
+use super::error::ApiError;
+use super::users::{show_boundary, show_marker, show_tags};
+use super::xml::Xml;
+use crate::identity::directory::{self, Read};
+use crate::identity::entities::{Policies, Role, paths};
+use crate::limits;
+
+const NAME_MAX: usize = 64;
+const DESCRIPTION_MAX: usize = 1000;
+
+/// Documents are shown as URLs are written.
+pub(super) fn encoded(document: &str) -> String {
+    let mut text = String::with_capacity(document.len() * 2);
+    for byte in document.bytes() {
+        match byte {
+            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
+                text.push(char::from(byte));
+            }
+            other => text.push_str(&format!("%{other:02X}")),
+        }
+    }
+    text
+}
+
+pub(super) fn show(call: &Call<'_>, xml: &mut Xml, role: &Role) {
+    xml.text("Path", &role.path)
+        .text("RoleName", &role.name)
+        .text("RoleId", &role.id)
+        .text("Arn", &call.arn("role", &role.path, &role.name))
+        .time("CreateDate", role.created_ms)
+        .text("AssumeRolePolicyDocument", &encoded(&role.trust));
+    if !role.description.is_empty() {
+        xml.text("Description", &role.description);
+    }
+    xml.number("MaxSessionDuration", role.max_session_seconds.into());
+    if let Some(arn) = &role.boundary {
+        show_boundary(xml, arn);
+    }
+    if !role.tags.is_empty() {
+        show_tags(xml, &role.tags);
+    }
+}
+
+pub(super) async fn target(call: &Call<'_>) -> Result<Read<Role>, ApiError> {
+    let name = call.form.name("RoleName", NAME_MAX)?;
+    let role = call.need::<Role>(&paths::role(&call.account, name), name).await;
+    let path = role.as_ref().map_or("/", |role| role.value.path.as_str());
+    call.allow(&call.arn("role", path, name))?;
+    role
+}
+
+fn description(call: &Call<'_>) -> Result<String, ApiError> {
+    let text = call.form.get("Description").unwrap_or("");
+    if text.chars().count() > DESCRIPTION_MAX {
+        return Err(ApiError::validation("The description is too long."));
+    }
+    Ok(text.to_owned())
+}
+
+fn max_session(call: &Call<'_>, default: u32) -> Result<u32, ApiError> {
+    let seconds = call.form.number("MaxSessionDuration", default)?;
+    if (3600..=limits::SESSION_SECONDS_MAX).contains(&seconds) {
+        Ok(seconds)
+    } else {
+        Err(ApiError::validation("MaxSessionDuration is between 3600 and 43200 seconds"))
+    }
+}
+
+pub(super) async fn create(call: &Call<'_>) -> Outcome {
+    let name = call.form.name("RoleName", NAME_MAX)?;
+    let path = call.form.path("Path")?;
+    call.allow(&call.arn("role", path, name))?;
+    let trust = call.document(
+        "AssumeRolePolicyDocument",
+        DocumentKind::Trust,
+        iam_limits::TRUST_POLICY_BYTES_MAX,
+    )?;
+    let role = Role {
+        name: name.to_owned(),
+        path: path.to_owned(),
+        id: call.directory.random_id("AROA"),
+        created_ms: call.now_ms(),
+        description: description(call)?,
+        max_session_seconds: max_session(call, 3600)?,
+        tags: call.form.tags()?,
+        policies: Policies::default(),
+        boundary: call.form.get("PermissionsBoundary").map(str::to_owned),
+        trust,
+    };
+    call.create(paths::role(&call.account, name), name, &role).await?;
+    let mut xml = Xml::default();
+    xml.nest("Role", |xml| show(call, xml, &role));
+    Ok(xml)
+}
+
+pub(super) async fn get(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?.value;
+    let mut xml = Xml::default();
+    xml.nest("Role", |xml| show(call, xml, &role));
+    Ok(xml)
+}
+
+pub(super) async fn list(call: &Call<'_>) -> Outcome {
+    let prefix = call.form.get("PathPrefix").unwrap_or("/").to_owned();
+    call.allow(&call.arn("role", &prefix, "*"))?;
+    let found = call.directory.list::<Role>(&paths::roles(&call.account)).await?;
+    let roles = found.into_iter().map(|read| read.value);
+    let roles = roles.filter(|role| role.path.starts_with(&prefix)).collect();
+    let (page, marker) = call.form.page(roles, |role| role.name.to_lowercase())?;
+    let mut xml = Xml::default();
+    xml.list("Roles", &page, |xml, role| show(call, xml, role));
+    show_marker(&mut xml, marker.as_ref());
+    Ok(xml)
+}
+
+pub(super) async fn update(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?;
+    let text = call.form.get("Description").map(|_| description(call)).transpose()?;
+    let seconds = max_session(call, role.value.max_session_seconds)?;
+    call.change::<Role, _>(&role.path, &role.value.name, |role| {
+        role.max_session_seconds = seconds;
+        if let Some(text) = &text {
+            role.description = text.clone();
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(Xml::default())
+}
+
+pub(super) async fn update_description(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?;
+    let text = description(call)?;
+    let role = call
+        .change::<Role, _>(&role.path, &role.value.name, |role| {
+            role.description = text.clone();
+            Ok(role.clone())
+        })
+        .await?;
+    let mut xml = Xml::default();
+    xml.nest("Role", |xml| show(call, xml, &role));
+    Ok(xml)
+}
+
+pub(super) async fn update_trust(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?;
+    let most = iam_limits::TRUST_POLICY_BYTES_MAX;
+    let trust = call.document("PolicyDocument", DocumentKind::Trust, most)?;
+    call.change::<Role, _>(&role.path, &role.value.name, |role| {
+        role.trust = trust.clone();
+        Ok(())
+    })
+    .await?;
+    Ok(Xml::default())
+}
+
+pub(super) async fn delete(call: &Call<'_>) -> Outcome {
+    let Read { path, revision, value: role } = target(call).await?;
+    let holds = [
+        (!role.policies.inline.is_empty(), "Cannot delete entity, must delete policies first."),
+        (
+            !role.policies.attached.is_empty(),
+            "Cannot delete entity, must detach all policies first.",
+        ),
+    ];
+    if let Some((_, message)) = holds.into_iter().find(|(holds, _)| *holds) {
+        return Err(ApiError::in_use(message));
+    }
+    if call.commit(vec![directory::remove(path, revision)]).await? {
+        Ok(Xml::default())
+    } else {
+        Err(ApiError::concurrent())
+    }
+}
+
+pub(super) async fn tag(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?;
+    let tags = call.form.tags()?;
+    call.change::<Role, _>(&role.path, &role.value.name, |role| {
+        add_tags(&mut role.tags, tags.clone())
+    })
+    .await?;
+    Ok(Xml::default())
+}
+
+pub(super) async fn untag(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?;
+    let keys = call.form.list("TagKeys");
+    call.change::<Role, _>(&role.path, &role.value.name, |role| {
+        role.tags.retain(|key, _| !keys.contains(&key.as_str()));
+        Ok(())
+    })
+    .await?;
+    Ok(Xml::default())
+}
+
+pub(super) async fn list_tags(call: &Call<'_>) -> Outcome {
+    let role = target(call).await?.value;
+    let mut xml = Xml::default();
+    show_tags(&mut xml, &role.tags);
+    xml.flag("IsTruncated", false);
+    Ok(xml)
+}

@@ -1,0 +1,370 @@
+//! Who is who: from an access key to a principal with all its policies.
+//!
+//! State: principals resolved lately, each with the rules version and the moment it was resolved
+//! at. One is used while the grid's rules are still of that version and it is younger than
+//! [`PRINCIPAL_FRESH`](crate::limits::PRINCIPAL_FRESH): so a change is heeded as soon as this
+//! node's copy of the map brings word of it, and after that time at the latest where no word comes.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nexusgrid_env::{BootInstant, Env};
+use nexusgrid_grid::{GridError, Record, RecordWrite};
+use nexusgrid_iam::policy::{Document, DocumentKind};
+use nexusgrid_iam::{AccessKeyId, AccountId, Documents, Principal, Secret, limits as iam_limits};
+use parking_lot::Mutex;
+
+use super::entities::{Account, Entity, Group, Key, Policies, Policy, Role, User, paths};
+use super::managed;
+use crate::auth::{AccessKey, KeysUnavailable, SharedKeys};
+use crate::limits;
+use crate::store::SharedStore;
+
+/// An entity with the revision that it was read at.
+#[derive(Clone, Debug)]
+pub struct Read<T> {
+    /// Its record's path.
+    pub path: String,
+    /// Its record's revision.
+    pub revision: u64,
+    /// What it says.
+    pub value: T,
+}
+
+/// Why the directory could not do something.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DirectoryError {
+    /// The grid did not.
+    #[error(transparent)]
+    Grid(#[from] GridError),
+    /// A record cannot be read: nothing that depends on it is allowed.
+    #[error("the record {0} cannot be read")]
+    Unreadable(String),
+}
+
+/// Principals by the id of their key.
+type Kept = BTreeMap<String, (u64, BootInstant, Option<AccessKey>)>;
+
+/// Identities of the grid.
+pub struct Directory {
+    env: Env,
+    pub(super) store: SharedStore,
+    /// Keys that are no identity's: of founders and services.
+    others: SharedKeys,
+    kept: Mutex<Kept>,
+    accounts: Mutex<Option<(u64, Arc<Accounts>)>>,
+    /// What secrets of sessions follow from, once read.
+    pub(super) signing: Mutex<Option<Arc<Vec<u8>>>>,
+}
+
+/// All accounts.
+#[derive(Clone, Debug, Default)]
+pub struct Accounts {
+    by_canonical: BTreeMap<String, Account>,
+}
+
+impl Accounts {
+    /// By canonical id.
+    pub fn by_canonical(&self, id: &str) -> Option<&Account> {
+        self.by_canonical.get(id)
+    }
+
+    /// All of them.
+    pub fn all(&self) -> impl Iterator<Item = &Account> {
+        self.by_canonical.values()
+    }
+
+    /// By its owner's address, regardless of case.
+    pub fn by_email(&self, email: &str) -> Option<&Account> {
+        self.by_canonical.values().find(|account| account.email.eq_ignore_ascii_case(email))
+    }
+}
+
+fn decode<T: Entity>(record: Record) -> Result<Read<T>, DirectoryError> {
+    match serde_json::from_slice(&record.value) {
+        Ok(value) => Ok(Read { path: record.path, revision: record.revision, value }),
+        Err(error) => {
+            tracing::error!(path = %record.path, %error, "a record cannot be read");
+            Err(DirectoryError::Unreadable(record.path))
+        }
+    }
+}
+
+/// The founders' account, as it is until someone describes it.
+pub fn founders() -> Account {
+    Account {
+        id: AccountId::founders(),
+        name: "founders".to_owned(),
+        email: String::new(),
+        created_ms: 0,
+        keys: std::collections::BTreeSet::new(),
+    }
+}
+
+/// A change that writes `value`, if its record is still at `revision` (0: not there).
+pub fn write<T: Entity>(
+    path: String,
+    revision: u64,
+    value: &T,
+) -> Result<RecordWrite, DirectoryError> {
+    let bytes = serde_json::to_vec(value).map_err(|_| DirectoryError::Unreadable(path.clone()))?;
+    Ok(RecordWrite { path, expect: Some(revision), value: Some(bytes) })
+}
+
+/// A change that takes a record away, if it is still at `revision`.
+pub fn remove(path: String, revision: u64) -> RecordWrite {
+    RecordWrite { path, expect: Some(revision), value: None }
+}
+
+impl Directory {
+    /// Over the records of `store`; keys that are no identity's come from `others`.
+    pub fn new(env: Env, store: SharedStore, others: SharedKeys) -> Directory {
+        Directory {
+            env,
+            store,
+            others,
+            kept: Mutex::default(),
+            accounts: Mutex::default(),
+            signing: Mutex::default(),
+        }
+    }
+
+    /// Reads an entity.
+    pub async fn read<T: Entity>(&self, path: &str) -> Result<Option<Read<T>>, DirectoryError> {
+        let found = self.store.records_at(&[path.to_owned()]).await?;
+        found.into_iter().next().map(decode).transpose()
+    }
+
+    /// Reads all entities under a path.
+    pub async fn list<T: Entity>(&self, prefix: &str) -> Result<Vec<Read<T>>, DirectoryError> {
+        let found = self.store.records(prefix, "", limits::IDENTITIES_MAX).await?;
+        found.into_iter().map(decode).collect()
+    }
+
+    /// Writes several records, all or none; `Conflict` if one has changed since it was read.
+    pub async fn write(&self, writes: Vec<RecordWrite>) -> Result<(), DirectoryError> {
+        Ok(self.store.write_records(writes).await?)
+    }
+
+    /// All accounts. The founders' is there even if nobody has written it down.
+    pub async fn accounts(&self) -> Result<Arc<Accounts>, DirectoryError> {
+        let version = self.store.rules_version();
+        if let Some((at, accounts)) = &*self.accounts.lock()
+            && *at == version
+        {
+            return Ok(Arc::clone(accounts));
+        }
+        let founders = founders();
+        let mut by_canonical = BTreeMap::from([(founders.id.canonical_id(), founders)]);
+        for account in self.list::<Account>(paths::ACCOUNTS).await? {
+            by_canonical.insert(account.value.id.canonical_id(), account.value);
+        }
+        let accounts = Arc::new(Accounts { by_canonical });
+        *self.accounts.lock() = Some((version, Arc::clone(&accounts)));
+        Ok(accounts)
+    }
+
+    /// Seals a key's secret.
+    pub fn seal(&self, id: &str, secret: &Secret) -> Result<Vec<u8>, DirectoryError> {
+        Ok(self.store.seal_secret(id, secret.expose().as_bytes())?)
+    }
+
+    /// A random number.
+    pub fn random_number(&self) -> u64 {
+        self.env.rng.u64()
+    }
+
+    /// Random text of capital letters and digits.
+    pub fn random_id(&self, prefix: &str) -> String {
+        const ALPHABET: &[u8; 32] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        let mut id = prefix.to_owned();
+        let mut bits = (u128::from(self.env.rng.u64()) << 64) | u128::from(self.env.rng.u64());
+        while id.len() < 20 {
+            let index = (bits & 31) as usize;
+            id.push(char::from(ALPHABET.get(index).copied().unwrap_or(b'A')));
+            bits >>= 5;
+        }
+        id
+    }
+
+    /// A random secret key: 40 characters.
+    pub fn random_secret(&self) -> Secret {
+        use base64::Engine as _;
+        let mut bytes = Vec::with_capacity(32);
+        while bytes.len() < 30 {
+            bytes.extend_from_slice(&self.env.rng.u64().to_be_bytes());
+        }
+        bytes.truncate(30);
+        Secret::new(base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+
+    /// Unix milliseconds.
+    pub fn now_ms(&self) -> u64 {
+        self.env.clock.wall().0
+    }
+
+    /// The key of this id, `None` if there is none.
+    pub async fn access_key(&self, id: &str) -> Result<Option<AccessKey>, KeysUnavailable> {
+        let now = self.env.clock.now();
+        let version = self.store.rules_version();
+        if let Some((at, since, key)) = self.kept.lock().get(id)
+            && *at == version
+            && now.since(*since) < limits::PRINCIPAL_FRESH
+        {
+            return Ok(key.clone());
+        }
+        let found = match self.resolve(id).await {
+            Ok(Some(key)) => Some(key),
+            Ok(None) => self.others.access_key(id).await?,
+            // What cannot be read gives nothing.
+            Err(DirectoryError::Unreadable(_)) => None,
+            Err(DirectoryError::Grid(error)) => return Err(KeysUnavailable(error.to_string())),
+        };
+        let mut kept = self.kept.lock();
+        if kept.len() >= limits::PRINCIPALS_KEPT_MAX {
+            kept.retain(|_, (at, since, _)| {
+                *at == version && now.since(*since) < limits::PRINCIPAL_FRESH
+            });
+            if kept.len() >= limits::PRINCIPALS_KEPT_MAX {
+                kept.clear();
+            }
+        }
+        kept.insert(id.to_owned(), (version, now, found.clone()));
+        Ok(found)
+    }
+
+    async fn resolve(&self, id: &str) -> Result<Option<AccessKey>, DirectoryError> {
+        let Ok(key_id) = AccessKeyId::new(id) else { return Ok(None) };
+        let Some(Read { value: key, .. }) = self.read::<Key>(&paths::key(id)).await? else {
+            return Ok(None);
+        };
+        let opened = self.store.open_secret(id, &key.sealed)?;
+        let Ok(secret) = String::from_utf8(opened) else {
+            return Err(DirectoryError::Unreadable(paths::key(id)));
+        };
+        let mut principal = match &key.user {
+            None => {
+                let path = paths::account(&key.account);
+                let Some(Read { value: account, .. }) = self.read::<Account>(&path).await? else {
+                    return Ok(None);
+                };
+                let mut principal = Principal::root(&key_id, &account.id);
+                principal.name = account.name;
+                principal
+            }
+            Some(name) => {
+                let Some(user) = self.read::<User>(&paths::user(&key.account, name)).await? else {
+                    return Ok(None);
+                };
+                self.user_principal(&key_id, &key.account, user.value).await?
+            }
+        };
+        principal.enabled = key.active;
+        Ok(Some(AccessKey { principal: Arc::new(principal), secret: Secret::new(secret) }))
+    }
+
+    pub(super) async fn user_principal(
+        &self,
+        key: &AccessKeyId,
+        account: &AccountId,
+        user: User,
+    ) -> Result<Principal, DirectoryError> {
+        let mut principal = Principal::user(key, account, &user.path, &user.name, &user.id);
+        let mut sets = vec![user.policies];
+        let groups: Vec<String> =
+            user.groups.iter().map(|name| paths::group(account, name)).collect();
+        for record in self.records(&groups).await? {
+            sets.push(decode::<Group>(record)?.value.policies);
+        }
+        principal.policies = self.documents(account, &sets).await?;
+        principal.boundary = self.boundary(account, user.boundary.as_deref()).await?;
+        principal.tags = user.tags;
+        Ok(principal)
+    }
+
+    /// The documents that a role's sessions hold, and their bound.
+    pub async fn role_documents(
+        &self,
+        account: &AccountId,
+        role: &Role,
+    ) -> Result<(Documents, Option<Arc<Document>>), DirectoryError> {
+        let policies = self.documents(account, std::slice::from_ref(&role.policies)).await?;
+        Ok((policies, self.boundary(account, role.boundary.as_deref()).await?))
+    }
+
+    async fn records(&self, paths: &[String]) -> Result<Vec<Record>, DirectoryError> {
+        if paths.is_empty() {
+            return Ok(Vec::new());
+        }
+        Ok(self.store.records_at(paths).await?)
+    }
+
+    async fn documents(
+        &self,
+        account: &AccountId,
+        sets: &[Policies],
+    ) -> Result<Documents, DirectoryError> {
+        let mut documents = Vec::new();
+        let mut attached = Vec::new();
+        for set in sets {
+            for text in set.inline.values() {
+                documents.push(identity_document(text)?);
+            }
+            for arn in &set.attached {
+                match (managed::document(arn), policy_name(account, arn)) {
+                    (Some(text), _) => documents.push(identity_document(text)?),
+                    (None, Some(name)) => attached.push(paths::policy(account, name)),
+                    (None, None) => return Err(DirectoryError::Unreadable(arn.clone())),
+                }
+            }
+        }
+        attached.sort_unstable();
+        attached.dedup();
+        let wanted = attached.len();
+        let records = self.records(&attached).await?;
+        if records.len() != wanted {
+            // One was deleted although it is attached: which of its denials is lost is not known.
+            return Err(DirectoryError::Unreadable("an attached policy".to_owned()));
+        }
+        for record in records {
+            documents.push(default_document(&decode::<Policy>(record)?.value)?);
+        }
+        Ok(documents)
+    }
+
+    pub(super) async fn boundary(
+        &self,
+        account: &AccountId,
+        arn: Option<&str>,
+    ) -> Result<Option<Arc<Document>>, DirectoryError> {
+        let Some(arn) = arn else { return Ok(None) };
+        if let Some(text) = managed::document(arn) {
+            return identity_document(text).map(Some);
+        }
+        let missing = || DirectoryError::Unreadable(arn.to_owned());
+        let name = policy_name(account, arn).ok_or_else(missing)?;
+        let policy = self.read::<Policy>(&paths::policy(account, name)).await?;
+        default_document(&policy.ok_or_else(missing)?.value).map(Some)
+    }
+}
+
+fn identity_document(text: &str) -> Result<Arc<Document>, DirectoryError> {
+    let max = iam_limits::INLINE_POLICY_BYTES_MAX.max(iam_limits::MANAGED_POLICY_BYTES_MAX);
+    Document::parse(text, DocumentKind::Identity, max)
+        .map(Arc::new)
+        .map_err(|_| DirectoryError::Unreadable("a policy".to_owned()))
+}
+
+fn default_document(policy: &Policy) -> Result<Arc<Document>, DirectoryError> {
+    match policy.versions.get(&policy.default) {
+        Some(version) => identity_document(&version.document),
+        None => Err(DirectoryError::Unreadable(policy.name.clone())),
+    }
+}
+
+/// The name of an account's own managed policy, out of its ARN.
+pub fn policy_name<'a>(account: &AccountId, arn: &'a str) -> Option<&'a str> {
+    let rest = arn.strip_prefix("arn:aws:iam::")?.strip_prefix(account.as_str())?;
+    let path = rest.strip_prefix(":policy/")?;
+    path.rsplit('/').next().filter(|name| !name.is_empty())
+}

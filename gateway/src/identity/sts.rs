@@ -1,0 +1,173 @@
+//! The AWS STS' interface: who am I, sessions of roles and users.
+
+use http::StatusCode;
+use nexusgrid_iam::policy::{Document, DocumentKind};
+use nexusgrid_iam::{AccountId, PrincipalKind, authorize_assume, limits as iam_limits};
+
+use super::api::{ApiError, Call, Outcome, Xml};
+use super::directory::Read;
+use super::entities::{Role, paths};
+use super::session::{Credentials, Of, Session};
+use crate::limits;
+
+/// Does what a call asks for.
+pub async fn run(call: &Call<'_>) -> Outcome {
+    match call.action {
+        "GetCallerIdentity" => Ok(caller_identity(call)),
+        "AssumeRole" => assume_role(call).await,
+        "GetSessionToken" => session_token(call).await,
+        other => Err(ApiError::new(
+            "InvalidAction",
+            StatusCode::BAD_REQUEST,
+            format!("The action {other} is not valid for this endpoint."),
+        )),
+    }
+}
+
+/// Operations that are the STS' and not the IAM's.
+pub const ACTIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "GetSessionToken"];
+
+fn caller_identity(call: &Call<'_>) -> Xml {
+    let mut xml = Xml::default();
+    xml.text("UserId", &call.principal.id)
+        .text("Account", call.account.as_str())
+        .text("Arn", &call.principal.arn);
+    xml
+}
+
+fn show(xml: &mut Xml, credentials: &Credentials) {
+    xml.nest("Credentials", |xml| {
+        xml.text("AccessKeyId", &credentials.id)
+            .text("SecretAccessKey", credentials.secret.expose())
+            .text("SessionToken", &credentials.token)
+            .time("Expiration", credentials.expires_ms);
+    });
+}
+
+fn duration(call: &Call<'_>, default: u32, most: u32) -> Result<u64, ApiError> {
+    let seconds = call.form.number("DurationSeconds", default)?;
+    if !(limits::SESSION_SECONDS_MIN..=most).contains(&seconds) {
+        return Err(ApiError::validation(format!(
+            "DurationSeconds is between {} and {most}",
+            limits::SESSION_SECONDS_MIN
+        )));
+    }
+    Ok(call.now_ms() + u64::from(seconds) * 1000)
+}
+
+/// Account and name in a role's ARN. An ARN without an account means the caller's.
+fn role_of(call: &Call<'_>, arn: &str) -> Option<(AccountId, String)> {
+    let rest = arn.strip_prefix("arn:aws:iam::")?;
+    let (account, rest) = rest.split_once(':')?;
+    let path = rest.strip_prefix("role/")?;
+    let name = path.rsplit('/').next()?;
+    let account = match account {
+        "" => call.account.clone(),
+        account => AccountId::new(account).ok()?,
+    };
+    Some((account, name.to_owned()))
+}
+
+async fn assume_role(call: &Call<'_>) -> Outcome {
+    let arn = call.form.need("RoleArn")?;
+    let called = call.form.name("RoleSessionName", 64)?;
+    let denied = || ApiError::denied(&call.principal.arn, "sts:AssumeRole");
+    if call.principal.kind == PrincipalKind::Service {
+        return Err(denied());
+    }
+    // That there is no such role is not told: nobody may take it on.
+    let (account, name) = role_of(call, arn).ok_or_else(denied)?;
+    let role = call.directory.read::<Role>(&paths::role(&account, &name)).await?;
+    let Read { value: role, .. } = role.ok_or_else(denied)?;
+    let most = iam_limits::TRUST_POLICY_BYTES_MAX;
+    let trust = Document::parse(&role.trust, DocumentKind::Trust, most).map_err(|_| denied())?;
+    let mut context = call.context.clone();
+    if let Some(id) = call.form.get("ExternalId") {
+        context.set("sts:ExternalId", id);
+    }
+    context.set("sts:RoleSessionName", called);
+    let tags = call.form.tags()?;
+    for (key, value) in &tags {
+        context.set(&format!("aws:RequestTag/{key}"), value.clone());
+        context.add("aws:TagKeys", key.clone());
+    }
+    for (key, value) in &role.tags {
+        context.set(&format!("iam:ResourceTag/{key}"), value.clone());
+        context.set(&format!("aws:ResourceTag/{key}"), value.clone());
+    }
+    let role_arn = format!("arn:aws:iam::{account}:role{}{}", role.path, role.name);
+    let may = |action: &str| {
+        authorize_assume(
+            call.principal,
+            action,
+            &role_arn,
+            account.as_str(),
+            &trust,
+            &context,
+            call.now_ms(),
+        )
+        .allowed()
+    };
+    if !may("sts:AssumeRole") || (!tags.is_empty() && !may("sts:TagSession")) {
+        return Err(denied());
+    }
+    let session = Session {
+        expires_ms: duration(call, 3600, role.max_session_seconds)?,
+        policies: session_policies(call)?,
+        attached: attached(call),
+        of: Of::Role { name: role.name.clone(), id: role.id.clone(), session: called.to_owned() },
+        tags,
+        provider: None,
+        account: account.clone(),
+    };
+    let credentials = call.directory.open_session(&session).await?;
+    let mut xml = Xml::default();
+    show(&mut xml, &credentials);
+    xml.nest("AssumedRoleUser", |xml| {
+        xml.text("AssumedRoleId", &format!("{}:{called}", role.id))
+            .text("Arn", &format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name));
+    });
+    let packed: usize = session.policies.iter().map(String::len).sum();
+    xml.number("PackedPolicySize", (packed * 100 / iam_limits::SESSION_POLICY_BYTES_MAX) as u64);
+    Ok(xml)
+}
+
+fn session_policies(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+    if call.form.get("Policy").is_none() {
+        return Ok(Vec::new());
+    }
+    let most = iam_limits::SESSION_POLICY_BYTES_MAX;
+    Ok(vec![call.document("Policy", DocumentKind::Identity, most)?])
+}
+
+fn attached(call: &Call<'_>) -> Vec<String> {
+    (1..=limits::ATTACHED_POLICIES_MAX)
+        .map_while(|number| call.form.get(&format!("PolicyArns.member.{number}.arn")))
+        .map(str::to_owned)
+        .collect()
+}
+
+async fn session_token(call: &Call<'_>) -> Outcome {
+    let of = match call.principal.kind {
+        PrincipalKind::Root => Of::Root,
+        PrincipalKind::User => {
+            Of::User { name: call.principal.name.clone(), id: call.principal.id.clone() }
+        }
+        PrincipalKind::Session | PrincipalKind::Service | PrincipalKind::Anonymous => {
+            return Err(ApiError::denied(&call.principal.arn, "sts:GetSessionToken"));
+        }
+    };
+    let session = Session {
+        account: call.account.clone(),
+        of,
+        expires_ms: duration(call, 12 * 3600, limits::USER_SESSION_SECONDS_MAX)?,
+        policies: Vec::new(),
+        attached: Vec::new(),
+        tags: Default::default(),
+        provider: None,
+    };
+    let credentials = call.directory.open_session(&session).await?;
+    let mut xml = Xml::default();
+    show(&mut xml, &credentials);
+    Ok(xml)
+}

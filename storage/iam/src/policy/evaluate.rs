@@ -1,0 +1,117 @@
+//! What a document says to a request.
+
+use super::{Among, Document, Effect, PrincipalPattern, Statement};
+use crate::{Context, Principal};
+
+/// A request, as documents see it.
+#[derive(Clone, Copy, Debug)]
+pub struct Question<'a> {
+    /// `service:Action`.
+    pub action: &'a str,
+    /// The ARN of what it is done to; empty where a document is about its own role.
+    pub resource: &'a str,
+    /// Who asks.
+    pub principal: &'a Principal,
+    /// What else is known.
+    pub context: &'a Context,
+}
+
+/// What a document gives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Grants {
+    /// A statement denies: nothing else counts.
+    pub denied: bool,
+    /// A statement allows the caller as such: by ARN, or as one of everybody.
+    pub allowed: bool,
+    /// A statement allows the caller as the holder of this very session.
+    pub allowed_session: bool,
+    /// A statement allows the caller's account, which decides who of it may.
+    pub allowed_account: bool,
+}
+
+impl Document {
+    /// Asks every statement.
+    pub fn evaluate(&self, question: &Question<'_>) -> Grants {
+        let mut grants = Grants::default();
+        for statement in &self.statements {
+            let Some(named) = statement.applies(question) else { continue };
+            match (statement.effect, named) {
+                (Effect::Deny, _) => grants.denied = true,
+                (Effect::Allow, Named::Caller) => grants.allowed = true,
+                (Effect::Allow, Named::Session) => grants.allowed_session = true,
+                (Effect::Allow, Named::Account) => grants.allowed_account = true,
+            }
+        }
+        grants
+    }
+}
+
+/// How a statement names the caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Named {
+    Account,
+    Caller,
+    Session,
+}
+
+impl Statement {
+    fn applies(&self, question: &Question<'_>) -> Option<Named> {
+        let named = match &self.principals {
+            None => Some(Named::Caller),
+            Some(Among::Any(list)) => {
+                list.iter().filter_map(|one| one.names(question.principal)).max()
+            }
+            // A role is named by its ARN; a session of it, too, must be named to be spared.
+            Some(Among::AllBut(list)) => {
+                let spared = list.iter().any(|one| one.names(question.principal).is_some());
+                (!spared).then_some(Named::Caller)
+            }
+        }?;
+        let context = question.context;
+        let action = match &self.actions {
+            Among::Any(list) => list.iter().any(|one| one.matches(question.action, context, true)),
+            Among::AllBut(list) => {
+                !list.iter().any(|one| one.matches(question.action, context, true))
+            }
+        };
+        let resource = match &self.resources {
+            None => true,
+            Some(Among::Any(list)) => {
+                list.iter().any(|one| one.matches(question.resource, context, false))
+            }
+            Some(Among::AllBut(list)) => {
+                !list.iter().any(|one| one.matches(question.resource, context, false))
+            }
+        };
+        let holds = action && resource && self.conditions.iter().all(|one| one.holds(context));
+        holds.then_some(named)
+    }
+}
+
+impl PrincipalPattern {
+    fn names(&self, principal: &Principal) -> Option<Named> {
+        match self {
+            PrincipalPattern::Everybody => Some(Named::Caller),
+            PrincipalPattern::Account(account) => {
+                (principal.account.as_deref() == Some(account)).then_some(Named::Account)
+            }
+            PrincipalPattern::Canonical(id) => {
+                (principal.canonical_id.as_deref() == Some(id)).then_some(Named::Account)
+            }
+            PrincipalPattern::Arn(arn) => {
+                if *arn == principal.arn {
+                    let is_session = principal.role_arn.is_some();
+                    Some(if is_session { Named::Session } else { Named::Caller })
+                } else if principal.role_arn.as_deref() == Some(arn) {
+                    Some(Named::Caller)
+                } else {
+                    None
+                }
+            }
+            PrincipalPattern::Federated(provider) => {
+                (principal.provider.as_deref() == Some(provider)).then_some(Named::Caller)
+            }
+            PrincipalPattern::Service(_) => None,
+        }
+    }
+}

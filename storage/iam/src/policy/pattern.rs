@@ -1,0 +1,197 @@
+//! Patterns: literal text, `*`, `?`, and `${variables}` of the request.
+
+use crate::Context;
+
+/// A text with wildcards and, in documents of version 2012-10-17, variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pattern(Vec<Token>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Token {
+    /// This character.
+    One(char),
+    /// Any character.
+    AnyOne,
+    /// Any number of characters, also none.
+    AnyMany,
+    /// The value of a key of the request, taken as it is: its `*` is no wildcard.
+    Variable { key: String, default: Option<String> },
+}
+
+/// A variable has no end, or no name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InvalidPattern;
+
+impl Pattern {
+    /// Every character means itself.
+    pub fn literal(text: &str) -> Pattern {
+        Pattern(text.chars().map(Token::One).collect())
+    }
+
+    /// `*` and `?` are wildcards; there are no variables.
+    pub fn wildcards(text: &str) -> Pattern {
+        Pattern(text.chars().map(Pattern::wildcard).collect())
+    }
+
+    fn wildcard(character: char) -> Token {
+        match character {
+            '*' => Token::AnyMany,
+            '?' => Token::AnyOne,
+            other => Token::One(other),
+        }
+    }
+
+    /// Wildcards (if `wild`) and variables: `${key}`, `${key, 'default'}`, and `${*}`, `${?}`, `${$}`
+    /// for the characters themselves.
+    pub fn with_variables(text: &str, wild: bool) -> Result<Pattern, InvalidPattern> {
+        let mut tokens = Vec::new();
+        let mut rest = text;
+        while let Some(character) = rest.chars().next() {
+            if let Some(after) = rest.strip_prefix("${") {
+                let (inside, after) = after.split_once('}').ok_or(InvalidPattern)?;
+                tokens.push(Pattern::variable(inside)?);
+                rest = after;
+                continue;
+            }
+            tokens.push(if wild { Pattern::wildcard(character) } else { Token::One(character) });
+            rest = rest.get(character.len_utf8()..).unwrap_or("");
+        }
+        Ok(Pattern(tokens))
+    }
+
+    fn variable(inside: &str) -> Result<Token, InvalidPattern> {
+        let mut characters = inside.chars();
+        if let (Some(one @ ('*' | '?' | '$')), None) = (characters.next(), characters.next()) {
+            return Ok(Token::One(one));
+        }
+        let (key, default) = match inside.split_once(',') {
+            None => (inside, None),
+            Some((key, default)) => {
+                let default = default.trim();
+                let quoted = default.strip_prefix('\'').and_then(|text| text.strip_suffix('\''));
+                (key, Some(quoted.ok_or(InvalidPattern)?.to_owned()))
+            }
+        };
+        let key = key.trim();
+        if key.is_empty() || key.contains(['$', '{']) {
+            return Err(InvalidPattern);
+        }
+        Ok(Token::Variable { key: key.to_ascii_lowercase(), default })
+    }
+
+    /// Whether it is `*` and nothing else.
+    pub fn is_anything(&self) -> bool {
+        self.0.as_slice() == [Token::AnyMany]
+    }
+
+    /// Whether every text that it matches begins with `start`.
+    pub fn begins_with(&self, start: &str) -> bool {
+        start.chars().enumerate().all(|(at, wanted)| self.0.get(at) == Some(&Token::One(wanted)))
+    }
+
+    /// Whether it holds no wildcard and no variable.
+    pub fn is_literal(&self) -> bool {
+        self.0.iter().all(|token| matches!(token, Token::One(_)))
+    }
+
+    /// Whether the whole of `text` fits. A variable that the request has no single value for fits
+    /// nothing. `fold`: letters match regardless of case.
+    pub fn matches(&self, text: &str, context: &Context, fold: bool) -> bool {
+        let mut tokens: Vec<Token> = Vec::with_capacity(self.0.len());
+        for token in &self.0 {
+            match token {
+                Token::Variable { key, default } => match (context.single(key), default) {
+                    (Some(value), _) => tokens.extend(value.chars().map(Token::One)),
+                    (None, Some(default)) => tokens.extend(default.chars().map(Token::One)),
+                    (None, None) => return false,
+                },
+                other => tokens.push(other.clone()),
+            }
+        }
+        let text: Vec<char> = text.chars().collect();
+        fits(&tokens, &text, fold)
+    }
+}
+
+/// Backtracks to the last `*` only, so that time is bounded by the product of the lengths.
+fn fits(tokens: &[Token], text: &[char], fold: bool) -> bool {
+    let same = |a: char, b: char| a == b || (fold && a.to_lowercase().eq(b.to_lowercase()));
+    let (mut at, mut read) = (0, 0);
+    let mut star: Option<(usize, usize)> = None;
+    while let Some(character) = text.get(read) {
+        let step = match tokens.get(at) {
+            Some(Token::AnyMany) => {
+                star = Some((at, read));
+                at += 1;
+                continue;
+            }
+            Some(Token::AnyOne) => true,
+            Some(Token::One(wanted)) => same(*wanted, *character),
+            Some(Token::Variable { .. }) | None => false,
+        };
+        if step {
+            at += 1;
+            read += 1;
+        } else if let Some((token, taken)) = star {
+            star = Some((token, taken + 1));
+            at = token + 1;
+            read = taken + 1;
+        } else {
+            return false;
+        }
+    }
+    tokens.get(at..).unwrap_or(&[]).iter().all(|token| *token == Token::AnyMany)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reference(pattern: &[char], text: &[char]) -> bool {
+        match (pattern.split_first(), text.split_first()) {
+            (None, None) => true,
+            (Some(('*', rest)), _) => (0..=text.len()).any(|n| reference(rest, &text[n..])),
+            (Some(('?', rest)), Some((_, others))) => reference(rest, others),
+            (Some((one, rest)), Some((other, others))) => one == other && reference(rest, others),
+            _ => false,
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn wildcards_match_as_the_definition_says(
+            pattern in "[ab*?]{0,8}",
+            text in "[ab]{0,8}",
+        ) {
+            let expected = reference(
+                &pattern.chars().collect::<Vec<_>>(),
+                &text.chars().collect::<Vec<_>>(),
+            );
+            let found = Pattern::wildcards(&pattern).matches(&text, &Context::default(), false);
+            prop_assert_eq!(found, expected);
+        }
+    }
+
+    #[test]
+    fn variables_are_taken_literally() {
+        let mut context = Context::default();
+        context.set("aws:username", "a*");
+        let matches = |pattern: &str, text: &str| {
+            Pattern::with_variables(pattern, true).unwrap().matches(text, &context, false)
+        };
+        assert!(matches("home/${aws:username}/*", "home/a*/x"));
+        assert!(!matches("home/${aws:username}/*", "home/ab/x"));
+        assert!(matches("${aws:UserName}", "a*"));
+        assert!(!matches("${s3:prefix}", ""));
+        assert!(matches("${s3:prefix, 'none'}", "none"));
+        assert!(matches("a${*}${?}${$}", "a*?$"));
+        assert!(!matches("a${*}", "abc"));
+        for bad in ["${", "${}", "${a,b}", "${${a}}"] {
+            assert!(Pattern::with_variables(bad, true).is_err(), "{bad}");
+        }
+        // A dollar sign alone is a dollar sign.
+        assert!(matches("a$b", "a$b"));
+    }
+}

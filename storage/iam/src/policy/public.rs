@@ -1,0 +1,44 @@
+//! Whether a document opens a resource to everybody.
+
+use super::{Among, Document, Effect, PrincipalPattern, Statement};
+
+/// Keys by which a statement for everybody may still be bound to known callers, as the
+/// documentation of S3's public access block lists them.
+const PINNING_KEYS: &[&str] = &[
+    "aws:principalarn",
+    "aws:principalaccount",
+    "aws:principalorgid",
+    "aws:sourcearn",
+    "aws:sourceaccount",
+    "aws:sourceip",
+    "aws:sourcevpc",
+    "aws:sourcevpce",
+    "aws:userid",
+    "s3:dataaccesspointaccount",
+    "s3:dataaccesspointarn",
+    "s3:x-amz-server-side-encryption-aws-kms-key-id",
+];
+
+impl Document {
+    /// Whether a statement allows everybody something, without a condition that binds it to fixed
+    /// callers.
+    pub fn is_public(&self) -> bool {
+        self.statements.iter().any(Statement::is_public)
+    }
+}
+
+impl Statement {
+    fn is_public(&self) -> bool {
+        let everybody = match &self.principals {
+            None => false,
+            Some(Among::Any(list)) => list.contains(&PrincipalPattern::Everybody),
+            // All but a few is everybody.
+            Some(Among::AllBut(_)) => true,
+        };
+        let bound = self
+            .conditions
+            .iter()
+            .any(|condition| PINNING_KEYS.iter().any(|key| condition.pins(key)));
+        self.effect == Effect::Allow && everybody && !bound
+    }
+}
