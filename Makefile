@@ -1,7 +1,7 @@
 # Every way to build, try and check NexusGrid. Recipes install what they miss.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify sim soak bench fix
+.PHONY: help build demo test verify sim soak bench conformance fix
 
 ARGS ?=
 
@@ -20,7 +20,7 @@ test: ## everything that must hold before a change lands
 verify: ## formatting, lints, licences, documentation: reads only
 	@deploy/build/run.sh verify
 
-sim: ## many seeds of the simulation (ARGS=number, default 10000)
+sim: ## many seeds of the simulation (ARGS="number first", default 10000 from 1)
 	@deploy/build/run.sh sim $(ARGS)
 
 soak: ## long fault runs with real processes (ARGS=rounds, default 200)
@@ -28,6 +28,9 @@ soak: ## long fault runs with real processes (ARGS=rounds, default 200)
 
 bench: ## throughput and latency beside the machine's own limits
 	@deploy/build/run.sh bench $(ARGS)
+
+conformance: ## the Ceph project's S3 suite against a grid (ARGS=checkout of ceph/s3-tests)
+	@deploy/build/run.sh conformance $(ARGS)
 
 fix: ## formats and applies what clippy can mend: writes
 	@deploy/build/run.sh fix

@@ -1,0 +1,213 @@
+#!/usr/bin/env python3
+"""Runs the Ceph project's S3 conformance suite against a grid of several nodes, whole, and writes
+what came out as docs/s3-conformance.md.
+
+usage: run.py --suite CHECKOUT [--nexusgrid PROGRAM] [--nodes 3] [--report FILE] [-- PYTEST ARGS]
+
+The suite is not part of this repository: give a checkout of github.com/ceph/s3-tests. Nothing of it
+is filtered or skipped; what fails is listed, with the reason from reasons.json where one is known.
+"""
+
+import argparse
+import collections
+import datetime
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+import venv
+import xml.etree.ElementTree as tree
+
+HERE = pathlib.Path(__file__).resolve().parent
+FILES = ["test_s3.py", "test_headers.py", "test_iam.py", "test_sts.py"]
+# A test that waits for ever is a failed test.
+SECONDS_PER_TEST = 300
+
+
+def python_of(cache):
+    """A Python with the suite's packages, made once."""
+    place = cache / "conformance"
+    python = place / "bin" / "python"
+    if not python.exists():
+        venv.create(place, with_pip=True)
+        packages = ["PyYAML", "boto3", "munch", "gevent", "isodate", "requests", "pytz"]
+        packages += ["httplib2", "lxml", "pytest", "pytest-timeout", "setuptools"]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    return python
+
+
+class Grid:
+    """A demo grid in a directory of its own."""
+
+    def __init__(self, program, nodes, directory, port):
+        self.program, self.directory = program, directory
+        arguments = ["demo", "--nodes", str(nodes), "--dir", directory, "--source", str(HERE)]
+        arguments += ["--s3", f"127.0.0.1:{port}", "--rpc-port", str(port + 100)]
+        self.process = subprocess.Popen(
+            [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        for line in self.process.stdout:
+            if line.startswith("ready "):
+                words = dict(word.split("=", 1) for word in line.split()[1:])
+                self.root = (words["access_key"], words["secret_key"])
+                return
+        raise SystemExit("the grid did not come up")
+
+    def account(self, name, email):
+        """A new account: its id, its canonical id, and its key."""
+        answer = subprocess.run(
+            [self.program, "--json", "account", "create", name, "--email", email]
+            + ["--dir", os.path.join(self.directory, "n1")],
+            check=True,
+            capture_output=True,
+            text=True,
+        )
+        return json.loads(answer.stdout)
+
+    def stop(self):
+        self.process.terminate()
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+
+
+def configuration(grid, port):
+    """The suite's configuration: an account for each of the users it knows."""
+    names = {
+        "s3 main": ("main", "tester@example.com"),
+        "s3 alt": ("alt", "john.doe@example.com"),
+        "s3 tenant": ("tenant", "tenant@example.com"),
+        "iam": ("iam", "iam@example.com"),
+        "iam root": ("root", "account1@example.com"),
+        "iam alt root": ("altroot", "account2@example.com"),
+    }
+    lines = ["[DEFAULT]", "host = 127.0.0.1", f"port = {port}", "is_secure = False"]
+    lines += ["ssl_verify = False", "[fixtures]", "bucket prefix = s3-{random}-"]
+    lines += ["iam name prefix = s3-tests-", "iam path prefix = /s3-tests/"]
+    for section, (name, email) in names.items():
+        made = grid.account(name, email)
+        lines += [
+            f"[{section}]",
+            f"display_name = {name}",
+            f"user_id = {made['canonical_id']}",
+            f"email = {email}",
+            "api_name = default",
+            f"access_key = {made['access_key']}",
+            f"secret_key = {made['secret_key']}",
+            "kms_keyid = testkey-1",
+            "kms_keyid2 = testkey-2",
+            "lc_debug_interval = 10",
+            "tenant =",
+        ]
+    lines += ["[webidentity]", "token = none", "aud = none", "sub = none", "azp = none"]
+    lines += ["user_token = none", "thumbprint = " + "0" * 40, "KC_REALM = none"]
+    return "\n".join(lines) + "\n"
+
+
+def marked(python, suite, environment):
+    """The tests that the suite itself says AWS does not pass."""
+    command = [python, "-m", "pytest", "--collect-only", "-q", "-m", "fails_on_aws"]
+    command += [f"s3tests/functional/{name}" for name in FILES]
+    found = subprocess.run(command, cwd=suite, env=environment, capture_output=True, text=True)
+    return {line.split("::")[-1] for line in found.stdout.splitlines() if "::" in line}
+
+
+def outcomes(junit):
+    """Name of each test, its file, whether it passed, and the last line of why not."""
+    for case in tree.parse(junit).iter("testcase"):
+        fault = next((part for part in case if part.tag in ("failure", "error", "skipped")), None)
+        why = "" if fault is None else (fault.get("message") or fault.tag).strip()
+        state = "passed" if fault is None else fault.tag
+        yield case.get("name"), case.get("classname").split(".")[-1], state, why
+
+
+def report(path, results, failing_on_aws, suite, program):
+    version = subprocess.run(
+        ["git", "-C", suite, "log", "-1", "--format=%h of %cs"], capture_output=True, text=True
+    ).stdout.strip()
+    ours = subprocess.run([program, "--version"], capture_output=True, text=True).stdout.strip()
+    reasons = json.loads((HERE / "reasons.json").read_text())
+    states = {name: state for name, _, state, _ in results}
+    passed = [name for name, state in states.items() if state == "passed"]
+    honest = [name for name in states if name not in failing_on_aws]
+    good = [name for name in honest if states[name] == "passed"]
+    by_file = collections.Counter((where, state) for _, where, state, _ in results)
+    lines = [
+        "# S3 conformance",
+        "",
+        "Written by `make conformance`; not edited by hand. The suite is the Ceph project's",
+        f"`s3-tests` at {version}, whole: no filter and no list of tests to skip.",
+        "",
+        f"- {ours}, {datetime.date.today().isoformat()}, {platform.machine()},",
+        f"  {os.cpu_count()} cores, a grid of several nodes.",
+        f"- **{len(passed)} of {len(states)} pass.**",
+        f"- Of the {len(honest)} that the suite does not mark `fails_on_aws`: {len(good)}"
+        f" ({100 * len(good) / max(len(honest), 1):.1f} %).",
+        "",
+        "| file | passed | failed | error | skipped |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for where in sorted({where for where, _ in by_file}):
+        row = [by_file[(where, state)] for state in ("passed", "failure", "error", "skipped")]
+        lines.append(f"| `{where}` | " + " | ".join(map(str, row)) + " |")
+    groups = collections.defaultdict(list)
+    for name, _, state, why in results:
+        if state != "passed":
+            known = next((text for part, text in reasons.items() if part in name), None)
+            short = " ".join(why.splitlines()[0].split()) if why else state
+            groups[known or "not yet known"].append((name, short, name in failing_on_aws))
+    lines += ["", "## What does not pass, and why", ""]
+    for reason, names in sorted(groups.items(), key=lambda item: -len(item[1])):
+        lines += [f"### {reason} ({len(names)})", ""]
+        for name, short, aws in sorted(names):
+            mark = " (`fails_on_aws`)" if aws else ""
+            text = textwrap.shorten(short, 120, placeholder=" …").replace("|", "\\|")
+            lines.append(f"- `{name}`{mark}: {text}")
+        lines.append("")
+    path.write_text("\n".join(lines))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", required=True, help="a checkout of ceph/s3-tests")
+    parser.add_argument("--nexusgrid", default=shutil.which("nexusgrid"))
+    parser.add_argument("--nodes", type=int, default=3)
+    parser.add_argument("--port", type=int, default=19000)
+    parser.add_argument("--report", type=pathlib.Path)
+    parser.add_argument("pytest", nargs="*", help="further arguments for pytest, behind --")
+    options = parser.parse_args()
+    program = os.path.abspath(options.nexusgrid)
+    cache = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache"))
+    python = python_of(cache / "nexusgrid")
+    directory = tempfile.mkdtemp(prefix="nexusgrid-conformance-")
+    grid = Grid(program, options.nodes, directory, options.port)
+    try:
+        config = os.path.join(directory, "s3tests.conf")
+        pathlib.Path(config).write_text(configuration(grid, options.port))
+        os.chmod(config, 0o600)
+        environment = dict(os.environ, S3TEST_CONF=config)
+        junit = os.path.join(directory, "junit.xml")
+        command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        command += [f"--timeout={SECONDS_PER_TEST}", f"--junitxml={junit}", *options.pytest]
+        command += [f"s3tests/functional/{name}" for name in FILES]
+        subprocess.run(command, cwd=options.suite, env=environment)
+        results = list(outcomes(junit))
+        failing = marked(python, options.suite, environment)
+    finally:
+        grid.stop()
+    passed = sum(state == "passed" for _, _, state, _ in results)
+    print(f"{passed} of {len(results)} pass")
+    if options.report:
+        report(options.report, results, failing, options.suite, program)
+    shutil.rmtree(directory, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
