@@ -117,7 +117,9 @@ impl Checkpoints {
     pub(super) fn tail_state_here(&self, group: GroupId) -> Option<TailState> {
         let all = self.following.lock();
         let following = all.get(&group)?;
-        let has_all = |(_, place): &(&NodeId, &LogPlace)| place.index >= following.covered;
+        // Renewals that were worth no tail lie behind what the keepers have.
+        let farthest = following.keepers.values().max().copied();
+        let has_all = |(_, place): &(&NodeId, &LogPlace)| Some(**place) == farthest;
         Some(TailState {
             index: following.covered,
             as_of_ms: following.as_of_ms?,

@@ -95,7 +95,7 @@ pub(crate) struct Claim {
 /// How far the tails of a group have come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TailState {
-    /// The newest entry that a majority of the keepers hold.
+    /// The newest entry up to which a majority of the keepers hold all that is worth it.
     pub index: u64,
     /// All of importance that was committed up to then, ms since 1970, is in tails.
     pub as_of_ms: u64,
