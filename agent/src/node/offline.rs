@@ -15,7 +15,7 @@ use nexusgrid_env::{Env, KvRead};
 use nexusgrid_grid::care::names;
 use nexusgrid_meta::host::inspect::{MetaInspection, inspect};
 use nexusgrid_meta::namespace::types::{
-    BlockState, Listing, LiveBlock, NamespaceAnswer, NamespaceQuery, decode_query_reply,
+    BlockState, LiveBlock, NamespaceAnswer, NamespaceQuery, VersionListing, decode_query_reply,
 };
 use nexusgrid_meta::root::topology::{PgState, Topology};
 use nexusgrid_meta::{Machines, ROOT_GROUP, StateMachine};
@@ -188,7 +188,7 @@ fn name_objects(
     // Refused: a bucket or an object that this replica has not, or not any more.
     let answer = |query: NamespaceQuery| -> anyhow::Result<NamespaceAnswer> {
         let reply = machine.query(rows, &query.encode())?;
-        Ok(decode_query_reply(&reply)?.unwrap_or(NamespaceAnswer::List(Listing::default())))
+        Ok(decode_query_reply(&reply)?.unwrap_or(NamespaceAnswer::Versions(VersionListing::default())))
     };
     let ask = |query: NamespaceQuery| future::ready(answer(query)).boxed();
     // It never waits.

@@ -177,7 +177,7 @@ async fn ask_for_names(
 ) -> Result<NamespaceAnswer, MetaError> {
     match core.meta.ask(group, &query).await {
         // A bucket or an object that went meanwhile.
-        Err(MetaError::Namespace(_)) => Ok(NamespaceAnswer::List(Default::default())),
+        Err(MetaError::Namespace(_)) => Ok(NamespaceAnswer::Versions(Default::default())),
         answer => answer,
     }
 }

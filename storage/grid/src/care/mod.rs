@@ -19,6 +19,7 @@ pub mod checkpoint;
 pub mod collect;
 pub mod fsck;
 mod horizon;
+mod kept;
 pub mod names;
 mod passes;
 pub mod remap;

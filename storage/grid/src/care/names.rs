@@ -12,8 +12,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures_util::future::BoxFuture;
 use nexusgrid_codec::{BlockId, GroupId};
 use nexusgrid_meta::namespace::types::{
-    BucketId, ContentId, ContentMap, ExtentFilter, ListEntry, NamespaceAnswer, NamespaceQuery,
-    Object, PieceData, RangeSpec,
+    BucketId, ContentId, ContentMap, ExtentFilter, NamespaceAnswer, NamespaceQuery, Object,
+    PieceData, RangeSpec, VersionEntry, VersionId, VersionRef,
 };
 use nexusgrid_meta::root::topology::Topology;
 
@@ -53,17 +53,16 @@ pub async fn objects_of<E>(
     for bucket in map.buckets.values().filter(|bucket| bucket.group == group) {
         let mut after = None;
         loop {
-            let query = NamespaceQuery::List {
+            let query = NamespaceQuery::ListVersions {
                 bucket: bucket.id,
                 prefix: Vec::new(),
                 delimiter: None,
                 after,
                 limit: limits::LIST_PAGE_MAX,
             };
-            // A bucket that is about to be dropped has no names.
-            let NamespaceAnswer::List(page) = ask(query).await? else { return Ok(None) };
+            let NamespaceAnswer::Versions(page) = ask(query).await? else { return Ok(None) };
             for entry in page.entries {
-                let ListEntry::Object(key, object) = entry else { continue };
+                let VersionEntry::Object { key, object, .. } = entry else { continue };
                 let held = search.blocks_of(bucket.id, &key, &object, ask).await?;
                 search.note(&bucket.name, &key, &object, held);
             }
@@ -120,7 +119,8 @@ impl Search {
         }
         // Of parts, each a content of its own.
         let mut held = BTreeSet::new();
-        let query = NamespaceQuery::Get { bucket, key: key.to_vec(), range: RangeSpec::Full };
+        let version = VersionRef { bucket, key: key.to_vec(), version: object.version };
+        let query = NamespaceQuery::GetVersion { version, range: RangeSpec::Full };
         let mut page = match ask(query).await? {
             // Another one by now: whoever looks again finds out.
             NamespaceAnswer::Get(got) if got.object.content == object.content => got.map,
@@ -150,11 +150,12 @@ impl Search {
     fn note(&mut self, bucket: &str, key: &[u8], object: &Object, held: BTreeSet<BlockId>) {
         for block in held {
             let names = self.names.entry(block).or_default();
+            let version = object.version.filter(|version| *version != VersionId::NULL);
             if names.len() < limits::FSCK_NAMES_MAX {
                 names.push(ObjectName {
                     bucket: bucket.to_owned(),
                     key: String::from_utf8_lossy(key).into_owned(),
-                    version: object.version.map(|version| version.0),
+                    version: version.map(|version| version.0),
                 });
             }
         }

@@ -23,7 +23,7 @@ use nexusgrid_meta::MetaHost;
 use nexusgrid_meta::host::MetaScrub;
 use nexusgrid_meta::namespace::types::NamespaceCommand;
 
-use super::passes::{self, Pass};
+use super::passes::{PASS, Pass};
 use super::workers::{Worker, Workers};
 use crate::core::Core;
 use crate::error::GridError;
@@ -98,7 +98,8 @@ fn done(wanted: &mut Option<BTreeSet<DriveId>>, drive: DriveId) {
 
 async fn load(core: &Core, store: &DriveStore) -> Pass {
     let (disk, dir, now_ms) = (core.env.disk.clone(), store.dir().to_owned(), core.meta.now_ms());
-    core.env.exec.blocking(move || passes::load(disk.as_ref(), &dir, now_ms)).await
+    let kept = core.env.exec.blocking(move || PASS.load(disk.as_ref(), &dir)).await;
+    kept.unwrap_or_else(|| Pass::new(now_ms))
 }
 
 /// One stretch of one drive, unless clients need it now; gives how far its pass is, `None` at its end.
@@ -146,7 +147,7 @@ async fn round(
         known.pass.begin_again(now_ms);
     }
     let (disk, dir, pass) = (core.env.disk.clone(), store.dir().to_owned(), known.pass);
-    let kept = core.env.exec.blocking(move || passes::store(disk.as_ref(), &dir, &pass)).await;
+    let kept = core.env.exec.blocking(move || PASS.store(disk.as_ref(), &dir, &pass, false)).await;
     if let Err(error) = kept {
         tracing::debug!(drive = drive.0, %error, "keeping where scrub stands");
     }

@@ -23,7 +23,7 @@ use nexusgrid_env::{BootInstant, Rule};
 use nexusgrid_meta::namespace::types::{BlockState, NamespaceAnswer, NamespaceQuery};
 use nexusgrid_meta::root::topology::{PgState, Topology};
 
-use super::sightings::{self, Sightings};
+use super::sightings::{SIGHTINGS, Sightings};
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
@@ -228,12 +228,13 @@ async fn find_orphans(
 
 async fn remembered(core: &Arc<Core>, store: &DriveStore) -> Sightings {
     let (disk, dir) = (Arc::clone(&core.env.disk), store.dir().to_owned());
-    core.env.exec.blocking(move || sightings::load(disk.as_ref(), &dir)).await
+    core.env.exec.blocking(move || SIGHTINGS.load(disk.as_ref(), &dir).unwrap_or_default()).await
 }
 
 async fn remember(core: &Arc<Core>, store: &DriveStore, seen: Sightings) -> Result<(), GridError> {
     let (disk, dir) = (Arc::clone(&core.env.disk), store.dir().to_owned());
-    let kept = core.env.exec.blocking(move || sightings::store(disk.as_ref(), &dir, &seen)).await;
+    let kept =
+        core.env.exec.blocking(move || SIGHTINGS.store(disk.as_ref(), &dir, &seen, true)).await;
     kept.map_err(|error| GridError::Unavailable(format!("writing down orphans: {error}")))
 }
 
