@@ -22,6 +22,8 @@ pub const LOG_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const REPLY_WINDOW_ENTRIES: u64 = 16_384;
 /// Entries applied in one go on the blocking pool.
 pub const APPLY_CHUNK_ENTRIES: usize = 64;
+/// So few are applied where they arrive: their rows are in memory, and the hand-over would cost more.
+pub const APPLY_IN_PLACE_ENTRIES: usize = 8;
 /// Files of one snapshot.
 pub const SNAPSHOT_FILES_MAX: usize = 10_000;
 /// Length of a snapshot file's name.
@@ -48,6 +50,10 @@ pub const INSPECTED_ROWS: usize = 4_096;
 pub const INSPECTED_FAULTS_MAX: usize = 100;
 /// How often a host looks whether a read met rot.
 pub const ROT_LOOK_EVERY: Duration = Duration::from_millis(500);
+/// Raft logs set aside that are kept at most, once all is well again.
+pub const LOGS_ASIDE_MAX: usize = 3;
+/// So often is it looked, while they are kept, whether all is well.
+pub const ASIDE_LOOKS: u32 = 64;
 /// Every so many rounds a leader asks the other members whether they still exist.
 pub const LOST_LOOK_ROUNDS: u64 = 5;
 /// A frame of an exported group has about so many bytes of rows.

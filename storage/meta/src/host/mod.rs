@@ -9,6 +9,7 @@
 //! `root/log`, `root/group`, `log`, `groups/<id>`; the root group has a log of its own, so that one
 //! bucket's writes cannot delay its heartbeats. *Keeps* I6 (with `raft::state`), I12, I15.
 
+mod aside;
 mod ask;
 mod confirm;
 mod error;
@@ -148,6 +149,7 @@ impl MetaHost {
         drop(env.exec.spawn(host.clone().watch_log_bytes()));
         drop(env.exec.spawn(host.clone().watch_standing()));
         drop(env.exec.spawn(host.clone().watch_rot()));
+        drop(env.exec.spawn(host.clone().watch_aside()));
         Ok(host)
     }
 
@@ -498,15 +500,7 @@ fn rotten(group: GroupId, error: std::io::Error) -> MetaError {
 /// Gives the log below `dir` another name.
 async fn set_aside(env: &Env, dir: &Path) -> Result<(), MetaError> {
     let (disk, at) = (env.disk.clone(), dir.to_path_buf());
-    let renamed = env.exec.blocking(move || {
-        let mut number = 1u32;
-        while disk.exists(&at.join(format!("log.damaged-{number}")))? {
-            number += 1;
-        }
-        disk.rename(&at.join("log"), &at.join(format!("log.damaged-{number}")))?;
-        disk.sync_dir(&at)
-    });
-    Ok(renamed.await?)
+    Ok(env.exec.blocking(move || aside::set_aside(&*disk, &at)).await?)
 }
 
 /// Opens the log below `dir`; sets a damaged one aside and begins anew. Says whether it did.

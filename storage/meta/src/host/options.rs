@@ -39,6 +39,8 @@ pub struct HostOptions {
     pub standing_after: Duration,
     /// A voter dead for so long is replaced. Default 30 min.
     pub replace_after: Duration,
+    /// A Raft log that was set aside is kept for so long after all is well again. Default 7 days.
+    pub keep_damaged: Duration,
 }
 
 impl Default for HostOptions {
@@ -58,6 +60,7 @@ impl Default for HostOptions {
             keeper_interval: Duration::from_secs(1),
             standing_after: Duration::from_secs(5),
             replace_after: Duration::from_secs(30 * 60),
+            keep_damaged: Duration::from_secs(7 * 24 * 3600),
         }
     }
 }

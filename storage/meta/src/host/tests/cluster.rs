@@ -79,6 +79,7 @@ pub fn options() -> HostOptions {
         election_min: Duration::from_millis(300),
         election_max: Duration::from_millis(600),
         bulk_timeout: Duration::from_millis(500),
+        keep_damaged: Duration::from_secs(60),
         attempt_timeout: Duration::from_secs(1),
         snapshot_every_entries: 50,
         keep_entries: 10,

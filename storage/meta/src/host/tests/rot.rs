@@ -60,6 +60,13 @@ async fn returns(cluster: &mut Cluster, node: u64, old: RaftId) {
     assert_eq!(cluster.start(node).await, [(GROUP, Ok(()))]);
 }
 
+/// Raft logs of a node that were set aside.
+fn aside(cluster: &Cluster, node: u64) -> usize {
+    let disk = cluster.world.disk(NodeId(node)).mount();
+    let listed = disk.list(Path::new("/meta")).unwrap();
+    listed.iter().filter(|path| path.to_string_lossy().contains("log.damaged-")).count()
+}
+
 #[test]
 fn nothing_rotten_is_found_where_nothing_is() {
     run(60, |world| async move {
@@ -105,8 +112,14 @@ fn a_log_found_damaged_under_a_running_replica_is_set_aside() {
         assert!(scrub(&cluster, node).await.contains(&MetaRotKind::Log));
         cluster.sleep(2 * ROT_LOOK_EVERY).await;
         assert!(cluster.host(node).status(GROUP).is_err(), "it must not vote any more");
+        assert_eq!(aside(&cluster, node), 1);
         // Without a restart.
         returns(&mut cluster, node, id).await;
+        // The log is kept for a while after that, not for ever.
+        assert_eq!(aside(&cluster, node), 1);
+        cluster.caught_up(node).await;
+        cluster.sleep(2 * super::cluster::options().keep_damaged).await;
+        assert_eq!(aside(&cluster, node), 0);
     });
 }
 
