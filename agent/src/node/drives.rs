@@ -2,7 +2,8 @@
 //!
 //! State: a file in the node's directory that names the drive at each path. It is what tells a new,
 //! empty directory from an empty mount point: a path that had a drive and lost its marker is refused.
-//! A drive that failed before is left closed, and the root group is told again; others go on.
+//! A drive that failed before, or that cannot be told any more, is left closed, and the root group is
+//! told; others go on. If the file itself is damaged, the drives say who they are.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -37,6 +38,8 @@ pub struct Drives<'a> {
     env: &'a Env,
     file: PathBuf,
     known: BTreeMap<PathBuf, Known>,
+    /// The file could not be read.
+    is_damaged: bool,
     /// Drives that failed and stay closed.
     failed: Vec<DriveId>,
 }
@@ -45,12 +48,37 @@ impl<'a> Drives<'a> {
     /// Reads what is remembered.
     pub fn load(env: &'a Env, node_dir: &Path) -> anyhow::Result<Drives<'a>> {
         let file = node_dir.join(FILE_NAME);
-        let known = match files::read_if_there(env.disk.as_ref(), &file)? {
-            Some(bytes) => serde_json::from_slice(&bytes)
-                .with_context(|| format!("{} is damaged", file.display()))?,
-            None => BTreeMap::new(),
-        };
-        Ok(Drives { env, file, known, failed: Vec::new() })
+        let read = files::read_if_there(env.disk.as_ref(), &file)?;
+        let parsed = read.map(|bytes| serde_json::from_slice(&bytes)).transpose();
+        let is_damaged = parsed.is_err();
+        if let Err(error) = &parsed {
+            tracing::error!(%error, file = %file.display(), "damaged: asking the drives who they are");
+        }
+        let known = parsed.ok().flatten().unwrap_or_default();
+        Ok(Drives { env, file, known, is_damaged, failed: Vec::new() })
+    }
+
+    /// Writes a damaged file again, from what the drives say of themselves. A path without a marker may
+    /// be new, or an empty mount point: nobody can tell any more.
+    async fn recover(&mut self, cluster: ClusterId, config: &Config) -> anyhow::Result<()> {
+        for drive in &config.drives {
+            let path = drive.path.display();
+            match DriveStore::identify(self.env, &drive.path).await {
+                Ok(found) if found.identity.cluster == cluster => {
+                    let id = found.identity.drive.0;
+                    let known = Known { drive: Some(id), registration: [0; 16], formatted: true };
+                    self.known.insert(drive.path.clone(), known);
+                }
+                Ok(_) => bail!("{path} holds a drive of another cluster"),
+                Err(error) => bail!(
+                    "{} is damaged, and {path} does not say which drive it is ({error}): mount it, or \
+                     take it out of nexusgrid.toml (and `drive remove ID --lost` on another node)",
+                    self.file.display()
+                ),
+            }
+        }
+        self.is_damaged = false;
+        self.store()
     }
 
     fn store(&self) -> anyhow::Result<()> {
@@ -64,6 +92,9 @@ impl<'a> Drives<'a> {
         cluster: ClusterId,
         config: &Config,
     ) -> anyhow::Result<Vec<(DriveId, DriveStore)>> {
+        if self.is_damaged {
+            self.recover(cluster, config).await?;
+        }
         let mut open = Vec::new();
         for drive in &config.drives {
             let Some(known) = self.known.get(&drive.path).filter(|known| known.formatted) else {
@@ -71,7 +102,7 @@ impl<'a> Drives<'a> {
             };
             let id = DriveId(known.drive.context("a formatted drive has an id")?);
             match self.open(cluster, id, drive).await {
-                Err(error @ OpenError::Failed { .. }) => {
+                Err(error @ (OpenError::Failed { .. } | OpenError::SuperblockCorrupt(_))) => {
                     tracing::error!(drive = id.0, %error, "going on without this drive");
                     self.failed.push(id);
                 }
@@ -173,6 +204,9 @@ pub async fn add(
     let drive = DriveConfig { path: path.to_owned(), ..DriveConfig::default() };
     let one = Config { drives: vec![drive], ..Config::default() };
     let mut drives = Drives::load(env, node_dir)?;
+    if drives.is_damaged {
+        bail!("{FILE_NAME} is damaged: restart the agent, which writes it again");
+    }
     let added = drives.add_new(cluster, node, root, &one).await?;
     let added = added.into_iter().next();
     let (id, store) = added.with_context(|| {

@@ -27,7 +27,10 @@ pub enum ClusterError {
     #[error("this node has no identity in {0}: run `nexusgrid init` or `nexusgrid join` first")]
     NoIdentity(String),
     /// The identity file is damaged: restore it or let the node join anew.
-    #[error("the identity file {0} is damaged: {1}")]
+    #[error(
+        "the identity file {0} is damaged ({1}): put a copy of it back, or have another node run \
+         `nexusgrid node remove NODE --lost` and join again in a fresh directory"
+    )]
     DamagedIdentity(String, String),
     /// A file or socket of this machine failed.
     #[error("{0}: {1}")]
