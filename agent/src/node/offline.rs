@@ -188,7 +188,8 @@ fn name_objects(
     // Refused: a bucket or an object that this replica has not, or not any more.
     let answer = |query: NamespaceQuery| -> anyhow::Result<NamespaceAnswer> {
         let reply = machine.query(rows, &query.encode())?;
-        Ok(decode_query_reply(&reply)?.unwrap_or(NamespaceAnswer::Versions(VersionListing::default())))
+        Ok(decode_query_reply(&reply)?
+            .unwrap_or(NamespaceAnswer::Versions(VersionListing::default())))
     };
     let ask = |query: NamespaceQuery| future::ready(answer(query)).boxed();
     // It never waits.
