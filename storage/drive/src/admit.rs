@@ -12,7 +12,7 @@ use crate::draft::Draft;
 use crate::error::DriveError;
 use crate::index::{self, Sessions, ShardRow};
 use crate::log::Fact;
-use crate::op::{CopyOp, Op, PutOp, Refusal, Reply};
+use crate::op::{CopyOp, Op, PutOp, Refusal, Reply, StoredBefore};
 use crate::record::{RecordHead, RecordKind, align_up, head_bytes};
 use crate::types::{PutAck, SessionFloor, ShardKey};
 
@@ -27,7 +27,7 @@ impl Draft<'_> {
             return Err(DriveError::NoSpace { available_bytes }.into());
         }
         match op {
-            Op::Put(put) => Ok(Reply::Put(self.put(put)?)),
+            Op::Put(put) => self.put(put),
             Op::Fence { pg, epoch } => Ok(Reply::Epoch(self.fence(*pg, *epoch)?)),
             Op::Tombstone { pg, blocks } => self.tombstone(*pg, blocks),
             Op::DropTombstones { blocks, floors } => self.drop_tombstones(blocks, floors),
@@ -49,7 +49,7 @@ impl Draft<'_> {
         }
     }
 
-    fn put(&mut self, put: &PutOp) -> Result<PutAck, Refusal> {
+    fn put(&mut self, put: &PutOp) -> Result<Reply, Refusal> {
         let write = &put.write;
         let block = write.header.block;
         let key = ShardKey { block, index: write.header.index };
@@ -60,13 +60,13 @@ impl Draft<'_> {
         match write.fill {
             Some(session) => {
                 let closed = self.txn.is_closed(Sessions::Fills(write.pg), session.0)?;
-                if closed {
+                if closed && self.env.rules.keeps(Rule::FillSession) {
                     return Err(DriveError::FillSessionClosed { pg: write.pg, session }.into());
                 }
             }
             None => {
                 let closed = self.txn.is_closed(Sessions::Writers(block.group), block.session.0)?;
-                if closed {
+                if closed && self.env.rules.keeps(Rule::SessionFloor) {
                     let (group, session) = (block.group, block.session);
                     return Err(DriveError::SessionClosed { group, session }.into());
                 }
@@ -81,8 +81,12 @@ impl Draft<'_> {
             if !same {
                 return Err(DriveError::DigestConflict(key).into());
             }
-            if put.bad_born != Some(row.born) {
-                return self.put_again(put, key, row);
+            match put.stored {
+                StoredBefore::Unknown => return Ok(Reply::Examine),
+                StoredBefore::Bad(born) if born == row.born => {}
+                StoredBefore::Bad(_) | StoredBefore::Sound => {
+                    return Ok(Reply::Put(self.put_again(put, key, row)?));
+                }
             }
         }
         let disk_bytes = align_up((head_bytes(put.header.len()) + write.body.len()) as u64);
@@ -111,7 +115,7 @@ impl Draft<'_> {
             ..self.blank_head()
         };
         self.append_shard(head, key, put.digest, write.body.clone())?;
-        Ok(PutAck { epoch, existed: false })
+        Ok(Reply::Put(PutAck { epoch, existed: false }))
     }
 
     /// R3: the shard is here already, and verifies.

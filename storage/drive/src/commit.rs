@@ -19,7 +19,7 @@ use crate::index::SegmentRow;
 use crate::limits::BATCH_BYTES_MAX;
 use crate::log::SegmentLabel;
 use crate::metrics::{add, at_least};
-use crate::op::{Op, Refusal, Reply};
+use crate::op::{Op, Refusal, Reply, StoredBefore};
 use crate::queue::Pending;
 use crate::segment::{self, DATA_START, SegmentFile};
 use crate::shared::{LogEnd, Shared, is_full};
@@ -177,7 +177,7 @@ fn attempt(
 fn write(shared: &Shared, log: &mut LogEnd, finished: &Finished) -> Result<(), Trouble> {
     let file = log.active.file.clone();
     let parts: Vec<&[u8]> = finished.parts.iter().map(|part| part.as_ref()).collect();
-    if let Err(error) = file.write_vectored_at(&parts, log.end) {
+    if let Err(error) = file.write_past_cache_at(&parts, log.end) {
         if !is_full(&error) {
             return Err(Trouble::Failed(shared.fail(format!("write: {error}"))));
         }
@@ -291,8 +291,10 @@ fn count(shared: &Shared, batch: &[Pending], answers: Vec<Answer>, bytes: u64) -
         witness(shared, &pending.op, answer);
         match (&pending.op, answer) {
             (Op::Put(_), Ok(Reply::Put(ack))) if ack.existed => add(&metrics.puts_existing, 1),
+            (Op::Put(_), Ok(Reply::Examine)) => {}
             (Op::Put(put), Ok(_)) => {
-                add(&metrics.puts_rewritten, u64::from(put.bad_born.is_some()));
+                let rewritten = matches!(put.stored, StoredBefore::Bad(_));
+                add(&metrics.puts_rewritten, u64::from(rewritten));
                 add(&metrics.puts, 1);
                 add(&metrics.put_bytes, put.write.body.len() as u64);
             }

@@ -58,3 +58,7 @@ pub const REOPEN_TRIES_MAX: usize = 200;
 
 /// Faults that an inspection describes; all are counted.
 pub const INSPECTION_FAULTS_MAX: usize = 100;
+
+/// Shards up to this size are checked where they arrive, in bytes: some tens of microseconds, less than
+/// handing them to another thread and back is worth.
+pub const CHECK_IN_PLACE_BYTES_MAX: usize = 512 << 10;

@@ -47,6 +47,7 @@ pub enum Op {
 }
 
 /// A checked shard write.
+#[derive(Clone)]
 pub struct PutOp {
     /// As the caller gave it.
     pub write: ShardWrite,
@@ -56,8 +57,19 @@ pub struct PutOp {
     pub body_crc: u32,
     /// Its own digest.
     pub digest: [u8; 32],
-    /// Birth of the stored record of the same shard that was found not to verify.
-    pub bad_born: Option<u64>,
+    /// What is known of a stored record of the same shard.
+    pub stored: StoredBefore,
+}
+
+/// What a put knows of a stored record of its shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoredBefore {
+    /// Nobody looked: if there is one, the writer asks for that first.
+    Unknown,
+    /// It verified, or there was none.
+    Sound,
+    /// The record born with this sequence does not verify.
+    Bad(u64),
 }
 
 /// A record that compaction read.
@@ -95,6 +107,8 @@ impl Op {
 pub enum Reply {
     /// To a put.
     Put(PutAck),
+    /// To a put that did not look: the same shard is here. Examine it, then ask again.
+    Examine,
     /// To a fence: the epoch known now.
     Epoch(Epoch),
     /// To the others: how many things changed.

@@ -14,11 +14,11 @@ use tokio::sync::{oneshot, watch};
 use crate::error::{DriveError, OpenError};
 use crate::index::{self, Sessions};
 use crate::limits::{
-    BLOCKS_PER_OP_MAX, HEADERS_PER_CALL_MAX, LIST_ROWS_MAX, REOPEN_TRIES_MAX, SHARD_BODY_BYTES_MAX,
-    SHARD_HEADER_BYTES_MAX,
+    BLOCKS_PER_OP_MAX, CHECK_IN_PLACE_BYTES_MAX, HEADERS_PER_CALL_MAX, LIST_ROWS_MAX,
+    REOPEN_TRIES_MAX, SHARD_BODY_BYTES_MAX, SHARD_HEADER_BYTES_MAX,
 };
 use crate::metrics::MetricsSnapshot;
-use crate::op::{Op, PutOp, Reply};
+use crate::op::{Op, PutOp, Reply, StoredBefore};
 use crate::options::DriveOptions;
 use crate::queue::Lane;
 use crate::reclaim;
@@ -90,6 +90,27 @@ pub(crate) async fn submit(shared: &Arc<Shared>, lane: Lane, op: Op) -> Result<R
         Err(error) => return Err(shared.check().err().unwrap_or(error)),
     };
     wait(shared, answer).await
+}
+
+/// A shard write that is what its header says.
+fn checked(write: ShardWrite, verify: bool) -> Result<PutOp, DriveError> {
+    let key = ShardKey { block: write.header.block, index: write.header.index };
+    let bad = |reason: &str| Err(DriveError::BadShard { key, reason: reason.into() });
+    let header = Bytes::from(write.header.encode());
+    if header.len() > SHARD_HEADER_BYTES_MAX {
+        return bad("header is too long");
+    }
+    if u64::from(write.header.body_len()) != write.body.len() as u64 {
+        return bad("body is not as long as its header says");
+    }
+    if verify && write.header.verify(&write.body).is_err() {
+        return bad("body does not match its header");
+    }
+    let Some(digest) = write.header.digest() else {
+        return bad("header has no digest of this shard");
+    };
+    let body_crc = crc32c::crc32c(&write.body);
+    Ok(PutOp { write, header, body_crc, digest: digest.0, stored: StoredBefore::Unknown })
 }
 
 /// Waits for a commit; the writer's end is an answer too.
@@ -234,36 +255,30 @@ impl DriveStore {
     pub async fn put(&self, write: ShardWrite) -> Result<PutAck, DriveError> {
         self.shared().check()?;
         let key = ShardKey { block: write.header.block, index: write.header.index };
-        let bad = move |reason: &str| DriveError::BadShard { key, reason: reason.into() };
-        if write.body.len() as u64 > SHARD_BODY_BYTES_MAX {
-            return Err(bad("body is too long"));
+        let body_bytes = write.body.len();
+        if body_bytes as u64 > SHARD_BODY_BYTES_MAX {
+            return Err(DriveError::BadShard { key, reason: "body is too long".into() });
         }
         let verify = self.shared().options.verify_on_put;
-        let op = self
+        let check = move || checked(write, verify);
+        let mut op = if body_bytes <= CHECK_IN_PLACE_BYTES_MAX {
+            check()?
+        } else {
+            self.blocking(move |_| check()).await?
+        };
+        let backfill = op.write.class == WriteClass::Backfill;
+        let lane = Lane::of_shard(backfill, body_bytes as u64);
+        match submit(self.shared(), lane, Op::Put(Box::new(op.clone()))).await? {
+            Reply::Put(ack) => return Ok(ack),
+            Reply::Examine => {}
+            _ => return Err(DriveError::Invalid("writer answered another operation".into())),
+        }
+        op.stored = self
             .blocking(move |shared| {
-                let bad = move |reason: &str| Err(bad(reason));
-                let header = Bytes::from(write.header.encode());
-                if header.len() > SHARD_HEADER_BYTES_MAX {
-                    return bad("header is too long");
-                }
-                if u64::from(write.header.body_len()) != write.body.len() as u64 {
-                    return bad("body is not as long as its header says");
-                }
-                if verify && write.header.verify(&write.body).is_err() {
-                    return bad("body does not match its header");
-                }
-                let Some(digest) = write.header.digest() else {
-                    return bad("header has no digest of this shard");
-                };
-                let body_crc = crc32c::crc32c(&write.body);
-                let there = shared.shard_row(key)?.is_some_and(|row| row.digest == digest.0);
-                let stored = if there { read::examine(shared, key)? } else { None };
-                let bad_born = stored.filter(|found| found.fault.is_some()).map(|bad| bad.row.born);
-                Ok(PutOp { write, header, body_crc, digest: digest.0, bad_born })
+                let found = read::examine(shared, key)?.filter(|found| found.fault.is_some());
+                Ok(found.map_or(StoredBefore::Sound, |bad| StoredBefore::Bad(bad.row.born)))
             })
             .await?;
-        let backfill = op.write.class == WriteClass::Backfill;
-        let lane = Lane::of_shard(backfill, op.write.body.len() as u64);
         match submit(self.shared(), lane, Op::Put(Box::new(op))).await? {
             Reply::Put(ack) => Ok(ack),
             _ => Err(DriveError::Invalid("writer answered another operation".into())),

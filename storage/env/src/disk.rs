@@ -71,6 +71,11 @@ pub trait DiskFile: Send + Sync {
         }
         Ok(())
     }
+    /// As [`DiskFile::write_vectored_at`], for what is synced at once and seldom read soon: a disk may
+    /// keep it out of its cache.
+    fn write_past_cache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_vectored_at(parts, offset)
+    }
     /// Makes data and length durable (`fdatasync`). After an error the file's contents are
     /// unknown: the caller must treat the drive as failed and never try again.
     fn sync(&self) -> io::Result<()>;

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
+
+use crate::limits::{BRIEF_DETOURS, BRIEF_MAX};
 
 /// Runs an agent's tasks, and ends them all when the agent stops (or is killed, in simulation).
 #[derive(Clone)]
@@ -20,6 +22,12 @@ struct Inner {
     stop: watch::Sender<bool>,
     inline_blocking: bool,
     machine: Option<SimulatedMachine>,
+    /// Async threads that may be at brief work; the others go on with whatever happens there.
+    brief_places: usize,
+    /// Async threads that are.
+    brief_running: AtomicUsize,
+    /// Pieces of brief work that go to threads of their own, because one was slow.
+    brief_detours: AtomicU32,
 }
 
 /// What a simulated machine does to the tasks that run on it.
@@ -50,7 +58,20 @@ impl Exec {
     fn build(inline_blocking: bool, machine: Option<SimulatedMachine>) -> Exec {
         let stop = watch::Sender::new(false);
         let tracker = TaskTracker::new();
-        Exec { inner: Arc::new(Inner { tracker, stop, inline_blocking, machine }) }
+        let brief_places = match std::thread::available_parallelism() {
+            Ok(threads) if !inline_blocking => threads.get() / 2,
+            _ => 0,
+        };
+        let inner = Inner {
+            tracker,
+            stop,
+            inline_blocking,
+            machine,
+            brief_places,
+            brief_running: AtomicUsize::new(0),
+            brief_detours: AtomicU32::new(0),
+        };
+        Exec { inner: Arc::new(inner) }
     }
 
     /// Runs `future` until it ends or the agent stops; `None` in the second case.
@@ -99,6 +120,29 @@ impl Exec {
         }
     }
 
+    /// Runs work that takes microseconds unless a disk is slow: in place, because handing it to another
+    /// thread and back costs more than the work. At most half of the async threads do so at a time, and
+    /// after a slow piece the next ones are handed over, so that a disk that hangs never holds up more
+    /// than that.
+    pub async fn brief<R, W>(&self, work: W) -> R
+    where
+        R: Send + 'static,
+        W: FnOnce() -> R + Send + 'static,
+    {
+        let Some(place) = BriefPlace::take(&self.inner) else { return self.blocking(work).await };
+        #[allow(
+            clippy::disallowed_methods,
+            reason = "asks how long this machine took, not what time it is"
+        )]
+        let begun = Instant::now();
+        let result = work();
+        if begun.elapsed() > BRIEF_MAX {
+            self.inner.brief_detours.store(BRIEF_DETOURS, Ordering::Relaxed);
+        }
+        drop(place);
+        result
+    }
+
     /// Whether [`Exec::stop`] was called.
     pub fn stopped(&self) -> bool {
         *self.inner.stop.borrow()
@@ -119,6 +163,28 @@ impl Exec {
     /// Waits until every task has ended, after [`Exec::stop`].
     pub async fn wait(&self) {
         self.inner.tracker.wait().await;
+    }
+}
+
+/// The right to be at brief work.
+struct BriefPlace<'a>(&'a AtomicUsize);
+
+impl BriefPlace<'_> {
+    fn take(inner: &Inner) -> Option<BriefPlace<'_>> {
+        let less = |detours: u32| detours.checked_sub(1);
+        let (set, get) = (Ordering::Relaxed, Ordering::Relaxed);
+        if inner.brief_places == 0 || inner.brief_detours.fetch_update(set, get, less).is_ok() {
+            return None;
+        }
+        let running = inner.brief_running.fetch_add(1, Ordering::Relaxed);
+        let place = BriefPlace(&inner.brief_running);
+        (running < inner.brief_places).then_some(place)
+    }
+}
+
+impl Drop for BriefPlace<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

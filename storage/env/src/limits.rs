@@ -17,6 +17,25 @@ pub const LISTEN_BACKLOG: u32 = 1024;
 /// Time a connection attempt may take.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// Work done in place of an async task (`Exec::brief`) is slow from here on: a disk was waited for, or
+/// the machine is short of cores.
+pub const BRIEF_MAX: Duration = Duration::from_millis(10);
+
+/// Pieces of such work that go to other threads after a slow one.
+pub const BRIEF_DETOURS: u32 = 256;
+
+/// Writes shorter than this go through the page cache, in bytes: there they can be gathered.
+pub const DIRECT_BYTES_MIN: usize = 128 << 10;
+
+/// Alignment of writes past the page cache, in memory and in the file, in bytes.
+pub const DIRECT_ALIGN_BYTES: usize = 4096;
+
+/// One write past the page cache, in bytes; longer ones are several.
+pub const STAGING_BYTES: usize = 1 << 20;
+
+/// Staging buffers kept for the next such write.
+pub const STAGING_BUFFERS_MAX: usize = 2;
+
 /// Parts that one vectored write hands to the kernel (Linux takes 1024).
 pub const WRITE_PARTS_MAX: usize = 512;
 

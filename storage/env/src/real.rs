@@ -12,6 +12,7 @@ pub mod net;
 
 mod clock;
 pub mod crash_point;
+mod direct;
 mod disk;
 mod kv;
 mod kv_verify;

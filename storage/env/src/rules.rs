@@ -21,8 +21,6 @@ pub enum Rule {
     SessionFloor,
     /// R7: a drive that enters a slot trashes what was deleted while it was away.
     RejoinReconcile,
-    /// What silent drives alone may have acknowledged is committed before metadata is asked, or never.
-    MetadataFence,
     /// What was released is freed only once nobody can be reading it.
     ReaderHorizon,
     /// Whoever cannot learn what metadata knows keeps everything.

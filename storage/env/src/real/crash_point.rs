@@ -127,6 +127,9 @@ impl DiskFile for CrashFile {
     fn write_vectored_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
         self.file.write_vectored_at(parts, offset)
     }
+    fn write_past_cache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.file.write_past_cache_at(parts, offset)
+    }
     fn sync(&self) -> io::Result<()> {
         self.trigger.pass(Point::Sync, || self.file.sync())
     }

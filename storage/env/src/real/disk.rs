@@ -9,6 +9,7 @@ use std::sync::Arc;
 use rustix::fs::{FallocateFlags, FlockOperation, fallocate, flock, statvfs};
 use rustix::io::{Errno, pwritev};
 
+use super::direct::Direct;
 use crate::limits::WRITE_PARTS_MAX;
 use crate::{Disk, DiskFile, DiskLock, OpenMode, Space};
 
@@ -50,7 +51,7 @@ impl Disk for RealDisk {
         if mode == OpenMode::Read && file.metadata()?.is_dir() {
             return Err(io::Error::from_raw_os_error(libc::EISDIR));
         }
-        Ok(Arc::new(RealFile { file }))
+        Ok(Arc::new(RealFile { file, direct: Direct::default() }))
     }
 
     fn create_dir_all(&self, path: &Path) -> io::Result<()> {
@@ -128,6 +129,7 @@ impl DiskLock for RealLock {}
 
 struct RealFile {
     file: File,
+    direct: Direct,
 }
 
 impl DiskFile for RealFile {
@@ -167,6 +169,18 @@ impl DiskFile for RealFile {
             }
         }
         Ok(())
+    }
+
+    fn write_past_cache_at(&self, parts: &[&[u8]], offset: u64) -> io::Result<()> {
+        let written = self.direct.write(&self.file, parts, offset)?;
+        let mut skip = usize::try_from(written).unwrap_or(usize::MAX);
+        let mut left: Vec<&[u8]> = Vec::new();
+        for part in parts {
+            let (_, rest) = part.split_at(skip.min(part.len()));
+            skip = skip.saturating_sub(part.len());
+            left.push(rest);
+        }
+        self.write_vectored_at(&left, offset + written)
     }
 
     fn sync(&self) -> io::Result<()> {

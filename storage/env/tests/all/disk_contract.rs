@@ -85,6 +85,36 @@ fn reads_end_with_the_file_and_gaps_are_zero() {
 }
 
 #[test]
+fn what_goes_past_the_cache_is_read_like_the_rest() {
+    on_every_disk(|disk, home| {
+        let path = home.join("file");
+        let file = disk.open(&path, OpenMode::CreateNew).unwrap();
+        let bytes: Vec<u8> = (0..(3usize << 20) + 8192).map(|at| (at ^ (at >> 9)) as u8).collect();
+        let mut end = 0;
+        // Short, long, at an odd place, of an odd length; and in parts that fit no boundary.
+        for (offset, len) in [
+            (0, 4096),
+            (4096, bytes.len()),
+            (4096 + bytes.len(), 256 << 10),
+            (5 << 20, (128 << 10) + 1),
+            ((6 << 20) + 1, 256 << 10),
+        ] {
+            let parts: Vec<&[u8]> = bytes[..len].chunks(77_777).collect();
+            file.write_past_cache_at(&parts, offset as u64).unwrap();
+            file.sync().unwrap();
+            end = end.max(offset + len);
+            assert_eq!(file.len().unwrap(), end as u64);
+            let mut back = vec![0; len];
+            assert_eq!(file.read_at(&mut back, offset as u64).unwrap(), len);
+            assert!(back == bytes[..len], "{len} bytes at {offset}");
+        }
+        // What was read into the cache is not what stays there.
+        file.write_past_cache_at(&[&[7; 256 << 10]], 8192).unwrap();
+        assert!(read_file(disk, &path)[8192..][..256 << 10].iter().all(|byte| *byte == 7));
+    });
+}
+
+#[test]
 fn holes_free_space_and_read_zero() {
     on_every_disk(|disk, home| {
         let file = disk.open(&home.join("file"), OpenMode::CreateNew).unwrap();

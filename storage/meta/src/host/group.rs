@@ -304,14 +304,13 @@ impl Group {
     /// Answers a query from this replica as it is.
     pub(crate) async fn answer(&self, query: Bytes) -> Result<Bytes, String> {
         let store = self.store.clone();
-        self.env
-            .exec
-            .blocking(move || {
-                let snapshot = store.kv().snapshot()?;
-                store.machine().query(&*snapshot, &query)
-            })
-            .await
-            .map(Bytes::from)
-            .map_err(|error| error.to_string())
+        let brief = store.machine().is_brief(&query);
+        let work = move || {
+            let snapshot = store.kv().snapshot()?;
+            store.machine().query(&*snapshot, &query)
+        };
+        let exec = &self.env.exec;
+        let answer = if brief { exec.brief(work).await } else { exec.blocking(work).await };
+        answer.map(Bytes::from).map_err(|error| error.to_string())
     }
 }

@@ -18,7 +18,9 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{Batch, Durability, Env, Invariant, Kv, KvError, KvOptions, KvRead, KvVerify};
-use openraft::storage::{EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use openraft::storage::{
+    ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot,
+};
 use openraft::{EntryPayload, OptionalSend};
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
@@ -31,7 +33,9 @@ use super::types::{
     Entry, LogId, MetaTypes, RaftId, Reply, SnapshotMeta, StoredMembership, generation_of, node_of,
 };
 use super::wire::Standing;
-use crate::limits::{APPLY_CHUNK_ENTRIES, COMMAND_ROWS_MAX, REPLY_WINDOW_ENTRIES};
+use crate::limits::{
+    APPLY_CHUNK_ENTRIES, APPLY_IN_PLACE_ENTRIES, COMMAND_ROWS_MAX, REPLY_WINDOW_ENTRIES,
+};
 use crate::machine::{ApplyContext, FAMILY_RAFT, FAMILY_REPLIES, HOST_FAMILIES, StateMachine};
 
 const IDENTITY_FILE: &str = "GROUP";
@@ -368,6 +372,29 @@ impl StateStore {
         Ok(reply)
     }
 
+    /// Applies entries that follow each other. Blocks.
+    fn apply_chunk(
+        &self,
+        chunk: Vec<EntryResponder<MetaTypes>>,
+    ) -> io::Result<Vec<(ApplyResponder<MetaTypes>, Reply)>> {
+        let _still = self.apply.lock();
+        let kv = self.kv();
+        let mut replied = Vec::with_capacity(chunk.len());
+        let mut last = None;
+        for (entry, responder) in chunk {
+            let previous = last.unwrap_or_else(|| *self.applied.borrow());
+            let reply = self.apply_entry(&*kv, previous, &entry)?;
+            last = Some(entry.log_id.index);
+            if let Some(responder) = responder {
+                replied.push((responder, reply));
+            }
+        }
+        if let Some(last) = last {
+            self.applied.send_replace(last);
+        }
+        Ok(replied)
+    }
+
     fn applied_rows(&self, kv: &dyn KvRead) -> io::Result<(Option<LogId>, StoredMembership)> {
         let applied = read_row::<Option<LogId>>(kv, KEY_APPLIED)?.flatten();
         let membership = read_row(kv, KEY_MEMBERSHIP)?.unwrap_or_default();
@@ -477,29 +504,10 @@ impl RaftStateMachine<MetaTypes> for Machine {
             let chunk: Vec<EntryResponder<MetaTypes>> =
                 chunk.into_iter().collect::<io::Result<_>>()?;
             let store = self.0.clone();
-            let replied = self
-                .0
-                .env
-                .exec
-                .blocking(move || {
-                    let _still = store.apply.lock();
-                    let kv = store.kv();
-                    let mut replied = Vec::with_capacity(chunk.len());
-                    let mut last = None;
-                    for (entry, responder) in chunk {
-                        let previous = last.unwrap_or_else(|| *store.applied.borrow());
-                        let reply = store.apply_entry(&*kv, previous, &entry)?;
-                        last = Some(entry.log_id.index);
-                        if let Some(responder) = responder {
-                            replied.push((responder, reply));
-                        }
-                    }
-                    if let Some(last) = last {
-                        store.applied.send_replace(last);
-                    }
-                    io::Result::Ok(replied)
-                })
-                .await?;
+            let brief = chunk.len() <= APPLY_IN_PLACE_ENTRIES;
+            let work = move || store.apply_chunk(chunk);
+            let exec = &self.0.env.exec;
+            let replied = if brief { exec.brief(work).await } else { exec.blocking(work).await }?;
             for (responder, reply) in replied {
                 responder.send(reply);
             }

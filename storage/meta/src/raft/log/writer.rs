@@ -254,16 +254,6 @@ async fn write_batch(
     let (number, offset, buffer) = (batch.segment, batch.offset, Bytes::from(batch.buffer));
     let end = offset + buffer.len() as u64;
     let file = write_when_there_is_room(shared, file, number, offset, buffer).await?;
-    let (disk, dir, synced) = (shared.env.disk.clone(), shared.dir.clone(), file.clone());
-    let sync = move || {
-        synced.sync()?;
-        if fresh.is_some() {
-            disk.sync_dir(&dir)?;
-        }
-        io::Result::Ok(())
-    };
-    // Never tried again, also if the disk only lacks room: what the pages hold is unknown.
-    shared.env.exec.blocking(sync).await?;
     let mut state = shared.state.lock();
     match fresh {
         Some(number) => {
@@ -279,8 +269,16 @@ async fn write_batch(
     Ok(())
 }
 
-/// Writes into a segment, made if there is no `file`. A full disk is waited for: nothing of the batch
-/// was promised yet, and is written again in its place.
+/// Why a batch is not durable.
+enum Unwritten {
+    /// It did not get onto the disk: nothing of it was promised, and it is written again in its place
+    /// once there is room.
+    Write(io::Error),
+    /// Never tried again, also if the disk only lacks room: what the pages hold is unknown.
+    Sync(io::Error),
+}
+
+/// Writes into a segment, made if there is no `file`, and syncs. A full disk is waited for.
 async fn write_when_there_is_room(
     shared: &Arc<Shared>,
     file: Option<Arc<dyn DiskFile>>,
@@ -291,23 +289,32 @@ async fn write_when_there_is_room(
     let mut told = false;
     loop {
         let (at, file, buffer) = (shared.clone(), file.clone(), buffer.clone());
+        // One piece of work: to hand it over costs more than a small write.
         let written = shared.env.exec.blocking(move || {
-            // Another log may stand in this one's place since it was closed.
-            at.state.lock().check()?;
-            let disk = &*at.env.disk;
-            if disk.space(&at.dir)?.free_bytes < at.options.headroom_bytes {
-                return Err(io::ErrorKind::StorageFull.into());
-            }
-            let file = match file {
-                Some(file) => file,
-                // Left by a try that found no room.
-                None => disk.open(&segment_path(&at.dir, number), OpenMode::OpenOrCreate)?,
+            let (fresh, disk) = (file.is_none(), &*at.env.disk);
+            let write = || {
+                // Another log may stand in this one's place since it was closed.
+                at.state.lock().check()?;
+                if disk.space(&at.dir)?.free_bytes < at.options.headroom_bytes {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+                let file = match file {
+                    Some(file) => file,
+                    // Left by a try that found no room.
+                    None => disk.open(&segment_path(&at.dir, number), OpenMode::OpenOrCreate)?,
+                };
+                file.write_at(&buffer, offset)?;
+                io::Result::Ok(file)
             };
-            file.write_at(&buffer, offset)?;
-            io::Result::Ok(file)
+            let file = write().map_err(Unwritten::Write)?;
+            file.sync().map_err(Unwritten::Sync)?;
+            if fresh {
+                disk.sync_dir(&at.dir).map_err(Unwritten::Sync)?;
+            }
+            Ok(file)
         });
         match written.await {
-            Err(error) if is_full(&error) => {
+            Err(Unwritten::Write(error)) if is_full(&error) => {
                 if !std::mem::replace(&mut told, true) {
                     tracing::error!(
                         dir = %shared.dir.display(),
@@ -316,11 +323,12 @@ async fn write_when_there_is_room(
                 }
                 shared.env.clock.sleep(FULL_RETRY).await;
             }
-            written => {
+            Err(Unwritten::Write(error) | Unwritten::Sync(error)) => return Err(error),
+            Ok(file) => {
                 if told {
                     tracing::info!(dir = %shared.dir.display(), "the Raft log goes on");
                 }
-                return written;
+                return Ok(file);
             }
         }
     }
