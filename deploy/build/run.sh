@@ -42,6 +42,22 @@ verify() {
         cargo doc "${cargo_flags[@]}" --workspace --no-deps --quiet
 }
 
+# Many seeds, some at a time: what ends early is told where to go on.
+simulate() { # NUMBER FIRST
+    local at count end=$(($1 + $2)) failed=()
+    for ((at = $2; at < end; at += count)); do
+        count=$((end - at < 100 ? end - at : 100))
+        echo "=== seeds $at to $((at + count - 1)); from here on: make sim ARGS=\"$((end - at)) $at\"" >&2
+        NEXUSGRID_SIM_SEED=$at NEXUSGRID_SIM_SEEDS=$count cargo nextest run "${cargo_flags[@]}" \
+            --workspace -E 'test(=simulation::seeds)' --no-capture || failed+=("$at")
+    done
+    if [ ${#failed[@]} -gt 0 ]; then
+        echo "=== FAILED: some of the seeds from ${failed[*]} on; the output above names them" >&2
+        exit 1
+    fi
+    echo "=== seeds $2 to $((end - 1)) held" >&2
+}
+
 case "${1:-}" in
 build)
     install_build
@@ -78,7 +94,7 @@ sim)
     install_build
     install_checks
     source deploy/build/env.sh
-    NEXUSGRID_SIM_SEEDS="${2:-10000}" cargo nextest run "${cargo_flags[@]}" --workspace -E 'test(/simulation::seeds/)' --no-capture
+    simulate "${2:-10000}" "${3:-1}"
     ;;
 soak)
     install_build

@@ -224,8 +224,13 @@ impl Core {
         mut pg: Pg,
         encoded: &EncodedBlock,
     ) -> Result<Placement, GridError> {
+        // Slots that need no put: none, or the quorum could be of two epochs.
+        let mut acked = 0;
         for _ in 0..limits::EPOCH_RETRIES_MAX {
-            let round = self.put_round(&map, &pg, encoded).await;
+            let round = self.put_round(&map, &pg, encoded, acked).await;
+            if !self.env.rules.keeps(Rule::OneEpochQuorum) {
+                acked = round.acked;
+            }
             if round.session_closed {
                 self.sessions.forget(session);
                 return Err(GridError::Unavailable("the write session was closed".to_owned()));
@@ -290,14 +295,20 @@ impl Core {
         })
     }
 
-    /// Sends every shard once and waits by the waiting rule.
-    async fn put_round(&self, map: &Topology, pg: &Pg, encoded: &EncodedBlock) -> Round {
+    /// Sends every shard that is not `acked` once and waits by the waiting rule.
+    async fn put_round(
+        &self,
+        map: &Topology,
+        pg: &Pg,
+        encoded: &EncodedBlock,
+        acked: u32,
+    ) -> Round {
         let quorum = pg.class.quorum();
-        let mut round = Round::default();
+        let mut round = Round { acked, ..Round::default() };
         let mut pending = std::collections::BTreeMap::new();
         let mut calls = FuturesUnordered::new();
         for (slot, node, hint) in self.slot_nodes(map, pg) {
-            if hint == NodeHint::Dead {
+            if hint == NodeHint::Dead || acked & (1 << slot) != 0 {
                 continue;
             }
             let Some(shard) = self.shard_to_put(map, pg, encoded, slot) else { continue };

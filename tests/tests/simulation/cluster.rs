@@ -11,37 +11,33 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
-use nexusgrid_drive::{DriveIdentity, DriveOptions, DriveStore, OpenError};
-use nexusgrid_env::sim::{SeededRng, World};
+use nexusgrid_drive::{DriveIdentity, DriveStore, OpenError};
+use nexusgrid_env::sim::World;
 use nexusgrid_env::{
     Env, NodeId, Peer, Rng, Roles, Rpc, RpcError, RpcRequest, RpcResponse, RpcService,
 };
+use nexusgrid_grid::care::scrub::scrub_metadata;
 use nexusgrid_grid::voters::{MapDirectory, keep_voters};
-use nexusgrid_grid::{
-    CommandId, Grid, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeHint, NodeParts,
-};
+use nexusgrid_grid::{CommandId, Grid, GridNode, HostPort, Liveness, MetaPort, NodeParts};
 use nexusgrid_meta::namespace::Namespace;
-use nexusgrid_meta::raft::LogOptions;
 use nexusgrid_meta::root::Root;
 use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::root::types::{
     Addresses, ClusterSettings, Init, NewDrive, NewNode, NodeClass, RootCommand, RootOk,
     SecretBytes, decode_reply,
 };
-use nexusgrid_meta::{HostOptions, Machines, MetaHost, ROOT_GROUP, StateMachine};
+use nexusgrid_meta::{Machines, MetaHost, ROOT_GROUP, StateMachine};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::knobs::Knobs;
+use super::links::{Links, Muffler, Observer};
 use super::mutants::Mutant;
 
 pub const NODES: u64 = 7;
 pub const GROUPS: u32 = 4;
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const VOTERS: usize = 5;
-
-/// A node that cannot be reached is suspected after so long, and held dead after so long.
-const SUSPECTED_AFTER: Duration = Duration::from_secs(1);
-const MISSED_AFTER: Duration = Duration::from_secs(3);
 
 /// How long the port waits for one answer of a group, as the agent has it.
 const PORT_DEADLINE: Duration = Duration::from_secs(5);
@@ -70,80 +66,6 @@ impl RpcService for Router {
     }
 }
 
-/// What stands between machines, as membership would find out after a while.
-#[derive(Default)]
-pub struct Links {
-    /// How many machines there are.
-    pub nodes: u64,
-    /// Nodes that reach no metadata: their calls of it are lost, while shards still travel.
-    pub muffled: BTreeSet<NodeId>,
-    pub cuts: BTreeSet<(NodeId, NodeId)>,
-    pub suspended: BTreeSet<NodeId>,
-}
-
-/// Methods by which a node asks metadata groups; Raft's own are others.
-const ASKING: std::ops::Range<u16> = 0x020a..0x0300;
-
-/// Calls of one node, lost where [`Links::muffled`] says so.
-struct Muffler {
-    inner: Arc<dyn Rpc>,
-    own: NodeId,
-    links: Arc<Mutex<Links>>,
-}
-
-#[async_trait]
-impl Rpc for Muffler {
-    async fn call(
-        &self,
-        to: NodeId,
-        request: RpcRequest,
-        deadline: Duration,
-    ) -> Result<RpcResponse, RpcError> {
-        let is_muffled = self.links.lock().muffled.contains(&self.own);
-        if is_muffled && to != self.own && ASKING.contains(&request.method.0) {
-            tokio::time::sleep(deadline).await;
-            return Err(RpcError::Unknown(to, "muffled".to_owned()));
-        }
-        self.inner.call(to, request, deadline).await
-    }
-}
-
-/// Membership's opinion at one node.
-struct Observer {
-    world: World,
-    own: NodeId,
-    links: Arc<Mutex<Links>>,
-    silent_since: Mutex<BTreeMap<NodeId, Duration>>,
-}
-
-impl Liveness for Observer {
-    fn state(&self, node: NodeId) -> NodeHint {
-        let reaches = |from: NodeId, to: NodeId| {
-            let links = self.links.lock();
-            !links.cuts.contains(&(from, to)) && !links.cuts.contains(&(to, from))
-        };
-        let answers =
-            |node: NodeId| self.world.is_up(node) && !self.links.lock().suspended.contains(&node);
-        // As with SWIM, a third node that reaches both vouches for it.
-        let vouched = || {
-            let all = self.links.lock().nodes;
-            let mut thirds = (1..=all).map(NodeId);
-            thirds.any(|third| answers(third) && reaches(self.own, third) && reaches(third, node))
-        };
-        let mut silent = self.silent_since.lock();
-        if answers(node) && (reaches(self.own, node) || vouched()) {
-            silent.remove(&node);
-            return NodeHint::Alive;
-        }
-        let since = *silent.entry(node).or_insert_with(|| self.world.elapsed());
-        match self.world.elapsed().saturating_sub(since) {
-            missed if missed >= MISSED_AFTER => NodeHint::Dead,
-            missed if missed >= SUSPECTED_AFTER => NodeHint::Suspect,
-            _ => NodeHint::Alive,
-        }
-    }
-}
-
 /// A running agent.
 pub struct Member {
     pub env: Env,
@@ -158,78 +80,6 @@ impl Member {
     /// index is lost is opened again once nobody holds it.
     pub fn drive(&self) -> Option<DriveStore> {
         self.node.shard_service().drives().into_iter().next().map(|(_, store)| store)
-    }
-}
-
-/// What varies from seed to seed.
-#[derive(Clone, Debug)]
-pub struct Knobs {
-    pub host: HostOptions,
-    pub grid: GridOptions,
-    pub drive: DriveOptions,
-    /// Reader horizon.
-    pub horizon: Duration,
-}
-
-/// The shorter reader horizon, in seconds.
-pub const HORIZON_SHORT: u64 = 15;
-
-impl Knobs {
-    pub fn draw(rng: &SeededRng) -> Knobs {
-        let snapshot_every_entries = [40, 150, 10_000][rng.below(3) as usize];
-        let replace_after = Duration::from_secs([12, 60, 1800][rng.below(3) as usize]);
-        let host = HostOptions {
-            snapshot_every_entries,
-            keep_entries: [5, 50][rng.below(2) as usize],
-            replace_after,
-            log: LogOptions {
-                segment_bytes_max: [16 << 10, 256 << 10][rng.below(2) as usize],
-                cache_bytes_max: [8 << 10, 1 << 20][rng.below(2) as usize],
-                segments_soft_max: 3,
-                ..LogOptions::default()
-            },
-            ..HostOptions::default()
-        };
-        let mut grid = GridOptions {
-            block_bytes: 64 << 10,
-            inline_bytes: 1 << 10,
-            packed_bytes: 16 << 10,
-            budget_bytes: 4 << 20,
-            shard_deadline: Duration::from_secs(5),
-            ..GridOptions::default()
-        };
-        grid.placement.hosts_expected = NODES as usize;
-        grid.session.lease = Duration::from_secs([10, 60][rng.below(2) as usize]);
-        // Half of the seeds collect garbage at once, and half give a dead node's slots away.
-        let horizon = Duration::from_secs([HORIZON_SHORT, 600][rng.below(2) as usize]);
-        grid.session.pin_after = horizon / 5;
-        grid.session.rotate_after = Duration::from_secs(60);
-        grid.care.collect_every = Duration::from_secs(1);
-        grid.care.sweep_every = Duration::from_secs(10);
-        grid.care.orphan_age = Duration::from_secs(20);
-        grid.care.scrub_every = Duration::from_secs(5);
-        grid.care.scrub_bytes = 256 << 10;
-        grid.care.inventory_every = Duration::from_secs(20);
-        grid.care.rewrite.every = Duration::from_secs(7);
-        grid.care.remap.grace_stable = Duration::from_secs([8, 900][rng.below(2) as usize]);
-        let drive = DriveOptions {
-            segment_bytes: [256 << 10, 1 << 20][rng.below(2) as usize],
-            maintain_every: Some(Duration::from_secs(5)),
-            ..DriveOptions::small()
-        };
-        Knobs { host, grid, drive, horizon }
-    }
-}
-
-impl Knobs {
-    /// Whatever waits, waits briefly, so that a mutant meets it within a short run.
-    pub fn haste(&mut self) {
-        self.horizon = Duration::from_secs(HORIZON_SHORT);
-        self.grid.session.pin_after = self.horizon / 5;
-        self.grid.session.lease = Duration::from_secs(10);
-        self.grid.session.rotate_after = Duration::from_secs(15);
-        self.grid.care.remap.grace_stable = Duration::from_secs(8);
-        self.host.replace_after = Duration::from_secs(12);
     }
 }
 
@@ -443,7 +293,8 @@ impl Cluster {
         if let Err(error) = &opened {
             self.world.trace().record(format_args!("{node} drive: {error}"));
         }
-        let failed = matches!(opened, Err(OpenError::Failed { .. }));
+        let failed =
+            matches!(opened, Err(OpenError::Failed { .. } | OpenError::SuperblockCorrupt(_)));
         let drive = opened.ok();
         let liveness: Arc<dyn Liveness> = Arc::new(Observer {
             world: self.world.clone(),
@@ -479,6 +330,9 @@ impl Cluster {
             }
         }));
         keep_voters(&env, &host, Arc::clone(&port), map, liveness);
+        let care = &self.knobs.grid.care;
+        let (every, bytes) = (care.scrub_every, care.scrub_bytes);
+        scrub_metadata(&env, &host, &grid_node.workers(), every, bytes);
         Ok(Member { env, grid: grid_node.grid(), host, port, node: grid_node })
     }
 

@@ -12,6 +12,8 @@
 mod clients;
 mod cluster;
 mod faults;
+mod knobs;
+mod links;
 mod mutants;
 mod rows;
 mod run;
@@ -126,7 +128,9 @@ fn seeds() {
     std::thread::scope(|scope| {
         for _ in 0..THREADS {
             scope.spawn(|| {
-                while let Some(seed) = seeds.get(next.fetch_add(1, Ordering::Relaxed) as usize) {
+                loop {
+                    let at = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(seed) = seeds.get(at as usize) else { break };
                     play(*seed, seed % TWICE_EVERY == first % TWICE_EVERY, &sum);
                 }
             });
@@ -157,6 +161,10 @@ const MUTANTS: &[(Mutant, &[u64])] = &[
     (Mutant::FreshIds, &[2, 3, 1, 4, 5, 6, 7, 8]),
     (Mutant::NoSync, &[1, 2, 3, 4]),
     (Mutant::Without(Rule::DriveFence), &[1, 2, 3, 4]),
+    (Mutant::Without(Rule::FenceThenList), &[1, 2, 3, 4]),
+    (Mutant::Without(Rule::OneEpochQuorum), &[1, 2, 3, 4]),
+    (Mutant::Without(Rule::FillSession), &[3, 1, 2, 4]),
+    (Mutant::Without(Rule::SessionFloor), &[1, 2, 3, 4]),
     (Mutant::Without(Rule::TombstoneHold), &[1, 2, 3, 4]),
     (Mutant::Without(Rule::RejoinReconcile), &[2, 1, 3, 4]),
     (Mutant::Without(Rule::ReaderHorizon), &[1, 2, 3, 4]),
@@ -223,9 +231,7 @@ fn mutants_are_caught() {
 #[test]
 fn stories_end_well() {
     note_panics();
-    let stories =
-        [Script::StaleWriter, Script::Sleeper, Script::Rejoin, Script::SlowReader, Script::Wiped];
-    for script in stories {
+    for script in Script::ALL {
         let (world, begun) = (World::new(1), Instant::now());
         let told = scripts::tell(&world, script);
         println!("{script:?}: {told:?}, {:.1?}", begun.elapsed());

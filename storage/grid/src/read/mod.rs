@@ -16,13 +16,15 @@ use bytes::{Bytes, BytesMut};
 use futures_util::{StreamExt, TryStreamExt, stream};
 use nexusgrid_codec::{Code, ContentKey, GroupId, Region, RegionContext, seal};
 use nexusgrid_meta::namespace::types::{
-    ContentId, ContentMap, NamespaceAnswer, NamespaceQuery, Piece, PieceData, WrappedKey,
+    ContentId, ContentMap, NamespaceAnswer, NamespaceError, NamespaceQuery, Piece, PieceData,
+    WrappedKey,
 };
 
 use crate::api::{ByteRange, ReadStream, ResolvedRange, Tenant};
 use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::limits;
+use crate::meta_port::MetaError;
 use crate::session::Pin;
 
 /// A range of one content, to be read in order.
@@ -38,6 +40,8 @@ pub(crate) struct ContentRange {
 struct Work {
     key: ContentKey,
     data: PieceData,
+    /// Where in the content.
+    at: u64,
     /// Plaintext bytes of the region.
     skip: u32,
     len: u32,
@@ -87,6 +91,7 @@ impl Core {
         let reservation = self.budget.reserve(tenant, len.min(window)).await?;
         let at = range.range.start;
         let mut walk = Walk { core: Arc::clone(self), range, at, keys: BTreeMap::new(), _pin: pin };
+        let source = (walk.range.group, walk.range.content);
         walk.prove().await?;
         let works = stream::try_unfold(walk, |mut walk| async move {
             Ok::<_, GridError>(walk.next().await?.map(|work| (work, walk)))
@@ -95,7 +100,7 @@ impl Core {
         let fetched = works
             .map(move |work| {
                 let core = Arc::clone(&core);
-                async move { core.fetch(work?).await }
+                async move { core.fetch_of(source, work?).await }
             })
             .buffered(limits::READ_PIECES_AHEAD + 1)
             .map_ok(|pieces| stream::iter(pieces.into_iter().map(Ok)))
@@ -125,6 +130,26 @@ impl Core {
             }
         };
         self.keys.open(row, &name).await
+    }
+
+    /// As [`Core::fetch`]. What is lost because nothing refers to it any more is no loss: clocks that
+    /// differ by more than the reader horizon can free what someone reads.
+    async fn fetch_of(
+        &self,
+        (group, content): (GroupId, ContentId),
+        work: Work,
+    ) -> Result<Vec<Bytes>, GridError> {
+        let (at, data) = (work.at, work.data.clone());
+        let fetched = self.fetch(work).await;
+        let Err(error @ GridError::DataLost(_)) = fetched else { return fetched };
+        let query = NamespaceQuery::Extents { content, offset: at, len: 1 };
+        match self.meta.ask(group, &query).await {
+            Err(freed @ MetaError::Namespace(NamespaceError::NoSuchContent)) => Err(freed.into()),
+            Ok(NamespaceAnswer::Map(now)) if now.pieces.iter().all(|piece| piece.data != data) => {
+                Err(GridError::Unreadable("the content moved while it was read".to_owned()))
+            }
+            _ => Err(error),
+        }
     }
 
     async fn fetch(&self, work: Work) -> Result<Vec<Bytes>, GridError> {
@@ -196,8 +221,8 @@ impl Walk {
         };
         let skip = u32::try_from(u64::from(skip) + into).map_err(corrupt)?;
         let len = u32::try_from(end - self.at).map_err(corrupt)?;
-        self.at = end;
-        Ok(Some(Work { key, data: piece.data, skip, len }))
+        let at = std::mem::replace(&mut self.at, end);
+        Ok(Some(Work { key, data: piece.data, at, skip, len }))
     }
 
     /// The piece that holds the next byte, if the map at hand has it.

@@ -39,16 +39,16 @@ impl Walk {
             let plain = skip + (first - piece.offset)..skip + (last - piece.offset);
             if let Some(at) = self.core.doubt(&map, extent, plain) {
                 looked_at.insert(extent.pg);
-                doubtful.push((piece.key, piece.data.clone(), at));
+                doubtful.push((piece.key, piece.data.clone(), piece.offset, at));
             }
         }
         let mut works = Vec::with_capacity(doubtful.len());
-        for (key, data, skip) in doubtful {
-            works.push(Work { key: self.key(key).await?, data, skip, len: 1 });
+        for (key, data, at, skip) in doubtful {
+            works.push(Work { key: self.key(key).await?, data, at, skip, len: 1 });
         }
-        let core = &self.core;
+        let (core, source) = (&self.core, (self.range.group, self.range.content));
         stream::iter(works)
-            .map(|work| core.fetch(work))
+            .map(|work| core.fetch_of(source, work))
             .buffer_unordered(limits::READ_PIECES_AHEAD + 1)
             .try_for_each(|_| std::future::ready(Ok(())))
             .await

@@ -82,7 +82,7 @@ impl Filling<'_> {
         // So many slots meet every quorum: a block that none of them lists was never acknowledged.
         let meets_quorums = class.width() - sources.silent.len() + class.quorum() > class.width();
         let mut seen = (!sources.silent.is_empty()).then(BTreeSet::new);
-        if !meets_quorums && self.core.env.rules.keeps(Rule::MetadataFence) {
+        if !meets_quorums {
             // What the silent drives alone acknowledged may wait for its commit: it never comes, or
             // it has come before metadata is asked below.
             if let Err(error) = self.fence_metadata().await {
