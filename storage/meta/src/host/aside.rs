@@ -35,7 +35,8 @@ fn all(disk: &dyn Disk, dir: &Path) -> io::Result<Vec<(u32, PathBuf)>> {
         name.parse::<u32>().ok()
     };
     let listed = disk.list(dir)?.into_iter();
-    let mut found: Vec<_> = listed.filter_map(|path| Some((number(&path)?, path))).collect();
+    let mut found: Vec<_> =
+        listed.filter_map(|name| Some((number(&name)?, dir.join(&name)))).collect();
     found.sort();
     Ok(found)
 }
@@ -101,8 +102,9 @@ impl MetaHost {
                 return Ok(usize::from(has_replica(&*disk, &group_dir(&dir, ROOT_GROUP))?));
             }
             let mut count = 0;
-            for path in disk.list(&dir.join("groups"))? {
-                count += usize::from(has_replica(&*disk, &path)?);
+            let groups = dir.join("groups");
+            for name in disk.list(&groups)? {
+                count += usize::from(has_replica(&*disk, &groups.join(name))?);
             }
             io::Result::Ok(count)
         });
