@@ -114,6 +114,14 @@ bench)
     done
     exec "$CARGO_TARGET_DIR/debug/nexusgrid-bench" "$@"
     ;;
+conformance)
+    suite=${2:?"make conformance ARGS=/path/to/a/checkout/of/ceph/s3-tests"}
+    install_build
+    source deploy/build/env.sh
+    build >&2
+    exec python3 tests/conformance/run.py --suite "$suite" --report docs/s3-conformance.md \
+        --nexusgrid "$CARGO_TARGET_DIR/debug/nexusgrid"
+    ;;
 fix)
     install_build
     source deploy/build/env.sh
@@ -121,7 +129,7 @@ fix)
     cargo fmt --all
     ;;
 *)
-    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|fix" >&2
+    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|conformance|fix" >&2
     exit 2
     ;;
 esac

@@ -157,7 +157,7 @@ impl Condition {
         let found = context.values(&self.key);
         if self.operator.comparison == Comparison::Null {
             let absent = found.is_empty();
-            return self.values.iter().any(|value| *value == Value::Bool(absent));
+            return self.values.contains(&Value::Bool(absent));
         }
         if found.is_empty() {
             return match self.operator.set {
