@@ -248,8 +248,11 @@ impl BucketRules {
 pub struct Rules {
     env: Env,
     store: SharedStore,
-    kept: Mutex<BTreeMap<u64, (u64, BootInstant, Arc<BucketRules>)>>,
+    kept: Mutex<BTreeMap<u64, Kept>>,
 }
+
+/// A bucket's rules, with the rules version and the moment they were read at.
+type Kept = (u64, BootInstant, Arc<BucketRules>);
 
 impl Rules {
     /// Of the buckets of `store`.
