@@ -8,6 +8,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::body;
 use super::conditions::{Conditions, Verdict, precondition, timestamp_ms};
 use super::headers::{ShownChecksum, object_meta, show_checksum};
+use super::lock::check_said;
 use super::{Handle, Handlers, encryption, etag};
 use crate::auth::{AuthenticatedRequest, copy_source};
 use crate::checksum;
@@ -62,6 +63,7 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         check_source(&conditions, source.info())?;
         // Tags are the source's unless the client says otherwise; what locks it is never copied.
         let said = object_meta(&request.headers, input.metadata)?;
+        check_said(&caller, &said, &input.bucket, &input.key)?;
         let (tags, lock) = (said.tags.clone(), said.lock);
         let kept = source.info().meta.clone();
         let tags = if retag { tags } else { kept.tags.clone() };

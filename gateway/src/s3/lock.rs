@@ -4,8 +4,8 @@ use async_trait::async_trait;
 use http::HeaderMap;
 use nexusgrid_env::UnixMillis;
 use nexusgrid_grid::{
-    DefaultRetention as DefaultRule, GridError, LockRules, ObjectInfo, ObjectLock, Retention,
-    RetentionMode, RetentionPeriod, RulesChange, VersionChange, VersionName,
+    DefaultRetention as DefaultRule, GridError, LockRules, ObjectInfo, ObjectLock, ObjectMeta,
+    Retention, RetentionMode, RetentionPeriod, RulesChange, VersionChange, VersionName,
 };
 use nexusgrid_iam::{Action, Resource};
 use s3s::dto::*;
@@ -117,6 +117,26 @@ pub(super) fn bypass_of(
     }
     caller.require(Action::BypassGovernance, &Resource::Object { bucket, key })?;
     Ok(true)
+}
+
+/// Whether the caller may say what it says of a new version: tags and locks have rights of their own.
+pub(super) fn check_said(
+    caller: &AuthenticatedRequest,
+    meta: &ObjectMeta,
+    bucket: &str,
+    key: &str,
+) -> S3Result<()> {
+    let said = [
+        (!meta.tags.is_empty(), Action::PutObjectTagging),
+        (meta.lock.retention.is_some(), Action::PutObjectRetention),
+        (meta.lock.legal_hold, Action::PutObjectLegalHold),
+    ];
+    for (is_said, action) in said {
+        if is_said {
+            caller.require(action, &Resource::Object { bucket, key })?;
+        }
+    }
+    Ok(())
 }
 
 fn period(rule: &DefaultRetention) -> S3Result<RetentionPeriod> {

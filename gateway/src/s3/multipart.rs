@@ -29,6 +29,7 @@ use super::encoding::{page_size, url_encode};
 use super::headers::{
     ShownChecksum, checksum_algorithm, checksum_type, object_meta, show_checksum,
 };
+use super::lock::check_said;
 use super::objects::known_length;
 use super::ranges::{copy_range, part_number, resolve};
 use super::{Handle, Handlers, encryption, etag, owner};
@@ -90,6 +91,7 @@ impl Handle<CreateMultipartUploadInput, CreateMultipartUploadOutput> for Handler
             checksum,
             tenant: caller.tenant(),
         };
+        check_said(&caller, &create.meta, &create.bucket, &create.key)?;
         let bucket = create.bucket.clone();
         let upload = self.store.create_upload(create).await.map_err(from_grid)?;
         Ok(S3Response::new(CreateMultipartUploadOutput {

@@ -10,7 +10,7 @@ use super::conditions::{Conditions, Verdict, precondition, timestamp};
 use super::headers::{
     DEFAULT_CONTENT_TYPE, ShownChecksum, object_meta, show_checksum, user_metadata,
 };
-use super::lock::show_lock;
+use super::lock::{check_said, show_lock};
 use super::ranges::{Located, Wanted, content_range, locate, wanted};
 use super::versions::{read_error, version_name};
 use super::{Handle, Handlers, encryption, etag};
@@ -27,6 +27,7 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
         let input = request.input;
         let plan = BodyPlan::of(&request.headers, caller.payload(), None)?;
         let meta = object_meta(&request.headers, input.metadata)?;
+        check_said(&caller, &meta, &input.bucket, &input.key)?;
         let conditional = input.if_match.is_some();
         let put = PutRequest {
             bucket: input.bucket,

@@ -325,3 +325,25 @@ async fn rules_of_locks() {
     let kept = call("GET", "/bucket/k?retention=").send(&gateway).await;
     assert_eq!(kept.element("Mode"), "GOVERNANCE");
 }
+
+#[tokio::test]
+async fn tags_and_locks_have_rights_of_their_own() {
+    let gateway = gateway();
+    // This key may put objects, and that is all.
+    let until = ("x-amz-object-lock-retain-until-date", UNTIL);
+    let mode = ("x-amz-object-lock-mode", "COMPLIANCE");
+    for said in [
+        vec![("x-amz-tagging", "a=1")],
+        vec![("x-amz-object-lock-legal-hold", "ON")],
+        vec![mode, until],
+    ] {
+        for (method, path) in [("PUT", "/shared/k"), ("POST", "/shared/k?uploads=")] {
+            let asked = said.iter().fold(call(method, path).by(TENANT), |call, (name, value)| {
+                call.header(name, value)
+            });
+            let reply = asked.send(&gateway).await;
+            assert_eq!(reply.outcome(), (403, "AccessDenied".into()), "{said:?}");
+        }
+    }
+    assert_eq!(call("PUT", "/shared/k").by(TENANT).body("x").send(&gateway).await.status, 200);
+}

@@ -96,6 +96,12 @@ impl LiveBucket {
     }
 }
 
+/// Where an object goes: what is there, and how its bucket treats that.
+pub(super) struct Target {
+    pub current: Option<Object>,
+    pub rules: VersionRules,
+}
+
 /// The answer for an object that was written.
 pub(super) fn put_done(object: &Object, rules: &VersionRules, replaced: bool) -> PutDone {
     PutDone {
@@ -124,16 +130,15 @@ impl Change<'_> {
         let mut blocks = self.check_blocks(session, blocks)?;
         let mut results = Vec::with_capacity(puts.len());
         for put in puts {
-            let current = match self.check_put(&put, &blocks, now_ms)? {
-                Ok(current) => current,
+            let target = match self.check_put(&put, &blocks, now_ms)? {
+                Ok(target) => target,
                 Err(error) => {
                     results.push(Err(error));
                     continue;
                 }
             };
             let size = put.content.size;
-            let rules = self.bucket(put.bucket)?.rules;
-            let meta = with_default_lock(put.meta, &rules, now_ms);
+            let meta = with_default_lock(put.meta, &target.rules, now_ms);
             let content = self.make_content(put.content, &mut blocks)?;
             let object = Object {
                 sequence: self.sequence,
@@ -145,7 +150,7 @@ impl Change<'_> {
                 upload: None,
                 meta,
             };
-            results.push(Ok(self.replace(put.bucket, &put.key, current, object, now_ms)?));
+            results.push(Ok(self.replace(put.bucket, &put.key, target, object, now_ms)?));
         }
         let drop_rest = results.iter().filter_map(|result| result.as_ref().err()).all(is_final);
         self.bind_blocks(blocks, drop_rest, now_ms);
@@ -158,7 +163,7 @@ impl Change<'_> {
         put: &PutObject,
         blocks: &super::contents::Blocks,
         now_ms: u64,
-    ) -> Step<Result<Option<Object>, NamespaceError>> {
+    ) -> Step<Result<Target, NamespaceError>> {
         let checked = check_key(&put.key).and_then(|()| check_meta(&put.meta));
         if let Err(error) = checked {
             return Ok(Err(error));
@@ -181,7 +186,7 @@ impl Change<'_> {
         size: u64,
         lock: &ObjectLock,
         now_ms: u64,
-    ) -> Step<Result<Option<Object>, NamespaceError>> {
+    ) -> Step<Result<Target, NamespaceError>> {
         let row = match self.bucket(bucket) {
             Ok(row) => row,
             Err(super::machine::Stop::Refuse(error)) => return Ok(Err(error)),
@@ -197,7 +202,8 @@ impl Change<'_> {
             .and_then(|()| {
                 goes.map_or(Ok(()), |object| check_unlocked(&object.meta.lock, now_ms, false))
             });
-        Ok(checked.map(|()| current))
+        let rules = row.rules;
+        Ok(checked.map(|()| Target { current, rules }))
     }
 
     /// Puts an object in place of the current one: references, dentry, counters (I7, I8, I13).
@@ -205,11 +211,11 @@ impl Change<'_> {
         &mut self,
         bucket: BucketId,
         key: &[u8],
-        current: Option<Object>,
+        target: Target,
         mut object: Object,
         now_ms: u64,
     ) -> Step<PutDone> {
-        let rules = self.bucket(bucket)?.rules;
+        let Target { current, rules } = target;
         object.version = self.new_version(&rules)?;
         let done = put_done(&object, &rules, current.is_some());
         let is_new = current.is_none();
@@ -291,8 +297,8 @@ impl Change<'_> {
         check_meta(&meta)?;
         let from = self.source(source, source_content)?;
         let lock = &meta.lock;
-        let current = self.check_target(*bucket, key, precondition, from.size, lock, now_ms)??;
-        let meta = with_default_lock(meta, &self.bucket(*bucket)?.rules, now_ms);
+        let target = self.check_target(*bucket, key, precondition, from.size, lock, now_ms)??;
+        let meta = with_default_lock(meta, &target.rules, now_ms);
         let object = Object {
             sequence: self.sequence,
             content: from.content,
@@ -303,7 +309,7 @@ impl Change<'_> {
             upload: None,
             meta,
         };
-        let done = self.replace(*bucket, key, current, object, now_ms)?;
+        let done = self.replace(*bucket, key, target, object, now_ms)?;
         Ok(NamespaceOk::Put(vec![Ok(done)]))
     }
 
@@ -328,7 +334,8 @@ impl Change<'_> {
         let object = Object { sequence, modified_ms: now_ms, meta, ..current.clone() };
         if rules.versioning != Versioning::Off {
             // A copy onto itself is a version of its own.
-            let done = self.replace(bucket, key, Some(current), object, now_ms)?;
+            let target = Target { current: Some(current), rules };
+            let done = self.replace(bucket, key, target, object, now_ms)?;
             return Ok(NamespaceOk::Put(vec![Ok(done)]));
         }
         let done = put_done(&object, &rules, true);

@@ -14,7 +14,7 @@ use nexusgrid_env::kv::prefix_end;
 use super::limits;
 use super::machine::{Change, Step, check_key};
 use super::map;
-use super::objects::{check_meta, put_done};
+use super::objects::{Target, check_meta, put_done};
 use super::rows::{self, ContentKind, PartRow, Released, Segment, UploadRow};
 use super::tree;
 use super::types::{
@@ -257,7 +257,8 @@ impl Change<'_> {
             upload: Some(upload.id),
             meta,
         };
-        let done = self.replace(upload.bucket, &upload.key, current, object, now_ms)?;
+        let target = Target { current, rules: bucket.rules };
+        let done = self.replace(upload.bucket, &upload.key, target, object, now_ms)?;
         Ok(NamespaceOk::Put(vec![Ok(done)]))
     }
 

@@ -139,10 +139,21 @@ fn a_range_copied_of_a_range_does_not_nest_without_bound() {
     assert_eq!(group.get(b"k", RangeSpec::Full).unwrap().1.len(), 64 - (12 - refused));
 }
 
+/// A group with an object, older versions of it, and one that is hidden by a marker.
+fn with_versions() -> Group {
+    let mut group = Group::new();
+    group.put(b"a/b", b"null", 0, Precondition::None).unwrap();
+    let change = RulesChange::Versioning(Versioning::Enabled);
+    group.ok(NamespaceCommand::SetRules { bucket: BUCKET, change });
+    group.put(b"a/b", b"value", 1, Precondition::None).unwrap();
+    group.put(b"c", b"value", 0, Precondition::None).unwrap();
+    group.delete(&[b"c"]).unwrap();
+    group
+}
+
 /// Fuzz target: any bytes as a command.
 pub fn fuzz_command(bytes: &[u8]) {
-    let mut group = Group::new();
-    group.put(b"a/b", b"value", 1, Precondition::None).unwrap();
+    let mut group = with_versions();
     let reply = group.store.apply(&Namespace, bytes);
     decode_reply(&reply).unwrap().ok();
     group.check();
@@ -150,16 +161,14 @@ pub fn fuzz_command(bytes: &[u8]) {
 
 /// Fuzz target: any bytes as a query.
 pub fn fuzz_query(bytes: &[u8]) {
-    let mut group = Group::new();
-    group.put(b"a/b", b"value", 1, Precondition::None).unwrap();
+    let group = with_versions();
     let reply = Namespace.query(&group.store, bytes).unwrap();
     decode_query_reply(&reply).unwrap().ok();
 }
 
 /// Fuzz target: any bytes as a row of a store: corruption is reported, never a panic.
 pub fn fuzz_row(bytes: &[u8]) {
-    let mut group = Group::new();
-    group.put(b"a/b", b"value", 1, Precondition::None).unwrap();
+    let mut group = with_versions();
     let (at, value) = bytes.split_first().unwrap_or((&0, &[]));
     let mut rows: Vec<_> =
         group.store.rows.values_mut().flat_map(|rows| rows.values_mut()).collect();
@@ -175,6 +184,25 @@ pub fn fuzz_row(bytes: &[u8]) {
     let _ = Namespace.apply(&group.store, &context, &delete.encode());
     let get = NamespaceQuery::Get { bucket: BUCKET, key: b"a/b".to_vec(), range: RangeSpec::Full };
     let _ = Namespace.query(&group.store, &get.encode());
+    let remove = NamespaceCommand::DeleteVersions {
+        bucket: BUCKET,
+        deletes: vec![DeleteVersion {
+            key: b"a/b".to_vec(),
+            version: Some(VersionId::NULL),
+            precondition: Precondition::None,
+            bypass: false,
+        }],
+        now_ms: 1,
+    };
+    let _ = Namespace.apply(&group.store, &context, &remove.encode());
+    let list = NamespaceQuery::ListVersions {
+        bucket: BUCKET,
+        prefix: Vec::new(),
+        delimiter: None,
+        after: None,
+        limit: 9,
+    };
+    let _ = Namespace.query(&group.store, &list.encode());
 }
 
 proptest! {
