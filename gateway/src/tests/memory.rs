@@ -364,12 +364,14 @@ impl ObjectStore for MemoryStore {
         Ok(())
     }
 
-    fn seal_secret(&self, _name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError> {
-        Ok(secret.to_vec())
+    fn seal_secret(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError> {
+        Ok([name.as_bytes(), b"/", secret].concat())
     }
 
-    fn open_secret(&self, _name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError> {
-        Ok(sealed.to_vec())
+    fn open_secret(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError> {
+        let bound = [name.as_bytes(), b"/"].concat();
+        let secret = sealed.strip_prefix(bound.as_slice());
+        secret.map(<[u8]>::to_vec).ok_or_else(|| GridError::Internal("not of that name".into()))
     }
 
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {
