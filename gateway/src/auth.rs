@@ -23,7 +23,7 @@ use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::{CopyObjectInput, CopySource, UploadPartCopyInput};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
-use crate::context;
+use crate::context::{self, PeerAddress};
 use crate::error::{access_denied, from_grid, not_implemented, refuse, unavailable};
 use crate::identity::Directory;
 use crate::identity::session::{self, SessionError};
@@ -242,6 +242,13 @@ impl AuthenticatedRequest {
         self.require_of(self.bucket_rules()?, action, resource)
     }
 
+    /// Asks for something in a bucket that the caller is about to make.
+    pub fn require_of_new(&self, action: Action, bucket: &str) -> S3Result<()> {
+        let rules = IamRules { owner: self.principal.account.as_deref(), ..IamRules::default() };
+        let resource = Resource::Bucket(bucket);
+        decide(&self.principal, action, &resource, &rules, &self.context, self.now_unix_ms)
+    }
+
     /// Asks for something in another bucket (a copy's source).
     pub fn require_of(
         &self,
@@ -282,6 +289,7 @@ pub(crate) struct Doorkeeper {
 impl S3Access for Doorkeeper {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let notes = cx.extensions_mut().get::<Arc<RequestNotes>>().cloned();
+        let peer = cx.extensions_mut().get::<PeerAddress>().copied();
         let now_unix_ms = self.clock.wall().0;
         let principal = match cx.credentials().map(|found| found.access_key.clone()) {
             None => Arc::new(Principal::anonymous()),
@@ -306,6 +314,7 @@ impl S3Access for Doorkeeper {
         }
         let resource = operation.resource(cx.s3_path()).ok_or_else(access_denied)?;
         let mut context = context::of_caller(&principal, now_unix_ms);
+        context::add_connection(&mut context, peer);
         context::add_request(&mut context, cx.headers(), cx.uri());
         let bucket = match resource.bucket() {
             Some(bucket) if operation.action != Action::CreateBucket => {

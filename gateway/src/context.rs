@@ -42,6 +42,19 @@ const OTHER_HEADER_KEYS: &[(&str, &str)] = &[
     ("referer", "aws:Referer"),
 ];
 
+/// The address at the other end of the connection: of the client, or of whatever stands before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerAddress(pub std::net::IpAddr);
+
+/// Adds the keys that are about the connection. No header can set them.
+pub fn add_connection(context: &mut Context, peer: Option<PeerAddress>) {
+    if let Some(PeerAddress(address)) = peer {
+        context.set("aws:SourceIp", address.to_canonical().to_string());
+    }
+    // Connections are plain here; whoever puts TLS before the grid says so in its policies.
+    context.set("aws:SecureTransport", "false");
+}
+
 /// Pairs of a query string, decoded.
 pub fn query_pairs(uri: &Uri) -> Vec<(String, String)> {
     form_urlencoded::parse(uri.query().unwrap_or("").as_bytes()).into_owned().collect()

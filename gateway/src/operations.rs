@@ -241,9 +241,12 @@ pub static OPERATIONS: &[Operation] = &[
         naming(row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE]), READING),
         Action::GetObjectVersion,
     ),
-    naming(
-        row("GetObjectAttributes", Action::GetObjectAttributes, Scope::Object, &[ATTRIBUTES]),
-        &["attributes", "versionId"],
+    versioned(
+        naming(
+            row("GetObjectAttributes", Action::GetObjectAttributes, Scope::Object, &[ATTRIBUTES]),
+            &["attributes", "versionId"],
+        ),
+        Action::GetObjectVersionAttributes,
     ),
     storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE])),
     storing(row(

@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::context::PeerAddress;
 use crate::limits;
 use crate::service::Gateway;
 
@@ -81,7 +82,8 @@ pub async fn serve(
                 gateway.metrics().connections.inc();
                 match slot {
                     Slot::Serve(permit) => {
-                        connection(stream, gateway.clone(), &options, shutdown).await;
+                        let peer = stream.peer_addr().ok().map(|peer| PeerAddress(peer.ip()));
+                        connection(stream, peer, gateway.clone(), &options, shutdown).await;
                         drop(permit);
                     }
                     Slot::Refuse(permit) => {
@@ -152,14 +154,18 @@ fn http(options: &ServerOptions) -> http1::Builder {
 /// Serves one connection to its end.
 pub(crate) async fn connection<T>(
     stream: T,
+    peer: Option<PeerAddress>,
     gateway: Gateway,
     options: &ServerOptions,
     shutdown: CancellationToken,
 ) where
     T: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let service = service_fn(move |request: http::Request<Incoming>| {
+    let service = service_fn(move |mut request: http::Request<Incoming>| {
         let gateway = gateway.clone();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(peer);
+        }
         async move { Ok::<_, Infallible>(gateway.handle(request).await) }
     });
     let io = TokioIo::new(Impatient::new(stream, options.write_stall));

@@ -72,6 +72,8 @@ pub struct Gateway {
 struct Inner {
     s3: S3Service,
     rules: Arc<Rules>,
+    #[cfg(test)]
+    directory: Arc<Directory>,
     slots: Arc<Semaphore>,
     options: GatewayOptions,
     env: Env,
@@ -101,6 +103,8 @@ impl Gateway {
         let mut builder = S3ServiceBuilder::new(handlers);
         builder.set_auth(Keys(Arc::clone(&directory)));
         builder.set_route(Identities { directory: Arc::clone(&directory) });
+        #[cfg(test)]
+        let kept = Arc::clone(&directory);
         builder.set_access(Doorkeeper {
             directory,
             rules: Arc::clone(&rules),
@@ -114,7 +118,24 @@ impl Gateway {
         }
         let slots = Arc::new(Semaphore::new(options.requests_max));
         let s3 = builder.build();
-        Ok(Gateway { inner: Arc::new(Inner { s3, rules, slots, options, env, metrics }) })
+        Ok(Gateway {
+            inner: Arc::new(Inner {
+                s3,
+                rules,
+                #[cfg(test)]
+                directory: kept,
+                slots,
+                options,
+                env,
+                metrics,
+            }),
+        })
+    }
+
+    /// Who is who.
+    #[cfg(test)]
+    pub(crate) fn directory(&self) -> Arc<Directory> {
+        Arc::clone(&self.inner.directory)
     }
 
     /// What it counts.

@@ -12,7 +12,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::api::{ApiError, Call, Form, Xml};
 use super::{Directory, api, sts};
 use crate::auth::{RequestNotes, principal_of};
-use crate::context;
+use crate::context::{self, PeerAddress};
 
 /// A form's bytes, read and hashed before its signature is checked.
 #[derive(Clone)]
@@ -86,7 +86,12 @@ impl S3Route for Identities {
             let error = ApiError::new("SignatureDoesNotMatch", StatusCode::FORBIDDEN, message);
             return Ok(refusal(space, &id, &error));
         }
-        let Some(credentials) = &request.credentials else {
+        // A URL that was signed covers no body.
+        let presigned = context::query_pairs(&request.uri)
+            .iter()
+            .any(|(name, _)| name.eq_ignore_ascii_case("x-amz-signature"));
+        let credentials = request.credentials.as_ref().filter(|_| !presigned);
+        let Some(credentials) = credentials else {
             let message = "Request is missing Authentication Token";
             let error = ApiError::new("MissingAuthenticationToken", StatusCode::FORBIDDEN, message);
             return Ok(refusal(space, &id, &error));
@@ -96,7 +101,8 @@ impl S3Route for Identities {
             let _ = notes.key.set(key.clone());
         }
         let principal = principal_of(&self.directory, &key, &request.headers, &request.uri).await?;
-        let outcome = self.answer(&principal, &action, &form, is_sts).await;
+        let peer = request.extensions.get::<PeerAddress>().copied();
+        let outcome = self.answer(&principal, &action, &form, is_sts, peer).await;
         Ok(match outcome {
             Ok(xml) => {
                 let inside = xml.into_string();
@@ -118,6 +124,7 @@ impl Identities {
         action: &str,
         form: &Form,
         is_sts: bool,
+        peer: Option<PeerAddress>,
     ) -> Result<Xml, ApiError> {
         let denied = || ApiError::denied(&principal.arn, action);
         let now = self.directory.now_ms();
@@ -126,13 +133,15 @@ impl Identities {
             return Err(denied());
         }
         let account = principal.account.clone().ok_or_else(denied)?;
+        let mut context = context::of_caller(principal, now);
+        context::add_connection(&mut context, peer);
         let call = Call {
             directory: &self.directory,
             principal,
             account: AccountId::new(account).map_err(|_| denied())?,
             action,
             form,
-            context: context::of_caller(principal, now),
+            context,
         };
         if is_sts { sts::run(&call).await } else { api::run(&call).await }
     }

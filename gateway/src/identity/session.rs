@@ -161,6 +161,9 @@ impl Directory {
             return Err(SessionError::Expired);
         }
         let account = &session.account;
+        if self.account(account).await?.is_none() {
+            return Err(SessionError::Invalid);
+        }
         let mut principal = match &session.of {
             Of::Root => Principal::root(&key, account),
             Of::User { name, id } => {

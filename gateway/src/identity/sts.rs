@@ -114,7 +114,7 @@ async fn assume_role(call: &Call<'_>) -> Outcome {
     let session = Session {
         expires_ms: duration(call, 3600, role.max_session_seconds)?,
         policies: session_policies(call)?,
-        attached: attached(call),
+        attached: attached(call)?,
         of: Of::Role { name: role.name.clone(), id: role.id.clone(), session: called.to_owned() },
         tags,
         provider: None,
@@ -140,14 +140,25 @@ fn session_policies(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
     Ok(vec![call.document("Policy", DocumentKind::Identity, most)?])
 }
 
-fn attached(call: &Call<'_>) -> Vec<String> {
-    (1..=limits::ATTACHED_POLICIES_MAX)
+/// Each of them bounds the session: none may be overlooked.
+fn attached(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+    let named = call.form.count("PolicyArns.member.");
+    let arns: Vec<String> = (1..=limits::ATTACHED_POLICIES_MAX)
         .map_while(|number| call.form.get(&format!("PolicyArns.member.{number}.arn")))
         .map(str::to_owned)
-        .collect()
+        .collect();
+    if arns.len() == named {
+        Ok(arns)
+    } else {
+        Err(ApiError::validation("PolicyArns is no list of at most 20 ARNs"))
+    }
 }
 
 async fn session_token(call: &Call<'_>) -> Outcome {
+    // A session does not renew itself: it would outlive the key that it came from.
+    if call.principal.expires_unix_ms.is_some() {
+        return Err(ApiError::denied(&call.principal.arn, "sts:GetSessionToken"));
+    }
     let of = match call.principal.kind {
         PrincipalKind::Root => Of::Root,
         PrincipalKind::User => {

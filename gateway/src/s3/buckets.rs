@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use nexusgrid_grid::{GridError, LockRules, RulesChange, Versioning};
+use nexusgrid_iam::Action;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -64,10 +65,16 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         }
         let mut values = Vec::new();
         if let Some(acl) = acl {
+            caller.require_of_new(Action::PutBucketAcl, &input.bucket)?;
             values.push((Kind::Acl, Some(acls::acl_record(&acl)?)));
         }
         if let Some(ownership) = ownership {
+            caller.require_of_new(Action::PutOwnershipControls, &input.bucket)?;
             values.push((Kind::Ownership, Some(ownership_record(ownership)?)));
+        }
+        if input.object_lock_enabled_for_bucket == Some(true) {
+            caller.require_of_new(Action::PutBucketObjectLock, &input.bucket)?;
+            caller.require_of_new(Action::PutBucketVersioning, &input.bucket)?;
         }
         let made = match self.store.create_bucket(&input.bucket, account).await {
             Ok(made) => made,

@@ -2,6 +2,7 @@
 
 use async_trait::async_trait;
 use nexusgrid_grid::{CopyRequest, ObjectInfo, ObjectMeta, PutRequest, RejectKind};
+use nexusgrid_iam::{Action, Resource};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -66,6 +67,18 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         check_said(&caller, &said, &input.bucket, &input.key)?;
         let (tags, lock) = (said.tags.clone(), said.lock);
         let kept = source.info().meta.clone();
+        if !retag && !kept.tags.is_empty() {
+            // Policies rely on tags: who copies them reads them there and sets them here.
+            let rules = self.rules.of(&source_bucket).await.map_err(from_grid)?;
+            let from = Resource::Object { bucket: &source_bucket, key: &source_key };
+            let read = match version {
+                Some(_) => Action::GetObjectVersionTagging,
+                None => Action::GetObjectTagging,
+            };
+            caller.require_of(&rules, read, &from)?;
+            let to = Resource::Object { bucket: &input.bucket, key: &input.key };
+            caller.require(Action::PutObjectTagging, &to)?;
+        }
         let tags = if retag { tags } else { kept.tags.clone() };
         let meta = ObjectMeta { tags, lock, ..if replace { said } else { kept } };
         let conditional = input.if_match.is_some();

@@ -250,3 +250,45 @@ async fn a_signature_for_one_service_is_good_for_no_other() {
     let huge = form("iam", &[("Action", &"x".repeat(300_000))]).send(&gateway).await;
     assert_eq!(huge.outcome(), (400, "EntityTooLarge".into()));
 }
+
+#[tokio::test]
+async fn a_deleted_account_leaves_nothing_that_works() {
+    let gateway = gateway();
+    let directory = gateway.directory();
+    let made = directory.create_account("tenant", "a@example.com").await.unwrap();
+    let root = (made.key.clone(), made.secret.expose().to_owned());
+    let id = made.account.id.as_str().to_owned();
+    assert_eq!(status(&gateway, form("iam", &[("Action", "ListUsers")]), &root).await, 200);
+    // Another with its address is refused, and one that owns something is not deleted.
+    assert!(directory.create_account("other", "A@example.com").await.is_err());
+    assert_eq!(status(&gateway, call("PUT", "/tenants-own"), &root).await, 200);
+    assert!(directory.delete_account(&id).await.is_err());
+    assert_eq!(status(&gateway, call("DELETE", "/tenants-own"), &root).await, 204);
+
+    let token = as_user(form("sts", &[("Action", "GetSessionToken")]), &root).send(&gateway).await;
+    let session = (token.element("AccessKeyId"), token.element("SecretAccessKey"));
+    let token = token.element("SessionToken");
+    let with = |call: Call| as_user(call, &session).header("x-amz-security-token", &token);
+    assert_eq!(with(form("iam", &[("Action", "ListUsers")])).send(&gateway).await.status, 200);
+    // A session does not renew itself.
+    let again = with(form("sts", &[("Action", "GetSessionToken")])).send(&gateway).await;
+    assert_eq!((again.status, again.element("Code")), (403, "AccessDenied".into()));
+
+    directory.delete_account(&id).await.unwrap();
+    let key = with(form("iam", &[("Action", "CreateAccessKey")])).send(&gateway).await;
+    assert_ne!(key.status, 200, "{}", key.text());
+    assert_ne!(status(&gateway, form("iam", &[("Action", "ListUsers")]), &root).await, 200);
+    assert!(directory.delete_account("000000000001").await.is_err());
+}
+
+#[tokio::test]
+async fn what_a_url_was_signed_for_is_no_form() {
+    let gateway = gateway();
+    let mut request = form("iam", &[("Action", "ListUsers")]);
+    request.headers.clear();
+    let mut presigned = request.presign(60);
+    let kind = "application/x-www-form-urlencoded".parse().unwrap();
+    presigned.headers_mut().insert("content-type", kind);
+    let reply = super::client::send(&gateway, presigned).await;
+    assert_ne!(reply.status, 200, "{}", reply.text());
+}

@@ -143,7 +143,9 @@ fn command_size(put: &SmallPut) -> usize {
         put.meta.user_metadata.iter().map(|(name, value)| name.len() + value.len()).sum();
     // Headers are bounded elsewhere; an extent, a wrapped key and checksums are below 512 bytes.
     let inline = if put.len <= limits::INLINE_BYTES_MAX as u64 { put.len as usize } else { 0 };
-    put.key.len() + user + inline + 512 + header_size(&put.meta)
+    // A name, a value, and their lengths.
+    let tags: usize = put.meta.tags.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
+    put.key.len() + user + tags + inline + 512 + header_size(&put.meta)
 }
 
 fn header_size(meta: &ObjectMeta) -> usize {

@@ -343,13 +343,14 @@ pub fn authorize_assume(
     if own.denied || trusts.denied {
         return Decision::Deny(Reason::Denied);
     }
-    let by_name = trusts.allowed || trusts.allowed_session;
     // A token's holder has no account here; the role's trust alone speaks for it.
     let own_account = principal.account.as_deref() == Some(owner);
     let allowed = if principal.account.is_none() || own_account {
-        by_name || (trusts.allowed_account && own.allowed)
+        (trusts.allowed && own.bounded)
+            || trusts.allowed_session
+            || (trusts.allowed_account && own.allowed)
     } else {
-        (by_name || trusts.allowed_account) && own.allowed
+        (trusts.allowed || trusts.allowed_session || trusts.allowed_account) && own.allowed
     };
     if allowed { Decision::Allow } else { Decision::Deny(Reason::NotAllowed) }
 }

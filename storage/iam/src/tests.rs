@@ -230,6 +230,11 @@ fn taking_on_a_role_takes_its_trust() {
     assert!(may(&user(US, &[]), &ann));
     assert!(!may(&user(THEM, &[ALLOW_ALL]), &ann));
     assert!(!may(&user(US, &[&statement("Deny", r#""Action":"sts:*","Resource":"*""#)]), &ann));
+    // A session that was narrowed does not widen itself by another role.
+    let mut narrow = user(US, &[ALLOW_ALL]);
+    narrow.session =
+        vec![identity(&statement("Allow", r#""Action":"s3:GetObject","Resource":"*""#))];
+    assert!(!may(&narrow, &ann));
     let us = trust(US);
     assert!(!may(&user(US, &[]), &us) && may(&user(US, &[ALLOW_ALL]), &us));
     let them = trust(THEM);
@@ -283,6 +288,20 @@ fn deep_and_long_documents_end() {
     let resource = Resource::Object { bucket: "b", key: &long };
     let asked =
         authorize(&principal, Action::GetObject, &resource, &ours(), &Context::default(), NOW);
+    assert!(!asked.allowed());
+}
+
+/// A variable with a long value, many times: neither time nor memory is theirs.
+#[test]
+fn variables_do_not_multiply() {
+    let text = statement(
+        "Allow",
+        &format!(r#""Action":"*","Resource":"arn:aws:s3:::b/{}""#, "${s3:prefix}".repeat(800)),
+    );
+    let principal = user(US, &[&text]);
+    let mut context = Context::default();
+    context.set("s3:prefix", "x".repeat(60_000));
+    let asked = authorize(&principal, Action::GetObject, &OBJECT, &ours(), &context, NOW);
     assert!(!asked.allowed());
 }
 
@@ -417,4 +436,11 @@ fn public_policies_are_recognised() {
     assert!(policy(r#""*""#, &condition(r#""IpAddress":{"aws:SourceIp":"0.0.0.0/0"}"#)));
     assert!(policy(r#""*""#, &condition(r#""StringLike":{"aws:Referer":"http://a/*"}"#)));
     assert!(policy(r#""*""#, &condition(r#""StringNotEquals":{"aws:PrincipalAccount":"1"}"#)));
+    // What every account meets binds to none.
+    assert!(policy(r#""*""#, &condition(r#""StringLike":{"aws:PrincipalAccount":"**"}"#)));
+    let own = r#""StringEquals":{"aws:PrincipalAccount":"${aws:PrincipalAccount}"}"#;
+    assert!(policy(r#""*""#, &condition(own)));
+    let one = r#""ArnLike":{"aws:PrincipalArn":"arn:aws:iam::000000000001:role/*"}"#;
+    assert!(!policy(r#""*""#, &condition(one)));
+    assert!(policy(r#""*""#, &condition(&one.replace("000000000001", "*"))));
 }

@@ -9,7 +9,7 @@
 //! know that it is replicated.
 
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{Batch, Checks, KvError, KvRead};
+use nexusgrid_env::{Batch, Checks, KvError, KvRead, Roles};
 use serde::Serialize;
 
 use crate::limits::COMMAND_ROWS_MAX;
@@ -61,6 +61,16 @@ pub trait StateMachine: Send + Sync + 'static {
 
     /// Answers a question about `state`. A malformed query gives a reply that says so.
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError>;
+
+    /// Whether a node of these roles may propose this command.
+    fn takes_from(&self, _roles: Roles, _command: &[u8]) -> bool {
+        true
+    }
+
+    /// Whether a node of these roles may ask this.
+    fn answers_to(&self, _roles: Roles, _query: &[u8]) -> bool {
+        true
+    }
 
     /// Whether a query reads a few rows only, so that it is answered where it arrives.
     fn is_brief(&self, _query: &[u8]) -> bool {

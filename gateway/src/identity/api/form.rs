@@ -61,6 +61,11 @@ impl Form {
         }
     }
 
+    /// How many parameters begin so.
+    pub fn count(&self, start: &str) -> usize {
+        self.0.keys().filter(|name| name.starts_with(start)).count()
+    }
+
     /// A number, `default` if there is none.
     pub fn number(&self, parameter: &str, default: u32) -> Result<u32, ApiError> {
         match self.get(parameter) {

@@ -1,6 +1,6 @@
 //! Users and their access keys.
 
-use nexusgrid_iam::PrincipalKind;
+use nexusgrid_iam::{AccountId, PrincipalKind};
 
 use super::call::{Call, Outcome, add_tags};
 use super::error::ApiError;
@@ -289,7 +289,10 @@ async fn holder(call: &Call<'_>) -> Result<Holder, ApiError> {
     let path = paths::account(&call.account);
     let account = match call.directory.read::<Account>(&path).await? {
         Some(account) => account,
-        None => Read { path, revision: 0, value: directory::founders() },
+        None if call.account == AccountId::founders() => {
+            Read { path, revision: 0, value: directory::founders() }
+        }
+        None => return Err(ApiError::no_such("account", call.account.as_str())),
     };
     Ok(Holder::Account(Box::new(account)))
 }

@@ -139,8 +139,9 @@ impl Condition {
     /// values that are no wildcards throughout.
     pub(super) fn pins(&self, key: &str) -> bool {
         let is_fixed = |value: &Value| match value {
-            Value::Text(pattern) => !pattern.is_anything(),
-            Value::Arn(parts) => !parts.iter().all(Pattern::is_anything),
+            Value::Text(pattern) => pattern.is_literal(),
+            // The account says whose it is.
+            Value::Arn(parts) => parts.get(4).is_some_and(Pattern::is_literal),
             Value::Network(_, bits) => *bits >= 8,
             Value::Number(_) | Value::Date(_) | Value::Bool(_) => true,
         };

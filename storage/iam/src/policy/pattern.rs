@@ -97,18 +97,37 @@ impl Pattern {
     /// Whether the whole of `text` fits. A variable that the request has no single value for fits
     /// nothing. `fold`: letters match regardless of case.
     pub fn matches(&self, text: &str, context: &Context, fold: bool) -> bool {
+        let text: Vec<char> = text.chars().collect();
         let mut tokens: Vec<Token> = Vec::with_capacity(self.0.len());
+        // All but `*` take a character each: with more of them than characters nothing fits, however
+        // long a variable's value would make the rest.
+        let mut needed = 0;
         for token in &self.0 {
-            match token {
-                Token::Variable { key, default } => match (context.single(key), default) {
-                    (Some(value), _) => tokens.extend(value.chars().map(Token::One)),
-                    (None, Some(default)) => tokens.extend(default.chars().map(Token::One)),
-                    (None, None) => return false,
-                },
-                other => tokens.push(other.clone()),
+            let value = match token {
+                Token::Variable { key, default } => {
+                    match (context.single(key), default.as_deref()) {
+                        (Some(value), _) | (None, Some(value)) => value,
+                        (None, None) => return false,
+                    }
+                }
+                Token::AnyMany => {
+                    tokens.push(Token::AnyMany);
+                    continue;
+                }
+                other => {
+                    tokens.push(other.clone());
+                    needed += 1;
+                    continue;
+                }
+            };
+            for character in value.chars() {
+                needed += 1;
+                if needed > text.len() {
+                    return false;
+                }
+                tokens.push(Token::One(character));
             }
         }
-        let text: Vec<char> = text.chars().collect();
         fits(&tokens, &text, fold)
     }
 }

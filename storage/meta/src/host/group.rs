@@ -14,6 +14,7 @@ use tokio::sync::{oneshot, watch};
 
 use super::incoming::Incoming;
 use crate::limits::ASK_TIMEOUT;
+use crate::machine::StateMachine;
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::log::SegmentLog;
 use crate::raft::state::{Machine, StateStore};
@@ -294,6 +295,11 @@ impl Group {
         let mut applied = self.store.watch_applied();
         applied.wait_for(|applied| *applied >= index).await.map_err(|error| error.to_string())?;
         Ok(())
+    }
+
+    /// What decides here.
+    pub(crate) fn machine(&self) -> Arc<dyn StateMachine> {
+        self.store.machine()
     }
 
     /// Index of the newest entry applied here.

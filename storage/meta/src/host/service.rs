@@ -234,13 +234,21 @@ impl MetaService {
         }
     }
 
-    async fn propose(&self, head: ProposeHead, body: Bytes) -> Result<RpcResponse, RpcError> {
+    async fn propose(
+        &self,
+        from: Peer,
+        head: ProposeHead,
+        body: Bytes,
+    ) -> Result<RpcResponse, RpcError> {
         if body.len() > COMMAND_BYTES_MAX {
             return Err(refused("the command is too large"));
         }
         let Ok(group) = self.host.running(head.group) else {
             return Ok(outcome(Outcome::NoReplica, Bytes::new()));
         };
+        if !group.machine().takes_from(from.roles, &body) {
+            return Err(refused("a node that holds data only may not propose this"));
+        }
         let envelope = Envelope { request_id: head.request_id, body };
         Ok(match group.propose(envelope, self.host.inner.options.attempt_timeout).await {
             Tried::Done(reply) if reply.len() > REPLY_BYTES_MAX => {
@@ -253,13 +261,21 @@ impl MetaService {
         })
     }
 
-    async fn query(&self, head: GroupHead, query: Bytes) -> Result<RpcResponse, RpcError> {
+    async fn query(
+        &self,
+        from: Peer,
+        head: GroupHead,
+        query: Bytes,
+    ) -> Result<RpcResponse, RpcError> {
         if query.len() > QUERY_BYTES_MAX {
             return Err(refused("the query is too large"));
         }
         let Ok(group) = self.host.running(head.group) else {
             return Ok(outcome(Outcome::NoReplica, Bytes::new()));
         };
+        if !group.machine().answers_to(from.roles, &query) {
+            return Err(refused("a node that holds data only may not ask this"));
+        }
         let consistency = if head.stale { Consistency::Stale } else { Consistency::Linearizable };
         let until = self.host.inner.env.clock.now().plus(SERVED_QUERY_TIMEOUT);
         match self.host.query_here(&group, query, consistency, until).await {
@@ -392,11 +408,11 @@ impl RpcService for MetaService {
             }
             PROPOSE => {
                 let head: ProposeHead = decode(&request.head, method.name).map_err(refused)?;
-                self.propose(head, request.body).await
+                self.propose(from, head, request.body).await
             }
             QUERY => {
                 let head: GroupHead = decode(&request.head, method.name).map_err(refused)?;
-                self.query(head, request.body).await
+                self.query(from, head, request.body).await
             }
             _ => Err(refused("unknown method")),
         }

@@ -323,7 +323,8 @@ impl Change<'_> {
         now_ms: u64,
     ) -> Step<NamespaceOk> {
         self.check_session(session)?;
-        let rules = self.bucket(bucket)?.rules;
+        let row = self.bucket(bucket)?;
+        let rules = row.rules;
         check_key(key)?;
         check_meta(&meta)?;
         check_lock(&meta.lock, &rules, now_ms)?;
@@ -333,7 +334,9 @@ impl Change<'_> {
         let sequence = self.sequence;
         let object = Object { sequence, modified_ms: now_ms, meta, ..current.clone() };
         if rules.versioning != Versioning::Off {
-            // A copy onto itself is a version of its own.
+            // A copy onto itself is a version of its own, and counts as one.
+            let replaced = if rules.overwrites(&current) { current.size } else { 0 };
+            row.check_quota(current.size, replaced)?;
             let target = Target { current: Some(current), rules };
             let done = self.replace(bucket, key, target, object, now_ms)?;
             return Ok(NamespaceOk::Put(vec![Ok(done)]));

@@ -221,6 +221,7 @@ impl Change<'_> {
             return Err(RootError::NoSuchKey.into());
         }
         self.tx.delete(ROOT, key);
+        self.note_rules_change(self.index)?;
         Ok(RootOk::Done)
     }
 }

@@ -6,7 +6,7 @@
 
 use nexusgrid_codec::id::{DriveId, GroupId, PgId};
 use nexusgrid_env::kv::prefix_end;
-use nexusgrid_env::{KvError, KvRead, NodeId};
+use nexusgrid_env::{KvError, KvRead, NodeId, Roles};
 use serde::de::DeserializeOwned;
 
 use super::rows::{self, ClusterRow, ROOT};
@@ -43,6 +43,17 @@ impl StateMachine for Root {
             Ok(command) => run(state, context, command),
         };
         machine::applied(outcome, RootError::LimitReached(InvalidField::Groups))
+    }
+
+    fn takes_from(&self, roles: Roles, command: &[u8]) -> bool {
+        // What is malformed is answered as such.
+        let is_open = |command: RootCommand| command.is_open_to_storage();
+        roles.meta || roles.gateway || RootCommand::decode(command).map_or(true, is_open)
+    }
+
+    fn answers_to(&self, roles: Roles, query: &[u8]) -> bool {
+        let is_open = |query: RootQuery| query.is_open_to_storage();
+        roles.meta || roles.gateway || RootQuery::decode(query).map_or(true, is_open)
     }
 
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {

@@ -16,6 +16,7 @@ pub mod rows;
 #[cfg(test)]
 mod tests;
 pub mod topology;
+mod trust;
 pub mod types;
 
 pub use buckets::{SYSTEM_BUCKET, is_bucket_name};

@@ -74,6 +74,13 @@ impl Change<'_> {
         self.map_changed = true;
     }
 
+    /// A key is gone: whoever keeps principals reads them again.
+    pub(super) fn note_rules_change(&mut self, index: u64) -> Step<()> {
+        let rules: RulesRow = self.tx.load(ROOT, &rows::rules())?.unwrap_or_default();
+        self.rules_changed(index, rules);
+        Ok(())
+    }
+
     /// A bucket is gone: what was laid down for it goes, too.
     pub(super) fn drop_bucket_records(&mut self, index: u64, bucket: BucketId) -> Step<()> {
         let start = rows::record(&bucket_records(bucket));

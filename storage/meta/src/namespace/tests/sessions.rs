@@ -208,6 +208,22 @@ fn a_quota_counts_objects_and_parts() {
     group.ok(NamespaceCommand::SetQuota { bucket: BUCKET, quota_bytes: Some(5) });
     group.put(b"a", b"123456", 1, Precondition::None).unwrap();
     group.check();
+    // Where versions are kept, a copy onto itself is one more, and counts.
+    group.ok(NamespaceCommand::SetQuota { bucket: BUCKET, quota_bytes: Some(15) });
+    let versions = RulesChange::Versioning(Versioning::Enabled);
+    group.ok(NamespaceCommand::SetRules { bucket: BUCKET, change: versions });
+    let copy = |group: &Group| NamespaceCommand::SetMeta {
+        session: group.session,
+        bucket: BUCKET,
+        key: b"a".to_vec(),
+        precondition: Precondition::None,
+        meta: meta(b"123456"),
+        now_ms: 2,
+    };
+    let first = copy(&group);
+    group.ok(first.clone());
+    assert_eq!(group.apply(first), Err(NamespaceError::QuotaExceeded));
+    group.check();
 }
 
 #[test]

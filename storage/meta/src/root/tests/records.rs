@@ -102,6 +102,41 @@ fn a_bucket_takes_its_records_along() {
 }
 
 #[test]
+fn a_node_that_holds_data_only_gets_at_no_key() {
+    use nexusgrid_env::Roles;
+    let storage = Roles { storage: true, meta: false, gateway: false };
+    let token = RootCommand::CreateToken {
+        id: "t".into(),
+        secret_hash: [1; 32],
+        expires_ms: 1,
+        roles: Roles::ALL,
+        now_ms: 0,
+    };
+    for command in [
+        RootCommand::WriteRecords(vec![write("a", None, None)]),
+        RootCommand::DeleteKey { id: "AAA".into() },
+        RootCommand::Thaw { incarnation: 1 },
+        token,
+        init(),
+    ] {
+        assert!(!Root.takes_from(storage, &command.encode()), "{command:?}");
+        assert!(Root.takes_from(Roles { gateway: true, ..storage }, &command.encode()));
+    }
+    let report = report(NodeId(2), NodeId(1), Sighting::Down, 1);
+    assert!(Root.takes_from(storage, &report.encode()));
+    for query in [
+        RootQuery::Records { paths: vec!["key/A".into()] },
+        RootQuery::RecordsUnder { prefix: String::new(), after: String::new(), limit: 1 },
+        RootQuery::AccessKeys { after: String::new(), limit: 1 },
+        RootQuery::BucketKeys { bucket: BucketId(1) },
+        RootQuery::Tokens,
+    ] {
+        assert!(!Root.answers_to(storage, &query.encode()), "{query:?}");
+    }
+    assert!(Root.answers_to(storage, &RootQuery::Topology { unless_version: 0 }.encode()));
+}
+
+#[test]
 fn golden_bytes() {
     let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
     let command = RootCommand::WriteRecords(vec![write("a/b", Some(300), Some(b"xy"))]);
