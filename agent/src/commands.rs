@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use crate::admin::{AdminRequest, client};
 use crate::cli::{
-    AccountCommand, BucketCommand, Cli, Command, DriveCommand, KeyCommand, MetadataCommand, NodeCommand, NodeDir,
-    PgCommand, TokenCommand, Vouched, WorkerCommand,
+    AccountCommand, BucketCommand, Cli, Command, DriveCommand, KeyCommand, MetadataCommand,
+    NodeCommand, NodeDir, PgCommand, TokenCommand, Vouched, WorkerCommand,
 };
 use crate::demo::{self, DemoOptions};
 use crate::node;

@@ -11,8 +11,8 @@ use async_trait::async_trait;
 use nexusgrid_cluster::JoinToken;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
-use nexusgrid_grid::care::{Checkpoints, ObjectName};
 use nexusgrid_grid::care::scrub;
+use nexusgrid_grid::care::{Checkpoints, ObjectName};
 use nexusgrid_grid::{Grid, Liveness, NodeHint, RecodeLeft, ShardService, WorkerStatus, Workers};
 use nexusgrid_iam::{AccessKeyId, Secret};
 use nexusgrid_meta::MetaHost;
@@ -447,9 +447,7 @@ async fn fresh(root: &Root) -> anyhow::Result<Topology> {
 
 /// Objects that a fault of `fsck` touches.
 pub(super) fn names(objects: &[ObjectName]) -> Vec<Value> {
-    let name = |object: &ObjectName| {
-        json!({ "bucket": object.bucket, "key": object.key, "version": object.version })
-    };
+    let name = |object: &ObjectName| json!({ "bucket": object.bucket, "key": object.key, "version": object.version });
     objects.iter().map(name).collect()
 }
 

@@ -41,7 +41,8 @@ pub async fn list(administration: &NodeAdministration) -> anyhow::Result<Value> 
     let now_ms = administration.env.clock.wall().0;
     let rows = groups.iter().zip(tails).map(|(group, tail)| {
         let head = records.get(group);
-        let mut row = head.map_or_else(|| json!({ "group": group.0 }), |head| row(administration, head));
+        let mut row =
+            head.map_or_else(|| json!({ "group": group.0 }), |head| row(administration, head));
         let as_of_ms = tail.as_ref().map(|tail| tail.as_of_ms);
         if let Some(tail) = tail {
             let keepers: Vec<String> = tail.keepers.iter().map(ToString::to_string).collect();
