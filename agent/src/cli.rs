@@ -219,6 +219,9 @@ pub enum MetadataCommand {
         /// Second confirmation.
         #[arg(long, requires = "confirm")]
         yes_i_understand_that_newer_changes_are_lost: bool,
+        /// Give up what cannot be read at the moment as well: an older checkpoint will do.
+        #[arg(long, requires = "confirm")]
+        accept_older: bool,
         /// The node's directory.
         #[command(flatten)]
         node: NodeDir,

@@ -229,8 +229,12 @@ async fn metadata(command: MetadataCommand, json: bool) -> anyhow::Result<()> {
         MetadataCommand::Restore {
             confirm,
             yes_i_understand_that_newer_changes_are_lost: newer_lost,
+            accept_older,
             node,
-        } => told(&node, AdminRequest::MetadataRestore { confirm, newer_lost }, json).await,
+        } => {
+            let restore = AdminRequest::MetadataRestore { confirm, newer_lost, accept_older };
+            told(&node, restore, json).await
+        }
         MetadataCommand::Thaw { incarnation, node } => {
             told(&node, AdminRequest::MetadataThaw { incarnation }, json).await
         }

@@ -95,6 +95,9 @@ pub enum AdminRequest {
         confirm: Option<String>,
         /// What is newer than the checkpoints may be lost.
         newer_lost: bool,
+        /// What cannot be read now may be lost as well.
+        #[serde(default)]
+        accept_older: bool,
     },
     /// Lets deletes happen again after a restore; shows what would go unless it is confirmed.
     MetadataThaw {

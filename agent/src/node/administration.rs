@@ -503,8 +503,8 @@ impl Administration for NodeAdministration {
             AdminRequest::Fsck { repair } => self.fsck(repair).await,
             AdminRequest::MetadataCheckpoint => metadata::checkpoint(self).await,
             AdminRequest::MetadataList => metadata::list(self).await,
-            AdminRequest::MetadataRestore { confirm, newer_lost } => {
-                metadata::restore(self, confirm.as_deref(), newer_lost).await
+            AdminRequest::MetadataRestore { confirm, newer_lost, accept_older } => {
+                metadata::restore(self, confirm.as_deref(), newer_lost, accept_older).await
             }
             AdminRequest::MetadataThaw { incarnation } => metadata::thaw(self, incarnation).await,
             AdminRequest::PgList => Ok(self.placement_groups()),

@@ -84,6 +84,7 @@ pub async fn restore(
     administration: &NodeAdministration,
     confirm: Option<&str>,
     newer_lost: bool,
+    accept_older: bool,
 ) -> anyhow::Result<Value> {
     let cluster = administration.cluster.to_string();
     if let Some(confirm) = confirm {
@@ -100,16 +101,22 @@ pub async fn restore(
         answer["text"] = Value::String(plan);
         return Ok(answer);
     }
-    let restored = administration.checkpoints.restore(survey).await?;
+    let restored = administration.checkpoints.restore(survey, accept_older).await?;
     let groups: Vec<String> =
         restored.groups.iter().map(|found| name(found.checkpoint.group)).collect();
     let rows = restored.groups.iter().map(|found| {
         let mut row = row(administration, &found.checkpoint);
         row["reached"] = found.index.into();
+        row["known"] = found.known.into();
         row
     });
+    let lost = restored.groups.iter().filter(|found| found.index < found.known).map(|found| {
+        let (from, to) = (found.index + 1, found.known);
+        format!("\nlost for good: entries {from} to {to} of {}", name(found.checkpoint.group))
+    });
+    let lost: String = lost.collect();
     let text = format!(
-        "restored: {}\nThe other nodes join these groups by themselves; `nexusgrid status` shows when they have.\n\
+        "restored: {}{lost}\nThe other nodes join these groups by themselves; `nexusgrid status` shows when they have.\n\
          Nothing is deleted from drives meanwhile. Look at the grid (`nexusgrid fsck`), then `nexusgrid metadata thaw`.",
         groups.join(", ")
     );

@@ -135,6 +135,10 @@ pub const BOOTSTRAP_GROUPS_MAX: usize = 2048;
 pub const BOOTSTRAP_HEAD_BYTES_MAX: usize = 1 << 20;
 /// Checkpoints of one group that are kept in the grid.
 pub const CHECKPOINTS_KEPT: usize = 3;
+/// A group in which nothing happens has a checkpoint taken after so many times the usual pause.
+pub const CHECKPOINT_QUIET_TIMES: u32 = 3;
+/// After so many times the usual pause without a checkpoint something must be wrong.
+pub const CHECKPOINT_OVERDUE_TIMES: u32 = 4;
 /// Old checkpoints looked for in one listing.
 pub const CHECKPOINTS_LISTED_MAX: u32 = 256;
 /// Pause between two looks whether checkpoints are where their records say.
@@ -177,6 +181,10 @@ pub const RESTORE_GENERATION_GAP: u16 = 64;
 pub const RECORD_SOURCES: usize = 4;
 /// Records of one group that a restore tries, the newest first.
 pub const RESTORE_RECORDS_TRIED: usize = 4;
+/// How often a restore asks for something that cannot be had at the moment, before it stops.
+pub const RESTORE_TRIES: u32 = 4;
+/// Pause before it asks again.
+pub const RESTORE_TRY_PAUSE: Duration = Duration::from_secs(2);
 /// A sealed tail of a group's log holds about so many bytes of entries, or a single larger one.
 pub const TAIL_BYTES: usize = 4 << 20;
 /// One sealed tail on the wire and on a disk.

@@ -239,7 +239,8 @@ impl Checkpoints {
     ) -> Result<u64, Stop> {
         let failed = |error: nexusgrid_meta::MetaError| GridError::Unavailable(error.to_string());
         let keys = self.core.keys.record_keys()?;
-        let incarnation = self.core.map.current().incarnation;
+        // This node's map may be behind: a tail of an incarnation before the record's leads nowhere.
+        let incarnation = self.core.map.current().incarnation.max(record.incarnation);
         let mut is_worth_it = false;
         for _ in 0..limits::TAILS_PER_LOOK {
             let Some(place) = places.values().min().filter(|place| place.index < upto).copied()
@@ -249,10 +250,11 @@ impl Checkpoints {
             let tail = self.host.tail(group, place, limits::TAIL_BYTES).await.map_err(failed)?;
             let Some(tail) = tail.filter(|tail| !tail.is_empty()) else {
                 // The log begins later than this one lacks. What others have leads on from there for a
-                // restore as well; else only a checkpoint does.
+                // restore as well; else only a checkpoint does. Nothing is passed over that the log
+                // still has: to the nearest such place.
                 let on = self.host.log_place(group, record.index).map_err(failed)?;
-                let on = on.into_iter().chain(places.values().copied()).max();
-                let on = on.filter(|on| *on > place).ok_or(Stop::Stuck)?;
+                let on = on.into_iter().chain(places.values().copied());
+                let on = on.filter(|on| *on > place).min().ok_or(Stop::Stuck)?;
                 places.values_mut().filter(|at| **at == place).for_each(|at| *at = on);
                 continue;
             };
@@ -317,7 +319,7 @@ impl Checkpoints {
     }
 
     pub(super) async fn keep_tail(&self, group: GroupId, sealed: Bytes) -> std::io::Result<Put> {
-        let newest = self.shelf.newest(group).map(|head| head.age_order());
+        let newest = self.shelf.newest(group).map(|head| head.state_order());
         self.shelf.tails.put(sealed, newest).await
     }
 }

@@ -233,7 +233,7 @@ impl Checkpoints {
 
     /// How old a group's checkpoint may get before something must be wrong.
     pub fn overdue_after(&self, group: GroupId) -> Duration {
-        4 * self.every(group)
+        limits::CHECKPOINT_OVERDUE_TIMES * self.every(group)
     }
 
     /// Groups of the map without a checkpoint that is recent enough, and the age of the one there is.
@@ -317,7 +317,9 @@ impl Checkpoints {
             Ok(status) => status.applied_index > newest.index,
             Err(_) => false,
         };
-        has_changed && age >= every
+        // Of a group in which nothing happens as well, now and then: blocks that checkpoints moved away
+        // from stay until all groups' are newer, and an old one must mean that something is wrong.
+        age >= every && (has_changed || age >= limits::CHECKPOINT_QUIET_TIMES * every)
     }
 
     /// How old a checkpoint is by the wall clock. One from farther ahead than two clocks may differ

@@ -25,7 +25,8 @@ const WRAP_LABEL: &[u8] = b"nexusgrid checkpoint key v1";
 /// The wrapping key is made of the master key, which has no versions.
 const WRAP_VERSION: u32 = 1;
 
-/// Which state of which group. The newest is the greatest (incarnation, index).
+/// Which state of which group. The newest is the greatest (incarnation, index, taken_ms): a group in
+/// which nothing happens has several of one index, and the older of them go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RecordHead {
     /// The group.
@@ -39,8 +40,13 @@ pub struct RecordHead {
 }
 
 impl RecordHead {
-    /// Orders records of one group by age.
-    pub fn age_order(&self) -> (u64, u64) {
+    /// Orders records of one group by age, as the names of their objects do.
+    pub fn age_order(&self) -> (u64, u64, u64) {
+        (self.incarnation, self.index, self.taken_ms)
+    }
+
+    /// The state that it holds: (incarnation, index).
+    pub fn state_order(&self) -> (u64, u64) {
         (self.incarnation, self.index)
     }
 }

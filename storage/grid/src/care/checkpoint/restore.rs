@@ -10,17 +10,21 @@
 //!            each group: shards ──▶ rows ──▶ tails ──▶ a group of one voter, this node; others join it
 //! ```
 //! Never beside a group that may decide: one that answers, or of which a majority of the voters runs,
-//! is left alone. Nodes that nobody can reach are the administrator's word. A checkpoint that cannot be
-//! read is no end: the one before it is tried, and tails lead on from there as well.
+//! is left alone. Nodes that nobody can reach are the administrator's word. A checkpoint that is lost is no
+//! end: the one before it is tried, and tails lead on from there as well. One that cannot be read *now* is
+//! waited for a little, and then the restore stops: what may come back is given up by the
+//! administrator's word only.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
-use nexusgrid_codec::GroupId;
+use nexusgrid_codec::{ContentKey, GroupId};
 use nexusgrid_env::NodeId;
 use nexusgrid_meta::host::restore::{Beginning, Founding};
+use nexusgrid_meta::namespace::types::Extent;
 use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::root::types::{RaftId, Restore, RestoredGroup, RootCommand};
 use nexusgrid_meta::{MetaError, namespace, root};
@@ -51,6 +55,8 @@ pub struct Found {
     pub checkpoint: RecordHead,
     /// The newest entry of the lost group that it holds: tails add to the checkpoint.
     pub index: u64,
+    /// The newest that was known of: what lies between is lost.
+    pub known: u64,
 }
 
 /// What is known of a lost group.
@@ -58,6 +64,29 @@ struct Lost<'a> {
     records: &'a [(RecordHead, RecordBody)],
     tails: Vec<(TailHead, NodeId)>,
     beginning: Beginning,
+    /// The newest entry that its records and tails lead to.
+    known: u64,
+}
+
+/// How far tails led.
+struct Followed {
+    index: u64,
+    /// More of them lead on, and cannot be had now.
+    missed: bool,
+}
+
+/// A failure of reading that may pass.
+fn is_passing(error: &GridError) -> bool {
+    use GridError::{Conflict, SlowDown, Unavailable, Unreadable};
+    matches!(error, Unreadable(_) | Unavailable(_) | SlowDown | Conflict)
+}
+
+/// A stream that is no checkpoint, or a tail that does not fit, will not be one later.
+fn spoilt(error: MetaError) -> GridError {
+    match error {
+        MetaError::Refused(why) => GridError::DataLost(why),
+        other => failed(other),
+    }
 }
 
 fn failed(error: MetaError) -> GridError {
@@ -80,8 +109,9 @@ fn beginning(
 }
 
 impl Checkpoints {
-    /// Restores the lost groups of a survey.
-    pub async fn restore(&self, survey: Survey) -> Result<Restored, GridError> {
+    /// Restores the lost groups of a survey. With `accept_older` also what cannot be read at the moment is
+    /// given up: an older checkpoint, or fewer tails, will do.
+    pub async fn restore(&self, survey: Survey, accept_older: bool) -> Result<Restored, GridError> {
         let invalid = |why: &str| Err(GridError::InvalidArgument(why.to_owned()));
         let Ok(_alone) = self.restoring.try_lock() else {
             return invalid("a restore runs on this node already: wait for its end");
@@ -113,7 +143,7 @@ impl Checkpoints {
         };
         let claim = Claim { incarnation, root: is_root_lost, held: true };
         let claim = self.contend(&survey.newest, claim).await?;
-        let work = self.found_all(&survey, &lost, claim);
+        let work = self.found_all(&survey, &lost, claim, accept_older);
         let mut work = std::pin::pin!(work);
         let restored = loop {
             tokio::select! {
@@ -200,6 +230,7 @@ impl Checkpoints {
         survey: &Survey,
         lost: &[GroupId],
         claim: Claim,
+        accept_older: bool,
     ) -> Result<Restored, GridError> {
         let incarnation = claim.incarnation;
         let mut restored = Vec::new();
@@ -231,7 +262,8 @@ impl Checkpoints {
                 index: reach,
                 checkpoint_ms: head.taken_ms,
             });
-            known.insert(*group, Lost { records, tails, beginning });
+            let reach = reach.max(head.index);
+            known.insert(*group, Lost { records, tails, beginning, known: reach });
         }
         let at_ms = self.core.meta.now_ms();
         let restore = Restore { incarnation, at_ms, groups: restored };
@@ -243,11 +275,12 @@ impl Checkpoints {
         // The root group is the first; from then on it says what was begun.
         let mut claim = claim;
         for (group, lost) in known {
-            let found = self.found(lost, &survey.newest, &restore, claim).await?;
+            let found = self.found(lost, &survey.newest, &restore, claim, accept_older).await?;
             tracing::warn!(
                 group = group.0,
                 checkpoint = found.checkpoint.index,
                 index = found.index,
+                known = found.known,
                 incarnation,
                 "a lost group was restored"
             );
@@ -264,8 +297,9 @@ impl Checkpoints {
         newest: &Arc<Topology>,
         restore: &Restore,
         claim: Claim,
+        accept_older: bool,
     ) -> Result<Found, GridError> {
-        let Lost { records, mut tails, beginning } = lost;
+        let Lost { records, mut tails, beginning, known } = lost;
         let mut loaded = None;
         let mut why = internal("a record");
         for (head, body) in records {
@@ -274,14 +308,34 @@ impl Checkpoints {
                     loaded = Some((*head, founding));
                     break;
                 }
-                Err(error) => {
+                Err(error) if accept_older || matches!(error, GridError::DataLost(_)) => {
                     tracing::error!(?head, %error, "a checkpoint cannot be read: the one before is tried");
                     why = error;
+                }
+                Err(error) => {
+                    let (group, index) = (head.group.0, head.index);
+                    return Err(GridError::Unavailable(format!(
+                        "the newest checkpoint of group {group}, at entry {index}, cannot be read now ({error}): \
+                         start more of the nodes and try again, or accept an older one"
+                    )));
                 }
             }
         }
         let Some((head, mut founding)) = loaded else { return Err(why) };
-        let index = self.follow_tails(&mut founding, &head, &mut tails).await?;
+        let is_older = records.first().is_some_and(|(newest, _)| *newest != head);
+        let Followed { index, missed } =
+            self.follow_tails(&mut founding, &head, &mut tails).await?;
+        if index < known {
+            let group = head.group.0;
+            if !accept_older && (missed || !is_older) {
+                return Err(GridError::Unavailable(format!(
+                    "entries {} to {known} of group {group} are in tails that cannot be read now: start more \
+                     of the nodes and try again, or accept an older state",
+                    index + 1
+                )));
+            }
+            tracing::error!(group, index, known, "what is between is lost");
+        }
         let founder = RaftId::new(self.core.node, u32::from(beginning.generation) + 1);
         let (newest, restore) = (Arc::clone(newest), restore.clone());
         match self.say(&newest, claim).await {
@@ -305,7 +359,7 @@ impl Checkpoints {
             }
         };
         founding.finish(beginning, adapt).await.map_err(failed)?;
-        Ok(Found { checkpoint: head, index })
+        Ok(Found { checkpoint: head, index, known })
     }
 
     /// Reads a checkpoint into a group's state.
@@ -316,57 +370,103 @@ impl Checkpoints {
         for extent in &body.extents {
             let len = u32::try_from(extent.len).map_err(internal)?;
             let range = extent.skip..extent.skip.saturating_add(len);
-            for piece in self.core.read_region(extent, &key, range).await? {
-                founding.take(&piece).await.map_err(failed)?;
+            for piece in self.read_patiently(extent, &key, range).await? {
+                founding.take(&piece).await.map_err(spoilt)?;
             }
         }
-        founding.reached().map_err(failed)?;
+        founding.reached().map_err(spoilt)?;
         Ok(founding)
     }
 
-    /// Applies what tails add to a checkpoint; says how far that leads. A tail that cannot be had, or does
-    /// not fit, is passed over: another node may have it.
+    /// Bytes of a checkpoint. Drives may still be starting, or busy: asked a few times.
+    async fn read_patiently(
+        &self,
+        extent: &Extent,
+        key: &ContentKey,
+        range: Range<u32>,
+    ) -> Result<Vec<Bytes>, GridError> {
+        let mut tries = 1;
+        loop {
+            match self.core.read_region(extent, key, range.clone()).await {
+                Err(error) if is_passing(&error) && tries < limits::RESTORE_TRIES => {
+                    tracing::warn!(%error, tries, "reading a checkpoint");
+                    tries += 1;
+                    self.core.env.clock.sleep(limits::RESTORE_TRY_PAUSE).await;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// Applies what tails add to a checkpoint; says how far that leads. A tail that does not fit is passed
+    /// over: another node may have it. A node that does not give one is asked again when the others lead
+    /// no farther, a few times.
     async fn follow_tails(
         &self,
         founding: &mut Founding,
         head: &RecordHead,
         tails: &mut Vec<(TailHead, NodeId)>,
-    ) -> Result<u64, GridError> {
+    ) -> Result<Followed, GridError> {
         let keys = self.core.keys.record_keys()?;
+        let mut later = Vec::new();
+        let mut tries = 1;
         loop {
-            let reached = founding.reached().map_err(failed)?.index;
-            let heads = tails.iter().map(|(tail, _)| *tail);
-            let Some(next) = next_tail(heads, head.incarnation, reached) else {
-                return Ok(reached);
+            let index = founding.reached().map_err(failed)?.index;
+            let next = |tails: &[(TailHead, NodeId)]| {
+                next_tail(tails.iter().map(|(tail, _)| *tail), head.incarnation, index)
             };
-            let Some(at) = tails.iter().position(|(tail, _)| *tail == next) else {
-                return Ok(reached);
-            };
-            let (tail, node) = tails.swap_remove(at);
-            let Some(sealed) = self.fetch_tail(node, &tail).await else {
-                tracing::warn!(?tail, %node, "a tail of a log cannot be had");
+            let at = next(tails).and_then(|next| tails.iter().position(|(tail, _)| *tail == next));
+            let Some(at) = at else {
+                let missed = next(&later).is_some();
+                if !missed || tries >= limits::RESTORE_TRIES {
+                    return Ok(Followed { index, missed });
+                }
+                tries += 1;
+                self.core.env.clock.sleep(limits::RESTORE_TRY_PAUSE).await;
+                tails.append(&mut later);
                 continue;
             };
-            let followed = match keys.open_tail(&sealed) {
-                Ok((of, entries)) if of == tail => founding.follow(entries).await.map_err(failed),
-                Ok(_) => Err(internal("another tail")),
-                Err(error) => Err(internal(error)),
+            let (tail, node) = tails.swap_remove(at);
+            let sealed = match self.fetch_tail(node, &tail).await {
+                Ok(Some(sealed)) => sealed,
+                Ok(None) => continue,
+                Err(error) => {
+                    tracing::warn!(?tail, %node, %error, "a tail of a log cannot be had now");
+                    // A node that is away would be waited for with each of its tails.
+                    later.push((tail, node));
+                    later.extend(tails.extract_if(.., |(_, of)| *of == node));
+                    continue;
+                }
             };
-            if let Err(error) = followed {
-                tracing::warn!(?tail, %node, %error, "a tail of a log does not fit");
+            let followed = match keys.open_tail(&sealed) {
+                Ok((of, entries)) if of == tail => founding.follow(entries).await.map_err(spoilt),
+                Ok(_) => Err(GridError::DataLost("another tail".to_owned())),
+                Err(error) => Err(GridError::DataLost(error.to_string())),
+            };
+            match followed {
+                Ok(_) => {}
+                Err(error @ GridError::DataLost(_)) => {
+                    tracing::warn!(?tail, %node, %error, "a tail of a log does not fit");
+                }
+                Err(error) => return Err(error),
             }
         }
     }
 
-    async fn fetch_tail(&self, node: NodeId, head: &TailHead) -> Option<Bytes> {
+    /// A tail that a node has; `None` if it has it no more, an error if it cannot be had now.
+    async fn fetch_tail(&self, node: NodeId, head: &TailHead) -> Result<Option<Bytes>, GridError> {
+        let unavailable = |why: String| Err(GridError::Unavailable(why));
         if node == self.core.node {
-            return self.shelf.tails.get(head).await.ok().flatten();
+            let own = self.shelf.tails.get(head).await;
+            return own.or_else(|error| unavailable(error.to_string()));
         }
         let deadline = limits::BOOTSTRAP_CALL_DEADLINE;
         let request = Request::GetTail(*head);
-        match self.call(node, wire::TAIL_GET, &request, Bytes::new(), deadline).await {
-            Ok((Reply::Got, tail)) => Some(tail),
-            _ => None,
+        match self.call(node, wire::TAIL_GET, &request, Bytes::new(), deadline).await? {
+            (Reply::Got, tail) => Ok(Some(tail)),
+            (Reply::None, _) => Ok(None),
+            (Reply::Failed(why), _) => unavailable(why),
+            _ => unavailable("another answer".to_owned()),
         }
     }
 }

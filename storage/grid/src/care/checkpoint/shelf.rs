@@ -125,7 +125,7 @@ impl Shelf {
             state.damaged.remove(&head.group);
         }
         if let Some(oldest) = oldest {
-            self.tails.forget(head.group, oldest.age_order()).await;
+            self.tails.forget(head.group, oldest.state_order()).await;
         }
         Ok(())
     }
@@ -209,8 +209,12 @@ mod tests {
     use super::*;
 
     fn record(group: u32, incarnation: u64, index: u64) -> (RecordHead, Bytes) {
+        record_at(group, incarnation, index, index)
+    }
+
+    fn record_at(group: u32, incarnation: u64, index: u64, taken_ms: u64) -> (RecordHead, Bytes) {
         let keys = RecordKeys::new(&MasterKey::from_bytes([1; 32]), ClusterId([2; 16]));
-        let head = RecordHead { group: GroupId(group), incarnation, index, taken_ms: index };
+        let head = RecordHead { group: GroupId(group), incarnation, index, taken_ms };
         let body = RecordBody {
             bytes: 1,
             generation: 1,
@@ -247,6 +251,31 @@ mod tests {
             assert_eq!(shelf.get(&third.0).await.unwrap(), Some(third.1));
             assert_eq!(shelf.get(&first.0).await.unwrap(), None);
             assert_eq!(shelf.heads().len(), 3);
+        });
+    }
+
+    #[test]
+    fn of_a_quiet_group_the_records_taken_last_are_kept() {
+        let world = World::new(3);
+        let inner = world.clone();
+        world.run(async move {
+            let env = inner.start(NodeId(1));
+            let dir = Path::new("/node");
+            let shelf = Shelf::open(&env, dir).await.unwrap();
+            shelf.put(record(3, 1, 5).1).await.unwrap();
+            // Nothing happens between them: one index. Each has an object of its own, and of these
+            // only the last ones stay.
+            let taken: Vec<_> = (10..15).map(|taken_ms| record_at(3, 1, 7, taken_ms)).collect();
+            for (head, record) in &taken {
+                shelf.put(record.clone()).await.unwrap();
+                assert_eq!(shelf.newest(GroupId(3)), Some(*head));
+            }
+            // One that was on its way for long, and the newest again: nothing changes.
+            shelf.put(taken[1].1.clone()).await.unwrap();
+            shelf.put(taken[4].1.clone()).await.unwrap();
+            let shelf = Shelf::open(&env, dir).await.unwrap();
+            assert_eq!(shelf.heads(), [taken[3].0, taken[4].0]);
+            assert_eq!(shelf.get(&taken[4].0).await.unwrap().as_ref(), Some(&taken[4].1));
         });
     }
 

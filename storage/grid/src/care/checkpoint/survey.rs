@@ -183,16 +183,22 @@ impl Checkpoints {
             if opened.len() >= limits::RESTORE_RECORDS_TRIED {
                 break;
             }
-            for node in nodes {
+            let mut of_head = None;
+            // They said just now that they have it: who does not give it is asked once more.
+            for node in nodes.iter().chain(nodes) {
                 let Some(record) = self.fetch_record(*node, head).await else { continue };
                 match keys.open(&record) {
                     Ok((of, body)) if of == *head => {
-                        opened.push((*head, body));
+                        of_head = Some((*head, body));
                         break;
                     }
                     _ => tracing::warn!(?head, %node, "a bootstrap record does not open"),
                 }
             }
+            if of_head.is_none() {
+                tracing::error!(?head, "no node gives a bootstrap record that opens");
+            }
+            opened.extend(of_head);
         }
         Ok(opened)
     }

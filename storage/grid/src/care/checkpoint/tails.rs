@@ -195,19 +195,18 @@ fn load(disk: &dyn Disk, dir: &Path) -> io::Result<BTreeMap<GroupId, Kept>> {
     for path in listed {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         let path = dir.join(name);
-        let len = disk.open(&path, OpenMode::Read).and_then(|file| file.len());
-        match (parse(name), len) {
-            (Some(head), Ok(len)) => {
-                kept.entry(head.group).or_default().insert(order(&head), len);
+        let Some(head) = parse(name) else {
+            // Of a write that a crash cut short.
+            if let Err(error) = disk.remove_file(&path) {
+                tracing::error!(file = %path.display(), %error, "removing what is no tail of a log");
             }
-            // Of a write that a crash cut short, or not to be read: others keep it too.
-            (head, len) => {
-                if head.is_some() {
-                    tracing::error!(file = %path.display(), ?len, "a tail of a log is damaged");
-                }
-                if let Err(error) = disk.remove_file(&path) {
-                    tracing::error!(file = %path.display(), %error, "removing it");
-                }
+            continue;
+        };
+        match disk.open(&path, OpenMode::Read).and_then(|file| file.len()) {
+            Ok(len) => drop(kept.entry(head.group).or_default().insert(order(&head), len)),
+            // It may be read again at the next start, and may be the last one: it stays.
+            Err(error) => {
+                tracing::error!(file = %path.display(), %error, "a tail of a log cannot be read now");
             }
         }
     }
@@ -260,6 +259,9 @@ mod tests {
             assert!(tails.put(Bytes::from_static(b"no tail"), None).await.is_err());
             let torn = env.disk.open(&dir.join("tails/3-1-1.1-2.1-5.new"), OpenMode::OpenOrCreate);
             torn.unwrap().sync().unwrap();
+            // What cannot be read at a start is not served, and not thrown away.
+            let unread = sealed(1, 30, 40, 4).0;
+            env.disk.create_dir_all(&dir.join("tails").join(file_name(&unread))).unwrap();
             env.disk.sync_dir(&dir.join("tails")).unwrap();
             inner.crash(node);
             let env = inner.start(node);
@@ -273,7 +275,8 @@ mod tests {
             assert_eq!(tails.heads(GroupId(3)), [made[1].0, made[2].0]);
             tails.forget(GroupId(3), (2, 1)).await;
             assert_eq!(tails.heads(GroupId(3)), [made[2].0]);
-            assert_eq!(env.disk.list(&dir.join("tails")).unwrap().len(), 1);
+            assert_eq!(env.disk.list(&dir.join("tails")).unwrap().len(), 2);
+            assert!(env.disk.exists(&dir.join("tails").join(file_name(&unread))).unwrap());
         });
     }
 

@@ -49,6 +49,7 @@ impl Checkpoints {
             index: state.index,
             taken_ms: core.meta.now_ms(),
         };
+        let head = behind(head, self.shelf.newest(group));
 
         let key = core.keys.fresh(bucket.id, &bucket.name, bucket.key_version).await?;
         let tenant = Tenant(TENANT.to_owned());
@@ -316,6 +317,17 @@ fn rows(core: &Arc<crate::core::Core>, export: Export) -> BodyStream {
         };
         Ok(frame.map_err(failed)?.map(|frame| (frame, (exec, export))))
     }))
+}
+
+/// A clock that stood still or was set back must not make a new checkpoint of an old state the older
+/// one: its record would be let go, and its object take the other's name.
+fn behind(head: RecordHead, newest: Option<RecordHead>) -> RecordHead {
+    match newest.filter(|newest| newest.state_order() == head.state_order()) {
+        Some(newest) => {
+            RecordHead { taken_ms: head.taken_ms.max(newest.taken_ms.saturating_add(1)), ..head }
+        }
+        None => head,
+    }
 }
 
 fn prefix(group: GroupId) -> Vec<u8> {

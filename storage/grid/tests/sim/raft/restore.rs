@@ -60,14 +60,14 @@ fn all_metadata_is_lost_and_comes_back_from_the_drives() {
         for group in &survey.groups {
             assert!(group.state == GroupState::Lost && group.checkpoint.is_some(), "{group:?}");
         }
-        let restored = member.checkpoints.restore(survey).await.unwrap();
+        let restored = member.checkpoints.restore(survey, false).await.unwrap();
         assert_eq!((restored.incarnation, restored.groups.len()), (2, GROUPS as usize + 1));
         cluster.settle().await;
         tokio::time::sleep(Duration::from_secs(20)).await;
         verify(&cluster, 6, "before").await;
         let survey = member.checkpoints.survey().await.unwrap();
         assert!(survey.groups.iter().all(|group| group.state == GroupState::Serving));
-        assert!(member.checkpoints.restore(survey).await.is_err(), "nothing is lost any more");
+        assert!(member.checkpoints.restore(survey, false).await.is_err(), "nothing is lost now");
 
         // What came after the checkpoint is on the drives, and stays, whoever deletes what.
         let report = cluster.grid(1).fsck(false).await.unwrap();
