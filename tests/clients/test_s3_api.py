@@ -7,6 +7,7 @@ key). Makes buckets of its own and removes them.
 import base64
 import datetime
 import hashlib
+import json
 import os
 import struct
 import urllib.error
@@ -982,24 +983,13 @@ def test_expected_owner(s3, bucket):
 
 def test_not_implemented_operations(s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
-    tags = {"TagSet": [{"Key": "a", "Value": "b"}]}
     rules = {"Rules": [{"ID": "a", "Status": "Enabled", "Filter": {"Prefix": ""}, "Expiration": {"Days": 1}}]}
     one = dict(Bucket=bucket)
     of = dict(Bucket=bucket, Key="k")
     calls = [
-        lambda: s3.get_bucket_acl(**one),
-        lambda: s3.put_bucket_acl(**one, ACL="public-read"),
-        lambda: s3.get_bucket_policy(**one),
-        lambda: s3.put_bucket_policy(**one, Policy="{}"),
-        lambda: s3.delete_bucket_policy(**one),
-        lambda: s3.get_bucket_cors(**one),
         lambda: s3.get_bucket_lifecycle_configuration(**one),
         lambda: s3.put_bucket_lifecycle_configuration(**one, LifecycleConfiguration=rules),
-        lambda: s3.get_bucket_tagging(**one),
-        lambda: s3.put_bucket_tagging(**one, Tagging=tags),
         lambda: s3.get_bucket_website(**one),
-        lambda: s3.get_bucket_encryption(**one),
-        lambda: s3.get_public_access_block(**one),
         lambda: s3.get_bucket_replication(**one),
         lambda: s3.get_bucket_notification_configuration(**one),
         lambda: s3.get_object_acl(**of),
@@ -1091,3 +1081,89 @@ def test_every_reply_has_a_request_id(s3, bucket):
     bad = refused(lambda: s3.get_object(Bucket=bucket, Key="none"), "NoSuchKey")["ResponseMetadata"]
     ids = [reply["HTTPHeaders"]["x-amz-request-id"] for reply in (good, bad)]
     assert len(set(ids)) == 2 and all(len(text) == 16 for text in ids)
+
+
+# Who may do what
+
+
+def service(name, key=None, secret=None, token=None):
+    return boto3.client(
+        name,
+        endpoint_url=ENDPOINT,
+        region_name="us-east-1",
+        aws_access_key_id=key or os.environ["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=secret or os.environ["AWS_SECRET_ACCESS_KEY"],
+        aws_session_token=token,
+        config=Config(s3={"addressing_style": "path"}),
+    )
+
+
+def policy(bucket, *actions):
+    resources = [f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"]
+    statement = {"Effect": "Allow", "Action": list(actions), "Resource": resources}
+    return {"Version": "2012-10-17", "Statement": [statement]}
+
+
+def test_users_and_roles_may_what_their_policies_say(s3, bucket):
+    iam, sts = service("iam"), service("sts")
+    name = f"ann-{uuid.uuid4().hex[:8]}"
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    user = iam.create_user(UserName=name, Path="/team/")["User"]
+    assert sts.get_caller_identity()["Arn"].endswith(":root")
+    made = iam.create_access_key(UserName=name)["AccessKey"]
+    mine = service("s3", made["AccessKeyId"], made["SecretAccessKey"])
+    refused(lambda: mine.get_object(Bucket=bucket, Key="k"), "AccessDenied", 403)
+    document = json.dumps(policy(bucket, "s3:GetObject"))
+    iam.put_user_policy(UserName=name, PolicyName="read", PolicyDocument=document)
+    assert mine.get_object(Bucket=bucket, Key="k")["Body"].read() == b"x"
+    refused(lambda: mine.put_object(Bucket=bucket, Key="k", Body=b"y"), "AccessDenied", 403)
+    refused(
+        lambda: service("iam", made["AccessKeyId"], made["SecretAccessKey"]).list_users(), "AccessDenied", 403
+    )
+
+    trusted = {"Effect": "Allow", "Principal": {"AWS": user["Arn"]}, "Action": "sts:AssumeRole"}
+    trust = json.dumps({"Version": "2012-10-17", "Statement": [trusted]})
+    role = iam.create_role(RoleName=name, AssumeRolePolicyDocument=trust)["Role"]
+    document = json.dumps(policy(bucket, "s3:PutObject", "s3:GetObject"))
+    iam.put_role_policy(RoleName=name, PolicyName="write", PolicyDocument=document)
+    got = service("sts", made["AccessKeyId"], made["SecretAccessKey"]).assume_role(
+        RoleArn=role["Arn"], RoleSessionName="nightly", Policy=json.dumps(policy(bucket, "s3:PutObject"))
+    )["Credentials"]
+    session = service("s3", got["AccessKeyId"], got["SecretAccessKey"], got["SessionToken"])
+    session.put_object(Bucket=bucket, Key="k", Body=b"by the role")
+    refused(lambda: session.get_object(Bucket=bucket, Key="k"), "AccessDenied", 403)
+    iam.delete_role_policy(RoleName=name, PolicyName="write")
+    iam.delete_role(RoleName=name)
+    refused(lambda: session.put_object(Bucket=bucket, Key="k", Body=b"z"), "InvalidToken")
+
+    iam.delete_access_key(UserName=name, AccessKeyId=made["AccessKeyId"])
+    refused(lambda: mine.get_object(Bucket=bucket, Key="k"), "InvalidAccessKeyId", 403)
+    iam.delete_user_policy(UserName=name, PolicyName="read")
+    iam.delete_user(UserName=name)
+    refused(lambda: iam.get_user(UserName=name), "NoSuchEntity", 404)
+
+
+def test_a_bucket_policy_opens_and_a_block_closes(s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    url = f"{ENDPOINT}/{bucket}/k"
+
+    def anonymous():
+        try:
+            return urllib.request.urlopen(url).status
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    assert anonymous() == 403
+    document = policy(bucket, "s3:GetObject")
+    document["Statement"][0]["Principal"] = "*"
+    document["Statement"][0]["Resource"] = f"arn:aws:s3:::{bucket}/*"
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps(document))
+    assert anonymous() == 200
+    assert s3.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]
+    block = {"RestrictPublicBuckets": True}
+    s3.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration=block)
+    assert anonymous() == 403
+    s3.delete_public_access_block(Bucket=bucket)
+    s3.delete_bucket_policy(Bucket=bucket)
+    assert anonymous() == 403
+    refused(lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"), "MalformedPolicy", 400)
