@@ -100,6 +100,8 @@ def test_bucket_life(s3):
     s3.put_object(Bucket=name, Key="k", Body=b"x")
     refused(lambda: s3.delete_bucket(Bucket=name), "BucketNotEmpty", 409)
     s3.delete_object(Bucket=name, Key="k")
+    # An upload that was begun is no content, and goes along.
+    s3.create_multipart_upload(Bucket=name, Key="begun")
     s3.delete_bucket(Bucket=name)
     refused(lambda: s3.head_bucket(Bucket=name), ("404", "NoSuchBucket"), 404)
     refused(lambda: s3.delete_bucket(Bucket=name), "NoSuchBucket", 404)
@@ -1109,6 +1111,7 @@ def test_users_and_roles_may_what_their_policies_say(s3, bucket):
     name = f"ann-{uuid.uuid4().hex[:8]}"
     s3.put_object(Bucket=bucket, Key="k", Body=b"x")
     user = iam.create_user(UserName=name, Path="/team/")["User"]
+    refused(lambda: iam.create_user(UserName=name.upper()), "EntityAlreadyExists", 409)
     assert sts.get_caller_identity()["Arn"].endswith(":root")
     made = iam.create_access_key(UserName=name)["AccessKey"]
     mine = service("s3", made["AccessKeyId"], made["SecretAccessKey"])

@@ -1,7 +1,9 @@
 //! Buckets: create, list, head, delete, location.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{GridError, LockRules, RulesChange, Versioning};
+use nexusgrid_grid::{
+    GridError, ListUploadsRequest, ListVersionsRequest, LockRules, RulesChange, Versioning,
+};
 use nexusgrid_iam::Action;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
@@ -136,7 +138,16 @@ impl Handle<DeleteBucketInput, DeleteBucketOutput> for Handlers {
         _caller: AuthenticatedRequest,
         request: S3Request<DeleteBucketInput>,
     ) -> S3Result<S3Response<DeleteBucketOutput>> {
-        self.store.delete_bucket(&request.input.bucket).await.map_err(from_grid)?;
+        let bucket = &request.input.bucket;
+        let deleted = match self.store.delete_bucket(bucket).await {
+            // What was begun and never finished is no content: it goes with its bucket.
+            Err(GridError::BucketNotEmpty) if self.holds_only_uploads(bucket).await? => {
+                self.abort_uploads(bucket).await?;
+                self.store.delete_bucket(bucket).await
+            }
+            deleted => deleted,
+        };
+        deleted.map_err(from_grid)?;
         Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
     }
 }
@@ -185,5 +196,44 @@ impl Handle<ListBucketsInput, ListBucketsOutput> for Handlers {
             owner: Some(owner(caller.account()?)),
             prefix: input.prefix,
         }))
+    }
+}
+
+impl Handlers {
+    async fn holds_only_uploads(&self, bucket: &str) -> S3Result<bool> {
+        let versions = ListVersionsRequest {
+            bucket: bucket.to_owned(),
+            prefix: String::new(),
+            delimiter: None,
+            after: None,
+            max: 1,
+        };
+        let page = self.store.list_versions(versions).await.map_err(from_grid)?;
+        Ok(page.versions.is_empty() && page.markers.is_empty())
+    }
+
+    async fn abort_uploads(&self, bucket: &str) -> S3Result<()> {
+        let mut after = None;
+        loop {
+            let request = ListUploadsRequest {
+                bucket: bucket.to_owned(),
+                prefix: String::new(),
+                delimiter: None,
+                after,
+                max: limits::LIST_PAGE_MAX,
+            };
+            let page = self.store.list_uploads(request).await.map_err(from_grid)?;
+            for upload in page.uploads {
+                match self.store.abort_upload(bucket, &upload.key, &upload.upload).await {
+                    // Another was faster.
+                    Ok(()) | Err(GridError::NoSuchUpload) => {}
+                    Err(error) => return Err(from_grid(error)),
+                }
+            }
+            after = match page.next {
+                Some((key, upload)) => Some((key, Some(upload))),
+                None => return Ok(()),
+            };
+        }
     }
 }

@@ -381,7 +381,8 @@ impl ObjectStore for MemoryStore {
     async fn delete_bucket(&self, name: &str) -> Result<(), GridError> {
         let mut state = self.state.lock();
         state.bucket(name)?;
-        if state.objects.keys().any(|(bucket, _)| bucket == name) {
+        let has_uploads = state.uploads.keys().any(|(bucket, _, _)| bucket == name);
+        if has_uploads || state.objects.keys().any(|(bucket, _)| bucket == name) {
             return Err(GridError::BucketNotEmpty);
         }
         state.buckets.remove(name);

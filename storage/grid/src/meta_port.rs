@@ -148,6 +148,7 @@ fn root_error(error: RootError) -> GridError {
             GridError::InvalidBucketName("3 to 63 letters, digits, dots and hyphens".to_owned())
         }
         RootError::NotInitialised => GridError::Unavailable(error.to_string()),
+        RootError::RecordChanged => GridError::Conflict,
         other => GridError::InvalidArgument(other.to_string()),
     }
 }
