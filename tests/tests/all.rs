@@ -9,6 +9,7 @@
 mod bad_input;
 mod bitrot;
 mod clients;
+mod commands;
 mod crashes;
 mod faults;
 mod full;

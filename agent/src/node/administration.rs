@@ -490,7 +490,7 @@ impl Administration for NodeAdministration {
             }
             AdminRequest::WorkerRate { name, bytes_per_second } => {
                 let rows = self.workers.list();
-                if rows.iter().any(|row| row.name == name && row.bytes_per_second.is_none()) {
+                if rows.iter().any(|row| row.name == name && !row.paced) {
                     bail!("what {name} moves is not bounded by a rate");
                 }
                 self.set_worker(name, |setting| setting.bytes_per_second = bytes_per_second).await

@@ -48,6 +48,7 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
         website_redirect: None,
         tags: tags_of_header(headers)?,
         lock: lock_of_headers(headers)?,
+        ..ObjectMeta::default()
     })
 }
 

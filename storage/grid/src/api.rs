@@ -13,6 +13,7 @@ use futures_util::Stream;
 use nexusgrid_env::UnixMillis;
 use serde::{Deserialize, Serialize};
 
+pub use nexusgrid_meta::namespace::types::Cipher;
 pub use nexusgrid_meta::root::types::{Record, RecordWrite};
 
 use crate::error::GridError;
@@ -139,6 +140,12 @@ pub struct ObjectMeta {
     pub tags: Vec<(String, String)>,
     /// What keeps this version.
     pub lock: ObjectLock,
+    /// The account that wrote it; `None`: the bucket's owner's.
+    pub owner: Option<String>,
+    /// Its access control list, as the gateway encodes it; empty: its owner's alone.
+    pub acl: Vec<u8>,
+    /// Under what its bytes are sealed besides the grid's own keys.
+    pub cipher: Cipher,
 }
 
 /// Which entity tags satisfy a condition.

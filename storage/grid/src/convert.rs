@@ -105,6 +105,9 @@ pub(crate) fn meta_row(
         },
         tags: meta.tags.clone(),
         lock: lock_row(meta.lock),
+        owner: meta.owner.clone(),
+        acl: meta.acl.clone(),
+        cipher: meta.cipher.clone(),
     })
 }
 
@@ -219,6 +222,9 @@ pub(crate) fn meta(row: &row::ObjectMeta) -> api::ObjectMeta {
         website_redirect: row.headers.website_redirect.clone(),
         tags: row.tags.clone(),
         lock: lock(row.lock),
+        owner: row.owner.clone(),
+        acl: row.acl.clone(),
+        cipher: row.cipher.clone(),
     }
 }
 

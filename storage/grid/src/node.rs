@@ -83,19 +83,19 @@ impl GridNode {
         drop(env.exec.spawn(refill::run(Arc::clone(&core), reports, worker)));
         let worker = workers.add("collect", "frees what was deleted, buries dead blocks");
         drop(env.exec.spawn(collect::run(Arc::clone(&core), worker)));
-        let worker = workers.add("scrub", "reads and checks all that is stored");
+        let worker = workers.add_paced("scrub", "reads and checks all that is stored");
         drop(env.exec.spawn(scrub::run(Arc::clone(&core), Arc::clone(&shards), worker)));
         let worker = workers.add("inventory", "compares metadata with drives");
         drop(env.exec.spawn(fsck::watch(Arc::clone(&core), worker)));
         let worker = workers.add("sweep", "drops settled tombstones, finds orphans");
         drop(env.exec.spawn(sweep::run(Arc::clone(&core), Arc::clone(&shards), worker)));
-        let worker = workers.add("rewrite", "empties half-dead packs, moves to today's code");
+        let worker = workers.add_paced("rewrite", "empties half-dead packs, moves to today's code");
         drop(env.exec.spawn(rewrite::worker::run(Arc::clone(&core), worker)));
         let worker =
             workers.add("remap-plan", "decides which slots move off lost and leaving drives");
         let balancer = workers.add("balance", "evens out how much drives hold for their weight");
         drop(env.exec.spawn(planner::run(Arc::clone(&core), worker, balancer)));
-        let worker = workers.add("remap", "fills slots that moved to this node's drives");
+        let worker = workers.add_paced("remap", "fills slots that moved to this node's drives");
         drop(env.exec.spawn(remap::worker::run(Arc::clone(&core), Arc::clone(&shards), worker)));
         let worker = workers.add("leftovers", "trashes shards of slots that moved away");
         drop(env.exec.spawn(leftovers::run(Arc::clone(&core), Arc::clone(&shards), worker)));

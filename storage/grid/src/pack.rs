@@ -145,7 +145,8 @@ fn command_size(put: &SmallPut) -> usize {
     let inline = if put.len <= limits::INLINE_BYTES_MAX as u64 { put.len as usize } else { 0 };
     // A name, a value, and their lengths.
     let tags: usize = put.meta.tags.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-    put.key.len() + user + tags + inline + 512 + header_size(&put.meta)
+    let special = put.meta.special_bytes();
+    put.key.len() + user + tags + inline + 512 + header_size(&put.meta) + special
 }
 
 fn header_size(meta: &ObjectMeta) -> usize {

@@ -135,6 +135,8 @@ pub enum VersionChange {
     },
     /// Whether it is held.
     LegalHold(bool),
+    /// Its access control list, as the gateway encodes it; empty: its owner's alone.
+    Acl(Vec<u8>),
 }
 
 /// Deletes an object, or removes a version for good.

@@ -182,6 +182,7 @@ impl Grid {
                 bypass,
             },
             VersionChange::LegalHold(held) => row::VersionChange::LegalHold(held),
+            VersionChange::Acl(acl) => row::VersionChange::Acl(acl),
         };
         let command = NamespaceCommand::ChangeVersion {
             version: version_ref(&place, key, version),

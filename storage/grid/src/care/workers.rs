@@ -37,7 +37,10 @@ pub struct WorkerStatus {
     pub error: Option<String>,
     /// Seconds until nothing is left at the rate so far; `None`: not known.
     pub eta_seconds: Option<u64>,
-    /// Bytes per second that it moves on one drive at most; `None`: not bounded by a rate.
+    /// Whether what it moves is bounded by a rate.
+    pub paced: bool,
+    /// Bytes per second that it moves on one drive at most; `None`: not paced, or its rate is found
+    /// in its first round.
     pub bytes_per_second: Option<u64>,
     /// How far its present pass is, for those that go round and round.
     pub percent: Option<u8>,
@@ -75,6 +78,15 @@ impl Workers {
             .lock()
             .insert(name, Row { status, setting: sender, default_rate: None, hurry, since: None });
         Worker { workers: self.clone(), name, setting, hurried }
+    }
+
+    /// Makes a worker known whose rate can be set.
+    pub fn add_paced(&self, name: &'static str, about: &'static str) -> Worker {
+        let worker = self.add(name, about);
+        if let Some(row) = self.rows.lock().get_mut(name) {
+            row.status.paced = true;
+        }
+        worker
     }
 
     /// All, by name.

@@ -7,6 +7,8 @@ pub const KEY_BYTES_MAX: usize = 1_024;
 pub const USER_METADATA_BYTES_MAX: usize = 8 * 1_024;
 /// All other text of one object's description together.
 pub const HEADERS_BYTES_MAX: usize = 8 * 1_024;
+/// Owner, access control list and sealed key of an object.
+pub const SPECIAL_BYTES_MAX: usize = 32 << 10;
 /// Objects of one commit (a pack).
 pub const PUTS_MAX: usize = 128;
 /// Keys of one delete command.

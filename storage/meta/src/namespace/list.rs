@@ -223,7 +223,8 @@ fn entry_bytes(entry: &ListEntry) -> usize {
 /// Roughly what an object takes in an answer.
 pub(super) fn object_bytes(key: &[u8], object: &Object) -> usize {
     let texts = object.meta.user_metadata.iter().chain(&object.meta.tags);
-    key.len() + 256 + texts.map(|(name, value)| name.len() + value.len()).sum::<usize>()
+    let special = object.meta.special_bytes();
+    key.len() + 256 + special + texts.map(|(name, value)| name.len() + value.len()).sum::<usize>()
 }
 
 /// Lists uploads. Their rows lie in order of key, then start.

@@ -76,7 +76,10 @@ pub(super) fn check_meta(meta: &ObjectMeta) -> Result<(), NamespaceError> {
             _ => 0,
         };
     check_tags(&meta.tags)?;
-    if user <= limits::USER_METADATA_BYTES_MAX && text <= limits::HEADERS_BYTES_MAX {
+    if user <= limits::USER_METADATA_BYTES_MAX
+        && text <= limits::HEADERS_BYTES_MAX
+        && meta.special_bytes() <= limits::SPECIAL_BYTES_MAX
+    {
         Ok(())
     } else {
         Err(Malformed::Metadata.into())

@@ -22,6 +22,7 @@ use nexusgrid_env::kv::prefix_end;
 
 use super::limits;
 use super::machine::{Change, Step, check_key, corrupt};
+use super::objects::check_meta;
 use super::rows::{self, BucketRow, LiveBucket, VersionRow};
 use super::tree;
 use super::types::{
@@ -497,6 +498,10 @@ impl Change<'_> {
                 return Err(NamespaceError::NoLock.into());
             }
             VersionChange::LegalHold(held) => object.meta.lock.legal_hold = held,
+            VersionChange::Acl(acl) => {
+                object.meta.acl = acl;
+                check_meta(&object.meta)?;
+            }
         }
         object.sequence = self.sequence;
         let changed = shown(object.version, &rules);

@@ -68,6 +68,7 @@ fn object() -> Object {
             storage_class: StorageClass::Standard,
             tags: Vec::new(),
             lock: ObjectLock::default(),
+            ..ObjectMeta::default()
         },
     }
 }
@@ -82,6 +83,24 @@ fn kept() -> Object {
         ..ObjectMeta::default()
     };
     Object { version: Some(VersionId(300)), meta, ..object() }
+}
+
+/// One of another account, shared, and sealed under a key with a name.
+fn special() -> Object {
+    let cipher = Cipher::Managed {
+        key: "k".into(),
+        sealed: vec![1, 2],
+        context: "{}".into(),
+        bucket_key: true,
+    };
+    let meta = ObjectMeta {
+        etag: "e".into(),
+        owner: Some("a".into()),
+        acl: vec![3],
+        cipher,
+        ..ObjectMeta::default()
+    };
+    Object { meta, ..object() }
 }
 
 fn extent() -> Extent {
@@ -310,6 +329,7 @@ fn values() {
             codec::encode(&VersionRow::Object(kept())),
             "0100ac0205e80780d095ffbc3101ac0200000165000000000000000000030001017401760101ac0201",
         ),
+        ("special", codec::encode(&Dentry::File(special())), GOLDEN_SPECIAL),
         (
             "marker",
             codec::encode(&VersionRow::Marker(DeleteMarker {
@@ -400,6 +420,8 @@ fn values() {
 
 const GOLDEN_FILE: &str = "0101ac0205e80780d095ffbc31000000016501017400000000000001016b01760101000401020304\
     00";
+const GOLDEN_SPECIAL: &str = "0101ac0205e80780d095ffbc310000000165000000000000000000040000000001016101\
+    0302016b020102027b7d01";
 const GOLDEN_CONTENT: &str = "0101020a000207010177";
 const GOLDEN_PAGE: &str = "01000101000a01020303000a008004010402";
 const GOLDEN_COMMIT: &str = "0108020101020303010a0402020107016b010a070101770201000a01020303000a00800401040201\

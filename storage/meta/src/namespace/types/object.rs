@@ -70,6 +70,32 @@ pub enum StorageClass {
     Named(String),
 }
 
+/// Under what an object's bytes are sealed besides the grid's own keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cipher {
+    /// Nothing: the grid's keys alone.
+    #[default]
+    Grid,
+    /// A key that only the client has.
+    Customer {
+        /// Random; makes `check` say nothing about the key.
+        salt: [u8; 16],
+        /// By which the right key is known.
+        check: [u8; 32],
+    },
+    /// A key that the grid keeps by name.
+    Managed {
+        /// The key's ARN.
+        key: String,
+        /// The object's own key, sealed by it; the version of the key is part of it.
+        sealed: Vec<u8>,
+        /// The encryption context as the client gave it: JSON; empty: none.
+        context: String,
+        /// Whether a bucket key was asked for.
+        bucket_key: bool,
+    },
+}
+
 /// What a client says about an object. Internal facts are fields of [`Object`], never entries of
 /// `user_metadata` (S5).
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -89,6 +115,12 @@ pub struct ObjectMeta {
     pub tags: Vec<(String, String)>,
     /// What keeps this version.
     pub lock: ObjectLock,
+    /// The account that wrote it; `None`: the bucket's owner's.
+    pub owner: Option<String>,
+    /// Its access control list, as the gateways encode it; empty: its owner's alone.
+    pub acl: Vec<u8>,
+    /// Under what else its bytes are sealed.
+    pub cipher: Cipher,
 }
 
 /// How [`ObjectMeta`] is encoded: what few objects have stands behind the storage class, so that
@@ -109,6 +141,18 @@ enum Tail {
     ReducedRedundancy,
     Named(String),
     Extended { storage_class: StorageClass, tags: Vec<(String, String)>, lock: ObjectLock },
+    Special(Special),
+}
+
+/// All that few objects have.
+#[derive(Serialize, Deserialize)]
+struct Special {
+    storage_class: StorageClass,
+    tags: Vec<(String, String)>,
+    lock: ObjectLock,
+    owner: Option<String>,
+    acl: Vec<u8>,
+    cipher: Cipher,
 }
 
 #[derive(Serialize)]
@@ -126,12 +170,37 @@ enum TailOf<'a> {
     ReducedRedundancy,
     Named(&'a str),
     Extended { storage_class: &'a StorageClass, tags: &'a [(String, String)], lock: ObjectLock },
+    Special(Special),
+}
+
+impl ObjectMeta {
+    /// Roughly what owner, list and sealed key take.
+    pub fn special_bytes(&self) -> usize {
+        let cipher = match &self.cipher {
+            Cipher::Grid => 0,
+            Cipher::Customer { .. } => 64,
+            Cipher::Managed { key, sealed, context, .. } => {
+                key.len() + sealed.len() + context.len()
+            }
+        };
+        self.owner.as_ref().map_or(0, String::len) + self.acl.len() + cipher
+    }
 }
 
 impl Serialize for ObjectMeta {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let is_plain = self.tags.is_empty() && self.lock == ObjectLock::default();
+        let is_special =
+            self.owner.is_some() || !self.acl.is_empty() || self.cipher != Cipher::Grid;
         let tail = match &self.storage_class {
+            class if is_special => TailOf::Special(Special {
+                storage_class: class.clone(),
+                tags: self.tags.clone(),
+                lock: self.lock,
+                owner: self.owner.clone(),
+                acl: self.acl.clone(),
+                cipher: self.cipher.clone(),
+            }),
             class if !is_plain => {
                 TailOf::Extended { storage_class: class, tags: &self.tags, lock: self.lock }
             }
@@ -147,15 +216,36 @@ impl Serialize for ObjectMeta {
 impl From<Encoded> for ObjectMeta {
     fn from(encoded: Encoded) -> ObjectMeta {
         let Encoded { etag, headers, user_metadata, checksums, tail } = encoded;
-        let (storage_class, tags, lock) = match tail {
-            Tail::Standard => (StorageClass::Standard, Vec::new(), ObjectLock::default()),
-            Tail::ReducedRedundancy => {
-                (StorageClass::ReducedRedundancy, Vec::new(), ObjectLock::default())
-            }
-            Tail::Named(name) => (StorageClass::Named(name), Vec::new(), ObjectLock::default()),
-            Tail::Extended { storage_class, tags, lock } => (storage_class, tags, lock),
+        let plain = |storage_class| Special {
+            storage_class,
+            tags: Vec::new(),
+            lock: ObjectLock::default(),
+            owner: None,
+            acl: Vec::new(),
+            cipher: Cipher::Grid,
         };
-        ObjectMeta { etag, headers, user_metadata, checksums, storage_class, tags, lock }
+        let special = match tail {
+            Tail::Standard => plain(StorageClass::Standard),
+            Tail::ReducedRedundancy => plain(StorageClass::ReducedRedundancy),
+            Tail::Named(name) => plain(StorageClass::Named(name)),
+            Tail::Extended { storage_class, tags, lock } => {
+                Special { tags, lock, ..plain(storage_class) }
+            }
+            Tail::Special(special) => special,
+        };
+        let Special { storage_class, tags, lock, owner, acl, cipher } = special;
+        ObjectMeta {
+            etag,
+            headers,
+            user_metadata,
+            checksums,
+            storage_class,
+            tags,
+            lock,
+            owner,
+            acl,
+            cipher,
+        }
     }
 }
 

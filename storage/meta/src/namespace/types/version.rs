@@ -137,6 +137,8 @@ pub enum VersionChange {
     },
     /// Whether it is held.
     LegalHold(bool),
+    /// Its access control list; empty: its owner's alone.
+    Acl(Vec<u8>),
 }
 
 /// A change of how a bucket treats versions.
