@@ -474,6 +474,7 @@ impl ObjectStore for MemoryStore {
         let meta = &mut stored.info.meta;
         match change {
             VersionChange::Tags(tags) => meta.tags = tags,
+            VersionChange::Acl(acl) => meta.acl = acl,
             _ if !has_locks => return Err(GridError::NoLock),
             VersionChange::LegalHold(held) => meta.lock.legal_hold = held,
             VersionChange::Retention { retention, bypass } => {
