@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nexusgrid_env::{Disk, OpenMode, Roles};
+use nexusgrid_gateway::GatewayOptions;
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -49,8 +50,40 @@ pub struct Config {
     pub shard_transport: ShardTransport,
     /// Memory for request bodies of this process, in bytes. Range 32 MiB to 64 GiB; default 96 MiB.
     pub body_budget_bytes: u64,
+    /// How S3 is served.
+    pub s3: S3Config,
     /// Durations, in milliseconds; tests shorten them.
     pub timers: Timers,
+}
+
+/// How S3 is served.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct S3Config {
+    /// The region that clients are told; requests may be signed for any. Default `us-east-1`.
+    pub region: String,
+    /// Buckets are also served as `BUCKET.domain` under this domain. Default: none.
+    pub domain: Option<String>,
+    /// How long records for a bucket's access log wait for more of them, in seconds. Default 300.
+    pub access_log_seconds: u64,
+}
+
+impl Default for S3Config {
+    fn default() -> S3Config {
+        S3Config { region: "us-east-1".to_owned(), domain: None, access_log_seconds: 300 }
+    }
+}
+
+impl S3Config {
+    /// As the gateway takes it.
+    pub fn options(&self) -> GatewayOptions {
+        GatewayOptions {
+            region: self.region.clone(),
+            domain: self.domain.clone(),
+            access_log_every: Duration::from_secs(self.access_log_seconds),
+            ..GatewayOptions::default()
+        }
+    }
 }
 
 /// What a node does.
@@ -151,6 +184,7 @@ impl Default for Config {
             drives: Vec::new(),
             shard_transport: ShardTransport::default(),
             body_budget_bytes: 96 << 20,
+            s3: S3Config::default(),
             timers: Timers::default(),
         }
     }
@@ -214,9 +248,11 @@ impl Config {
     pub fn parse(text: &str) -> anyhow::Result<Config> {
         let table: toml::Table = text.parse().context("not valid TOML")?;
         refuse_unknown::<Config>(&table, "")?;
-        for (section, known) in
-            [("roles", known_fields::<RolesConfig>()), ("timers", known_fields::<Timers>())]
-        {
+        for (section, known) in [
+            ("roles", known_fields::<RolesConfig>()),
+            ("timers", known_fields::<Timers>()),
+            ("s3", known_fields::<S3Config>()),
+        ] {
             if let Some(toml::Value::Table(inner)) = table.get(section) {
                 refuse_names(inner, known, &format!("{section}."))?;
             }

@@ -18,11 +18,13 @@ use nexusgrid_iam::{
     Action, Context, Decision, Principal, PrincipalKind, Resource, Rules as IamRules, Secret,
     authorize,
 };
+use parking_lot::Mutex;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
 use s3s::dto::{CopyObjectInput, CopySource, UploadPartCopyInput};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
+use crate::access_log::Asked;
 use crate::context::{self, PeerAddress};
 use crate::error::{access_denied, from_grid, not_implemented, refuse, unavailable};
 use crate::identity::Directory;
@@ -162,6 +164,12 @@ pub struct RequestNotes {
     pub operation: OnceLock<&'static str>,
     /// The access key's id, once verified.
     pub key: OnceLock<String>,
+    /// What the bucket's access log is to say, if it has one.
+    pub(crate) asked: OnceLock<Asked>,
+    /// Objects of a request that is about several: keys, versions, error codes.
+    pub(crate) several: Mutex<Vec<(String, Option<String>, Option<String>)>>,
+    /// The code of the error that was answered.
+    pub(crate) error: OnceLock<String>,
 }
 
 /// A verified request for a known operation, which its caller may do.
@@ -202,6 +210,11 @@ impl AuthenticatedRequest {
     /// What was laid down for the bucket that the path names, if it exists.
     pub fn bucket_rules(&self) -> S3Result<&Arc<BucketRules>> {
         self.bucket.as_ref().ok_or_else(|| from_grid(GridError::NoSuchBucket))
+    }
+
+    /// When it was let in, ms since 1970.
+    pub(crate) fn now_unix_ms(&self) -> u64 {
+        self.now_unix_ms
     }
 
     /// Whose share of the byte budget it uses.
@@ -325,6 +338,16 @@ impl S3Access for Doorkeeper {
             }
             _ => None,
         };
+        if let (Some(rules), Some(notes)) = (&bucket, &notes) {
+            let key = match resource {
+                Resource::Object { key, .. } => Some(key),
+                Resource::Cluster | Resource::Bucket(_) => None,
+            };
+            let request = (cx.headers(), cx.uri());
+            if let Some(asked) = Asked::of(rules, &principal, key, request, peer) {
+                let _ = notes.asked.set(asked);
+            }
+        }
         let wants_version = context.single("s3:versionid").is_some();
         let action = match operation.versioned {
             Some(action) if wants_version => action,

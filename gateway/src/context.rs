@@ -70,6 +70,7 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
         PrincipalKind::Root => "Account",
         PrincipalKind::User | PrincipalKind::Service => "User",
         PrincipalKind::Session => "AssumedRole",
+        PrincipalKind::Grid => "Service",
     };
     context.set("aws:PrincipalType", kind);
     if let Some(account) = &principal.account {

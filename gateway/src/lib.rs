@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+mod access_log;
 pub mod admin;
 pub mod auth;
 pub mod checksum;

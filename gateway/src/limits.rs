@@ -76,6 +76,17 @@ pub const RELAY_CONNECTIONS_MAX: usize = 1024;
 /// Bytes a relay holds per direction of a connection.
 pub const RELAY_BUFFER_BYTES: usize = 64 * 1024;
 
+/// How long a bucket's access records wait for more of them.
+pub const ACCESS_LOG_EVERY: Duration = Duration::from_secs(300);
+/// How often it is looked for records that have waited long enough.
+pub const ACCESS_LOG_TICK: Duration = Duration::from_secs(1);
+/// Access records that wait at once, bytes; more are lost, and counted.
+pub const ACCESS_LOG_WAITING_BYTES_MAX: usize = 32 << 20;
+/// Longest prefix of objects with access records, bytes: the rest of the key follows.
+pub const LOG_PREFIX_BYTES_MAX: usize = 700;
+/// Records that are stored without waiting for more, bytes.
+pub const ACCESS_LOG_OBJECT_BYTES: usize = 4 << 20;
+
 /// Tags of one object.
 pub const OBJECT_TAGS_MAX: usize = 10;
 /// How long a principal is used without asking for it again, where no word of changes comes.
@@ -138,3 +149,29 @@ pub const SESSION_TOKEN_BYTES_MAX: usize = 32 * 1024;
 pub const ACCOUNT_NAME_CHARS_MAX: usize = 128;
 /// Bytes of an e-mail address.
 pub const EMAIL_BYTES_MAX: usize = 254;
+/// Longest answer of the outside, bytes.
+pub const OUTBOUND_BYTES_MAX: usize = 256 * 1024;
+/// Longest head of an answer of the outside, bytes.
+pub const OUTBOUND_HEAD_BYTES_MAX: usize = 64 * 1024;
+/// How long the outside may take to answer, from name to last byte.
+pub const OUTBOUND_TIMEOUT: Duration = Duration::from_secs(5);
+/// Bytes of a system's bundle of certificates that are read.
+pub const ROOTS_BYTES_MAX: u64 = 4 * 1024 * 1024;
+/// Bytes of a token of an identity provider.
+pub const WEB_TOKEN_BYTES_MAX: usize = 20_000;
+/// How much the clocks of an identity provider and of this node may differ, seconds.
+pub const WEB_TOKEN_LEEWAY_SECONDS: u64 = 60;
+/// Keys of one identity provider.
+pub const PROVIDER_KEYS_MAX: usize = 32;
+/// How long an identity provider's keys are used without asking for them again.
+pub const PROVIDER_KEYS_FRESH: Duration = Duration::from_secs(600);
+/// How long they are used at most if it cannot be asked.
+pub const PROVIDER_KEYS_KEPT: Duration = Duration::from_secs(3600);
+/// A provider is asked for keys at most so often, whatever tokens say.
+pub const PROVIDER_ASK_EVERY: Duration = Duration::from_secs(30);
+/// Identity providers whose keys are kept.
+pub const PROVIDERS_KEPT_MAX: usize = 1_000;
+/// Claims of a token that policies may ask about.
+pub const CLAIMS_MAX: usize = 100;
+/// Bytes of a claim's value that policies may ask about.
+pub const CLAIM_BYTES_MAX: usize = 1_024;

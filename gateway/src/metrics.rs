@@ -51,6 +51,8 @@ pub struct Metrics {
     pub in_flight: Gauge<i64, AtomicI64>,
     /// Requests and connections told SlowDown for want of a slot.
     pub refused: Counter,
+    /// Access records that were not delivered.
+    pub access_records_lost: Counter,
 }
 
 impl Metrics {
@@ -64,6 +66,7 @@ impl Metrics {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             refused: Counter::default(),
+            access_records_lost: Counter::default(),
         };
         let mut registry = registry.lock();
         let s3 = registry.sub_registry_with_prefix("nexusgrid_s3");
@@ -81,6 +84,8 @@ impl Metrics {
         s3.register("connections", "Open S3 connections", metrics.connections.clone());
         s3.register("in_flight", "S3 requests being worked on", metrics.in_flight.clone());
         s3.register("refused", "Requests and connections told SlowDown", metrics.refused.clone());
+        let lost = metrics.access_records_lost.clone();
+        s3.register("access_records_lost", "Access records that were not delivered", lost);
         metrics
     }
 }

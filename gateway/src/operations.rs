@@ -6,7 +6,7 @@
 //! customer's key or an access rule would be to lie about it.
 
 use http::{HeaderMap, Uri};
-use nexusgrid_iam::{Action, Resource, Scope};
+use nexusgrid_iam::{AclOf, Action, Resource, Scope};
 use s3s::S3Error;
 use s3s::path::S3Path;
 
@@ -107,7 +107,6 @@ const CHECKSUM_TYPE: &[&str] = &["x-amz-checksum-type"];
 const CHECKSUM_MODE: &[&str] = &["x-amz-checksum-mode"];
 /// Properties of a new object; only some of their values are accepted.
 const STORE: &[&str] = &[
-    "x-amz-acl",
     "x-amz-storage-class",
     "x-amz-server-side-encryption",
     "x-amz-server-side-encryption-bucket-key-enabled",
@@ -248,12 +247,12 @@ pub static OPERATIONS: &[Operation] = &[
         ),
         Action::GetObjectVersionAttributes,
     ),
-    storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE])),
+    storing(row("PutObject", Action::PutObject, Scope::Object, &[CHECKSUMS, STORE, ACL])),
     storing(row(
         "CopyObject",
         Action::PutObject,
         Scope::Object,
-        &[COPY, COPY_DIRECTIVES, STORE, &["x-amz-checksum-algorithm"]],
+        &[COPY, COPY_DIRECTIVES, STORE, ACL, &["x-amz-checksum-algorithm"]],
     )),
     versioned(
         naming(row("DeleteObject", Action::DeleteObject, Scope::Object, &[BYPASS]), &["versionId"]),
@@ -264,7 +263,7 @@ pub static OPERATIONS: &[Operation] = &[
             "CreateMultipartUpload",
             Action::PutObject,
             Scope::Object,
-            &[STORE, CHECKSUM_TYPE, &["x-amz-checksum-algorithm"]],
+            &[STORE, ACL, CHECKSUM_TYPE, &["x-amz-checksum-algorithm"]],
         )),
         &["uploads"],
     ),
@@ -287,6 +286,20 @@ pub static OPERATIONS: &[Operation] = &[
     ),
     naming(row("AbortMultipartUpload", Action::AbortUpload, Scope::Object, &[]), &["uploadId"]),
     naming(row("ListParts", Action::ListParts, Scope::Object, &[]), &["uploadId"]),
+    versioned(
+        naming(
+            row("GetObjectAcl", Action::GetObjectAcl, Scope::Object, &[]),
+            &["acl", "versionId"],
+        ),
+        Action::GetObjectVersionAcl,
+    ),
+    versioned(
+        naming(
+            row("PutObjectAcl", Action::PutObjectAcl, Scope::Object, &[CHECKSUMS, ACL]),
+            &["acl", "versionId"],
+        ),
+        Action::PutObjectVersionAcl,
+    ),
     laid_down("GetBucketAcl", Action::GetBucketAcl, &["acl"]),
     naming(row("PutBucketAcl", Action::PutBucketAcl, Scope::Bucket, &[CHECKSUMS, ACL]), &["acl"]),
     laid_down("PutBucketPolicy", Action::PutBucketPolicy, &["policy"]),
@@ -312,6 +325,8 @@ pub static OPERATIONS: &[Operation] = &[
     laid_down("PutBucketEncryption", Action::PutBucketEncryption, &["encryption"]),
     laid_down("GetBucketEncryption", Action::GetBucketEncryption, &["encryption"]),
     laid_down("DeleteBucketEncryption", Action::PutBucketEncryption, &["encryption"]),
+    laid_down("GetBucketLogging", Action::GetBucketLogging, &["logging"]),
+    laid_down("PutBucketLogging", Action::PutBucketLogging, &["logging"]),
     laid_down("GetBucketRequestPayment", Action::GetRequestPayment, &["requestPayment"]),
     laid_down("PutBucketRequestPayment", Action::PutRequestPayment, &["requestPayment"]),
 ];
@@ -325,6 +340,16 @@ impl Operation {
     /// Whether it names several objects, each of which its handler asks for.
     pub fn asks_for_each(&self) -> bool {
         self.scope == Scope::Bucket && self.action.scope() == Scope::Object
+    }
+
+    /// Whether the object that it names has a say, by its owner, its list or its tags: then its
+    /// handler decides when it has read the object.
+    pub fn asks_of_object(&self) -> bool {
+        let by_tags = matches!(
+            self.action,
+            Action::GetObjectTagging | Action::PutObjectTagging | Action::DeleteObjectTagging
+        );
+        by_tags || matches!(self.action.acl(), AclOf::Object(_))
     }
 
     /// What the request's path names, if it is of this operation's kind.
@@ -372,22 +397,14 @@ impl Operation {
         if !self.headers.iter().any(|group| group.contains(&name)) {
             return Err(not_implemented(format_args!("the header {name} on {}", self.name)));
         }
-        check_value(self.scope, name, value)
+        check_value(name, value)
     }
 }
 
 /// Headers of which only some values can be honoured.
-fn check_value(scope: Scope, name: &str, value: &str) -> Result<(), S3Error> {
+fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
     let unsupported = || Err(not_implemented(format_args!("{name}: {value}")));
     match name {
-        "x-amz-acl" if scope == Scope::Bucket => Ok(()),
-        // Both mean what is the case anyway: the bucket's owner alone has access.
-        "x-amz-acl" => match value {
-            "private" | "bucket-owner-full-control" => Ok(()),
-            "public-read" | "public-read-write" | "authenticated-read" | "aws-exec-read"
-            | "bucket-owner-read" | "log-delivery-write" => unsupported(),
-            _ => Err(invalid_argument(format!("{name}: {value}"))),
-        },
         // Every object is encrypted with AES-256 anyway.
         "x-amz-server-side-encryption" => match value {
             "AES256" => Ok(()),
@@ -470,8 +487,6 @@ mod tests {
     fn what_is_not_supported_is_said() {
         let sse_c = "x-amz-server-side-encryption-customer-algorithm";
         for (operation, header, value) in [
-            ("PutObject", "x-amz-acl", "public-read"),
-            ("PutObject", "x-amz-grant-read", "id=1"),
             ("PutObject", "x-amz-server-side-encryption", "aws:kms"),
             ("PutObject", "x-amz-server-side-encryption-aws-kms-key-id", "k"),
             ("PutObject", sse_c, "AES256"),
@@ -500,7 +515,8 @@ mod tests {
     #[test]
     fn what_is_true_anyway_is_accepted() {
         for (operation, header, value) in [
-            ("PutObject", "x-amz-acl", "private"),
+            ("PutObject", "x-amz-acl", "public-read"),
+            ("PutObject", "x-amz-grant-read", "id=1"),
             ("CreateBucket", "x-amz-acl", "private"),
             ("PutObject", "x-amz-server-side-encryption", "AES256"),
             ("PutObject", "x-amz-storage-class", "STANDARD"),
@@ -511,7 +527,6 @@ mod tests {
         ] {
             assert_eq!(ask(operation, header, value), None, "{header}");
         }
-        assert_eq!(ask("PutObject", "x-amz-acl", "nonsense").as_deref(), Some("InvalidArgument"));
     }
 
     #[test]

@@ -14,9 +14,12 @@ use nexusgrid_iam::acl::Acl;
 use nexusgrid_iam::policy::{Document, DocumentKind};
 use nexusgrid_iam::{AccountId, ResourcePolicy, Rules as IamRules, limits as iam_limits};
 use parking_lot::Mutex;
+use s3s::dto::BucketLoggingStatus;
 use serde::{Deserialize, Serialize};
 
+use crate::access_log::Target;
 use crate::limits;
+use crate::s3::read_xml;
 use crate::store::SharedStore;
 
 /// A kind of thing that can be laid down for a bucket; the name is the end of its record's path.
@@ -42,6 +45,8 @@ pub enum Kind {
     RequestPayment,
     /// Its web site: XML.
     Website,
+    /// Where records of its requests go: XML.
+    Logging,
 }
 
 impl Kind {
@@ -57,6 +62,7 @@ impl Kind {
             Kind::Encryption => "encryption",
             Kind::RequestPayment => "request-payment",
             Kind::Website => "website",
+            Kind::Logging => "logging",
         }
     }
 }
@@ -143,6 +149,7 @@ pub struct BucketRules {
     acl: Stored<Acl>,
     ownership: Stored<Ownership>,
     block: Stored<PublicAccessBlock>,
+    logging: Option<Target>,
 }
 
 /// The account that a bucket's row names. Buckets of before there were accounts name a key: they
@@ -168,12 +175,20 @@ impl BucketRules {
             Stored::read(text(Kind::Ownership), |text| serde_json::from_slice(text).ok());
         let block =
             Stored::read(text(Kind::PublicAccess), |text| serde_json::from_slice(text).ok());
-        BucketRules { owner, policy, acl, ownership, block, texts, info }
+        let logging = text(Kind::Logging)
+            .and_then(|text| read_xml::<BucketLoggingStatus>(text).ok()?.logging_enabled);
+        let logging = logging.as_ref().and_then(Target::read);
+        BucketRules { owner, policy, acl, ownership, block, logging, texts, info }
     }
 
     /// The text of something that was laid down.
     pub fn text(&self, kind: Kind) -> Option<&[u8]> {
         self.texts.get(kind.name()).map(Vec::as_slice)
+    }
+
+    /// Where records of its requests go, if anybody wants them.
+    pub(crate) fn logging(&self) -> Option<&Target> {
+        self.logging.as_ref()
     }
 
     /// The policy, if there is one that can be read.

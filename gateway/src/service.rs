@@ -19,7 +19,9 @@ use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Error, S3ErrorCode, StdError};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
 
+use crate::access_log::AccessLog;
 use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
 use crate::cors;
 use crate::digest::DigestPool;
@@ -48,6 +50,8 @@ pub struct GatewayOptions {
     pub body_stall: Duration,
     /// Threads that compute digests. Default 2.
     pub digest_threads: usize,
+    /// How long a bucket's access records wait for more. Default [`limits::ACCESS_LOG_EVERY`].
+    pub access_log_every: Duration,
 }
 
 impl Default for GatewayOptions {
@@ -59,6 +63,7 @@ impl Default for GatewayOptions {
             queue_wait: limits::REQUEST_QUEUE_WAIT,
             body_stall: limits::BODY_STALL_TIMEOUT,
             digest_threads: 2,
+            access_log_every: limits::ACCESS_LOG_EVERY,
         }
     }
 }
@@ -78,6 +83,7 @@ struct Inner {
     options: GatewayOptions,
     env: Env,
     metrics: Metrics,
+    log: AccessLog,
 }
 
 impl Gateway {
@@ -93,6 +99,14 @@ impl Gateway {
         let region = Arc::from(options.region.as_str());
         let directory = Arc::new(Directory::new(env.clone(), Arc::clone(&store), keys));
         let rules = Arc::new(Rules::new(env.clone(), Arc::clone(&store)));
+        let log = AccessLog::new(
+            env.clone(),
+            (Arc::clone(&store), Arc::clone(&rules)),
+            digests.clone(),
+            Arc::clone(&region),
+            metrics.clone(),
+            options.access_log_every,
+        );
         let handlers = Handlers {
             store,
             digests,
@@ -128,6 +142,7 @@ impl Gateway {
                 options,
                 env,
                 metrics,
+                log,
             }),
         })
     }
@@ -136,6 +151,11 @@ impl Gateway {
     #[cfg(test)]
     pub(crate) fn directory(&self) -> Arc<Directory> {
         Arc::clone(&self.inner.directory)
+    }
+
+    /// Does what a gateway does besides answering, until `shutdown`: delivers access records.
+    pub async fn work(&self, shutdown: CancellationToken) {
+        self.inner.log.clone().deliver(shutdown).await;
     }
 
     /// What it counts.
@@ -165,6 +185,10 @@ impl Gateway {
             slot: None,
             sent: 0,
             complete: false,
+            log: inner.log.clone(),
+            answered: None,
+            size: None,
+            version: None,
         };
 
         let (parts, body) = request.into_parts();
@@ -382,6 +406,15 @@ fn finish(reply: Response<s3s::Body>, mut end: RequestEnd) -> Response<ResponseB
     }
     parts.headers.insert(header::SERVER, HeaderValue::from_static("NexusGrid"));
     end.status = parts.status.as_u16();
+    end.answered = Some(end.clock.now());
+    if end.notes.asked.get().is_some() {
+        let text = |name: &str| parts.headers.get(name).and_then(|value| value.to_str().ok());
+        let whole = text("content-range").and_then(|range| range.rsplit('/').next());
+        let is_object = matches!(end.method, Method::GET | Method::HEAD) && end.status < 400;
+        let length = whole.or_else(|| text("content-length")).filter(|_| is_object);
+        end.size = length.and_then(|length| length.parse().ok()).or(end.size);
+        end.version = text("x-amz-version-id").map(str::to_owned);
+    }
     end.complete = body.is_end_stream();
     Response::from_parts(parts, ResponseBody { inner: body, end })
 }

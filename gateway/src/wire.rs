@@ -17,6 +17,7 @@ use nexusgrid_grid::ChecksumAlgorithm;
 use s3s::StdError;
 use tokio::sync::OwnedSemaphorePermit;
 
+use crate::access_log::{AccessLog, Answered};
 use crate::auth::RequestNotes;
 use crate::checksum::{self, BodyDigest};
 use crate::limits;
@@ -231,6 +232,34 @@ pub(crate) struct RequestEnd {
     pub slot: Option<OwnedSemaphorePermit>,
     pub sent: u64,
     pub complete: bool,
+    pub log: AccessLog,
+    /// When the reply began.
+    pub answered: Option<BootInstant>,
+    /// Bytes of the object.
+    pub size: Option<u64>,
+    /// The version that the reply names.
+    pub version: Option<String>,
+}
+
+impl RequestEnd {
+    fn note(&self, operation: &'static str, elapsed: Duration) {
+        let Some(asked) = self.notes.asked.get() else { return };
+        let turnaround = self.answered.map_or(elapsed, |at| at.since(self.started));
+        let answered = Answered {
+            request_id: &self.notes.id,
+            operation,
+            method: self.method.as_str(),
+            status: self.status,
+            error: self.notes.error.get().cloned(),
+            sent: self.sent,
+            size: self.size,
+            version: self.version.clone(),
+            total: elapsed,
+            turnaround,
+            several: std::mem::take(&mut *self.notes.several.lock()),
+        };
+        self.log.note(asked, answered);
+    }
 }
 
 impl Drop for RequestEnd {
@@ -246,6 +275,7 @@ impl Drop for RequestEnd {
             .get_or_create(&OperationLabels { operation })
             .observe(elapsed.as_secs_f64());
         self.metrics.sent.inc_by(self.sent);
+        self.note(operation, elapsed);
         if self.slot.take().is_some() {
             self.metrics.in_flight.dec();
         }
@@ -266,6 +296,14 @@ impl Drop for RequestEnd {
     }
 }
 
+/// The code in an error's XML.
+fn error_code(body: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(body).ok()?;
+    let (_, rest) = text.split_once("<Code>")?;
+    let (code, _) = rest.split_once("</Code>")?;
+    Some(code.to_owned())
+}
+
 /// A reply's body. Holds the request's slot until the last byte is taken.
 pub struct ResponseBody {
     pub(crate) inner: s3s::Body,
@@ -284,6 +322,13 @@ impl HttpBody for ResponseBody {
         match &frame {
             Some(Ok(frame)) => {
                 let bytes = frame.data_ref().map_or(0, |data| data.len() as u64);
+                if let Some(data) = frame.data_ref()
+                    && self.end.status >= 400
+                    && self.end.sent == 0
+                    && let Some(code) = error_code(data)
+                {
+                    let _ = self.end.notes.error.set(code);
+                }
                 self.end.sent = self.end.sent.saturating_add(bytes);
                 self.end.complete = self.inner.is_end_stream();
             }

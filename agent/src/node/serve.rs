@@ -19,7 +19,7 @@ use nexusgrid_cluster::{
 };
 use nexusgrid_codec::{GroupId, MasterKey};
 use nexusgrid_env::{Env, NodeId, Rpc, RpcService};
-use nexusgrid_gateway::{Admin, Gateway, GatewayOptions, Metrics, ServerOptions, SharedRegistry};
+use nexusgrid_gateway::{Admin, Gateway, Metrics, ServerOptions, SharedRegistry};
 use nexusgrid_grid::care::checkpoint::{CheckpointOptions, CheckpointParts, Shelf};
 use nexusgrid_grid::session::SessionOptions;
 use nexusgrid_grid::{CareOptions, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeParts};
@@ -50,6 +50,9 @@ const META_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long to wait for the root group before saying so, and again.
 const ROOT_WAIT_REPORT: Duration = Duration::from_secs(10);
+
+/// How long a gateway's other work gets to end after the last request.
+const WORK_GRACE: Duration = Duration::from_secs(5);
 
 /// How long running requests and tasks get at the end.
 const STOP_GRACE: Duration = Duration::from_secs(10);
@@ -494,15 +497,23 @@ async fn start_listeners(
                 keys,
                 env.clone(),
                 metrics,
-                GatewayOptions::default(),
+                config.s3.options(),
             )?;
-            tokio::spawn(nexusgrid_gateway::serve(
+            let working = gateway.clone();
+            let ending = stop.clone();
+            let work = env.exec.spawn(async move { working.work(ending).await });
+            let serving = nexusgrid_gateway::serve(
                 s3_listener,
                 gateway,
                 env.exec.clone(),
                 stop.clone(),
                 ServerOptions::default(),
-            ))
+            );
+            tokio::spawn(async move {
+                serving.await;
+                // What it does besides ends by itself, with the last records stored.
+                let _ = tokio::time::timeout(WORK_GRACE, work).await;
+            })
         }
         None => tokio::spawn(nexusgrid_gateway::relay(
             s3_listener,

@@ -164,7 +164,10 @@ async fn session_token(call: &Call<'_>) -> Outcome {
         PrincipalKind::User => {
             Of::User { name: call.principal.name.clone(), id: call.principal.id.clone() }
         }
-        PrincipalKind::Session | PrincipalKind::Service | PrincipalKind::Anonymous => {
+        PrincipalKind::Session
+        | PrincipalKind::Service
+        | PrincipalKind::Grid
+        | PrincipalKind::Anonymous => {
             return Err(ApiError::denied(&call.principal.arn, "sts:GetSessionToken"));
         }
     };

@@ -13,11 +13,14 @@ mod attributes;
 mod bucket_rules;
 mod buckets;
 mod copies;
+mod deeds;
 mod deletes;
 mod headers;
 mod lists;
 mod lock;
+mod logging;
 mod multipart;
+mod object_acls;
 mod objects;
 mod tags;
 mod versions;
@@ -32,14 +35,15 @@ use nexusgrid_grid::{BucketInfo, GridError};
 use s3s::dto::*;
 use s3s::{S3, S3Request, S3Response, S3Result};
 
-use crate::auth::AuthenticatedRequest;
+use crate::auth::{AuthenticatedRequest, RequestNotes};
 use crate::digest::DigestPool;
 use crate::error::{access_denied, from_grid};
 use crate::identity::Directory;
 use crate::rules::{Rules, account_of};
 use crate::store::SharedStore;
 
-pub(crate) use versions::version_name;
+pub(crate) use object_acls::object_acl;
+pub(crate) use versions::{read_error, version_name};
 
 /// What all operations need.
 pub(crate) struct Handlers {
@@ -94,12 +98,6 @@ impl Handlers {
     }
 }
 
-/// The account behind what a row names as owner, as clients are shown it.
-fn owner(account: &str) -> Owner {
-    let account = account_of(account);
-    Owner { id: Some(account.canonical_id()), display_name: Some(account.to_string()) }
-}
-
 /// Every object is encrypted with AES-256, whether the client asked for it or not.
 fn encryption() -> Option<ServerSideEncryption> {
     Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256))
@@ -117,7 +115,12 @@ macro_rules! operations {
                 async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
                     let caller = AuthenticatedRequest::of(&request)?;
                     self.check_owner(&request.headers, operations!(@bucket $name request)).await?;
-                    self.handle(caller, request).await
+                    let notes = request.extensions.get::<Arc<RequestNotes>>().cloned();
+                    let reply = self.handle(caller, request).await?;
+                    if let Some(notes) = notes {
+                        deeds::note(&notes, &reply.output);
+                    }
+                    Ok(reply)
                 }
             )*
 
@@ -185,6 +188,8 @@ operations! {
     complete_multipart_upload: CompleteMultipartUploadInput -> CompleteMultipartUploadOutput;
     abort_multipart_upload: AbortMultipartUploadInput -> AbortMultipartUploadOutput;
     list_parts: ListPartsInput -> ListPartsOutput;
+    get_object_acl: GetObjectAclInput -> GetObjectAclOutput;
+    put_object_acl: PutObjectAclInput -> PutObjectAclOutput;
     get_bucket_acl: GetBucketAclInput -> GetBucketAclOutput;
     put_bucket_acl: PutBucketAclInput -> PutBucketAclOutput;
     put_bucket_policy: PutBucketPolicyInput -> PutBucketPolicyOutput;
@@ -209,6 +214,8 @@ operations! {
     put_bucket_encryption: PutBucketEncryptionInput -> PutBucketEncryptionOutput;
     get_bucket_encryption: GetBucketEncryptionInput -> GetBucketEncryptionOutput;
     delete_bucket_encryption: DeleteBucketEncryptionInput -> DeleteBucketEncryptionOutput;
+    put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput;
+    get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput;
     get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput;
     put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput;
 }

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Principal, limits};
+use crate::principal::LOG_DELIVERY;
+use crate::{Principal, PrincipalKind, limits};
 
 /// What a grant of a list allows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -158,6 +159,7 @@ impl Acl {
         groups: bool,
     ) -> AclAnswer {
         let canonical = principal.canonical_id.as_deref();
+        let is_grid = principal.kind == PrincipalKind::Grid;
         let owner_may = matches!(needed, Permission::ReadAcp | Permission::WriteAcp);
         let mut answer = AclAnswer::No;
         if owner_may && canonical == Some(&self.owner) {
@@ -166,7 +168,10 @@ impl Acl {
         for grant in self.grants.iter().filter(|grant| grant.permission.covers(needed)) {
             let found = match &grant.grantee {
                 Grantee::Account(id) if canonical == Some(id) => AclAnswer::Account,
-                Grantee::Everybody if groups => AclAnswer::Group,
+                Grantee::LogDelivery if principal.name == LOG_DELIVERY && is_grid => {
+                    AclAnswer::Group
+                }
+                Grantee::Everybody if groups && !is_grid => AclAnswer::Group,
                 Grantee::Authenticated if groups && canonical.is_some() => AclAnswer::Group,
                 _ => AclAnswer::No,
             };

@@ -17,6 +17,7 @@
 
 mod account;
 pub mod acl;
+mod acl_bytes;
 mod action;
 mod context;
 pub mod limits;
@@ -28,7 +29,9 @@ pub mod time;
 pub use account::{AccountId, InvalidAccountId};
 pub use action::{AclOf, Action, Scope};
 pub use context::Context;
-pub use principal::{AccessKeyId, Documents, InvalidAccessKeyId, Principal, PrincipalKind};
+pub use principal::{
+    AccessKeyId, Documents, InvalidAccessKeyId, LOG_DELIVERY, Principal, PrincipalKind,
+};
 pub use secret::Secret;
 
 use acl::{Acl, AclAnswer};
@@ -156,6 +159,20 @@ pub enum Reason {
     Mismatch,
 }
 
+impl Reason {
+    /// Whether nothing that is known of an object could change it.
+    pub fn is_final(self) -> bool {
+        match self {
+            Reason::KeyDisabled
+            | Reason::KeyExpired
+            | Reason::NotAdministrator
+            | Reason::Unreadable
+            | Reason::Mismatch => true,
+            Reason::Denied | Reason::NotAllowed | Reason::NotShared => false,
+        }
+    }
+}
+
 /// What the caller's own side says.
 struct Own {
     denied: bool,
@@ -280,7 +297,8 @@ fn decide(
     if !by_policy && acl == AclAnswer::No {
         return Err(Reason::NotShared);
     }
-    if principal.is_anonymous() || own.allowed { Ok(()) } else { Err(Reason::NotAllowed) }
+    let has_no_side = matches!(principal.kind, PrincipalKind::Anonymous | PrincipalKind::Grid);
+    if has_no_side || own.allowed { Ok(()) } else { Err(Reason::NotAllowed) }
 }
 
 /// The owner can replace a policy, unless it was confirmed to bind the owner, too: nobody else could
@@ -343,9 +361,12 @@ pub fn authorize_assume(
     if own.denied || trusts.denied {
         return Decision::Deny(Reason::Denied);
     }
-    // A token's holder has no account here; the role's trust alone speaks for it.
     let own_account = principal.account.as_deref() == Some(owner);
-    let allowed = if principal.account.is_none() || own_account {
+    let allowed = if principal.account.is_none() {
+        // A token's holder has no account here: the role's trust alone speaks for it, and must name
+        // the provider. Trust in everybody is not trust in whoever can get a token.
+        trusts.allowed_provider
+    } else if own_account {
         (trusts.allowed && own.bounded)
             || trusts.allowed_session
             || (trusts.allowed_account && own.allowed)

@@ -69,6 +69,9 @@ impl std::fmt::Display for AccessKeyId {
     }
 }
 
+/// The service that delivers access logs.
+pub const LOG_DELIVERY: &str = "logging.s3.amazonaws.com";
+
 /// What kind of caller it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PrincipalKind {
@@ -82,6 +85,8 @@ pub enum PrincipalKind {
     Session,
     /// A key of the founders' account that is good for some buckets, without a user.
     Service,
+    /// A service of the grid itself, which acts for a bucket. Only what names it lets it do anything.
+    Grid,
 }
 
 /// Documents of an identity.
@@ -122,6 +127,8 @@ pub struct Principal {
     pub session: Documents,
     /// Its tags (`aws:PrincipalTag/…`).
     pub tags: BTreeMap<String, String>,
+    /// Further keys that conditions may ask about, of a session: what its token claimed.
+    pub keys: BTreeMap<String, Vec<String>>,
 }
 
 impl Principal {
@@ -144,6 +151,7 @@ impl Principal {
             boundary: None,
             session: Vec::new(),
             tags: BTreeMap::new(),
+            keys: BTreeMap::new(),
         }
     }
 
@@ -188,6 +196,12 @@ impl Principal {
             policies,
             ..Principal::root(key, account)
         }
+    }
+
+    /// A service of the grid itself, by the name that policies give it
+    /// (`logging.s3.amazonaws.com`).
+    pub fn grid(service: &str) -> Principal {
+        Principal { kind: PrincipalKind::Grid, name: service.to_owned(), ..Principal::anonymous() }
     }
 
     /// Whether it came without credentials.

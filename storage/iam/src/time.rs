@@ -26,6 +26,13 @@ pub fn iso8601(unix_ms: u64) -> String {
     Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX).to_string()
 }
 
+/// A time in UTC by a pattern of `strftime`.
+pub fn written(unix_ms: u64, pattern: &str) -> String {
+    let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);
+    let time = Timestamp::from_millisecond(ms).unwrap_or(Timestamp::MAX);
+    time.strftime(pattern).to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,7 +1,7 @@
 //! What a document says to a request.
 
 use super::{Among, Document, Effect, PrincipalPattern, Statement};
-use crate::{Context, Principal};
+use crate::{Context, Principal, PrincipalKind};
 
 /// A request, as documents see it.
 #[derive(Clone, Copy, Debug)]
@@ -27,6 +27,8 @@ pub struct Grants {
     pub allowed_session: bool,
     /// A statement allows the caller's account, which decides who of it may.
     pub allowed_account: bool,
+    /// A statement allows who holds a token of the caller's identity provider.
+    pub allowed_provider: bool,
 }
 
 impl Document {
@@ -40,6 +42,10 @@ impl Document {
                 (Effect::Allow, Named::Caller) => grants.allowed = true,
                 (Effect::Allow, Named::Session) => grants.allowed_session = true,
                 (Effect::Allow, Named::Account) => grants.allowed_account = true,
+                (Effect::Allow, Named::Provider) => {
+                    grants.allowed_provider = true;
+                    grants.allowed = true;
+                }
             }
         }
         grants
@@ -52,18 +58,23 @@ enum Named {
     Account,
     Caller,
     Session,
+    Provider,
 }
 
 impl Statement {
     fn applies(&self, question: &Question<'_>) -> Option<Named> {
+        let allows = self.effect == Effect::Allow;
         let named = match &self.principals {
             None => Some(Named::Caller),
             Some(Among::Any(list)) => {
-                list.iter().filter_map(|one| one.names(question.principal)).max()
+                list.iter().filter_map(|one| one.names(question.principal, allows)).max()
             }
             // A role is named by its ARN; a session of it, too, must be named to be spared.
+            Some(Among::AllBut(_)) if allows && question.principal.kind == PrincipalKind::Grid => {
+                None
+            }
             Some(Among::AllBut(list)) => {
-                let spared = list.iter().any(|one| one.names(question.principal).is_some());
+                let spared = list.iter().any(|one| one.names(question.principal, false).is_some());
                 (!spared).then_some(Named::Caller)
             }
         }?;
@@ -89,8 +100,10 @@ impl Statement {
 }
 
 impl PrincipalPattern {
-    fn names(&self, principal: &Principal) -> Option<Named> {
+    fn names(&self, principal: &Principal, allows: bool) -> Option<Named> {
         match self {
+            // Services are none of everybody whom an owner lets in, but of those whom one shuts out.
+            PrincipalPattern::Everybody if principal.kind == PrincipalKind::Grid && allows => None,
             PrincipalPattern::Everybody => Some(Named::Caller),
             PrincipalPattern::Account(account) => {
                 (principal.account.as_deref() == Some(account)).then_some(Named::Account)
@@ -109,9 +122,12 @@ impl PrincipalPattern {
                 }
             }
             PrincipalPattern::Federated(provider) => {
-                (principal.provider.as_deref() == Some(provider)).then_some(Named::Caller)
+                (principal.provider.as_deref() == Some(provider)).then_some(Named::Provider)
             }
-            PrincipalPattern::Service(_) => None,
+            PrincipalPattern::Service(name) => {
+                let is_it = principal.kind == PrincipalKind::Grid && principal.name == *name;
+                is_it.then_some(Named::Caller)
+            }
         }
     }
 }
