@@ -67,3 +67,24 @@ pub const TAG_NAME_BYTES_MAX: usize = 512;
 pub const TAG_VALUE_BYTES_MAX: usize = 1_024;
 /// A default retention: S3's bounds are 36 500 days or 100 years.
 pub const RETENTION_DAYS_MAX: u32 = 36_500;
+/// Rules of a bucket about the ends of its objects; as S3.
+pub const LIFECYCLE_RULES_MAX: usize = 1_000;
+/// Those that are in force, encoded: a record of the gateways holds them, too.
+pub const LIFECYCLE_BYTES_MAX: usize = 120 << 10;
+/// All of them as their owner gave them.
+pub const LIFECYCLE_TEXT_BYTES_MAX: usize = 512 << 10;
+/// Older versions of a key that one look at it takes in; a rule can keep 100.
+pub const LIFECYCLE_LOOK_MAX: usize = 128;
+/// Uploads of a key that one look at it takes in.
+pub const LIFECYCLE_UPLOADS_MAX: usize = 64;
+/// Keys that are due which one step looks at.
+pub const LIFECYCLE_KEYS: usize = 64;
+/// Versions of a bucket whose rules changed that one step looks through.
+pub const LIFECYCLE_PAGE: u32 = 128;
+/// A step that has changed so many rows ends.
+pub const LIFECYCLE_ROWS: usize = 600;
+/// A command that has changed so many rows notes no key any more, but that its bucket is to be looked
+/// through.
+pub const LIFECYCLE_ROWS_FULL: usize = 860;
+/// Versions that one step finds to be moved, more or less.
+pub const LIFECYCLE_MOVES_MAX: usize = 64;

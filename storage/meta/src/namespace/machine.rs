@@ -11,6 +11,7 @@ use nexusgrid_codec::id::{GroupId, SessionId};
 use nexusgrid_env::{Invariant, KvError, KvRead};
 
 use super::codes::Delta;
+use super::lifecycle::Touched;
 use super::types::{
     BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery, Session,
     VersionRef, VersionRules,
@@ -43,7 +44,8 @@ impl StateMachine for Namespace {
             Ok(command) => {
                 let mut change = Change::new(state, context);
                 let done = change.run(command);
-                done.and_then(|done| change.settle_codes().map(|()| done))
+                done.and_then(|done| change.settle_lifecycle().map(|()| done))
+                    .and_then(|done| change.settle_codes().map(|()| done))
                     .map(|done| (done, change.tx))
             }
         };
@@ -102,6 +104,8 @@ pub(super) struct Change<'a> {
     pub group: GroupId,
     /// What changed of the codes' counters.
     pub codes: BTreeMap<(u8, u8), Delta>,
+    /// Keys of which something changed.
+    pub touched: Touched,
     ids: u32,
     released: u32,
 }
@@ -113,6 +117,7 @@ impl<'a> Change<'a> {
             sequence: context.index,
             group: context.group,
             codes: BTreeMap::new(),
+            touched: Touched::new(),
             ids: 0,
             released: 0,
         }
@@ -231,6 +236,8 @@ impl<'a> Change<'a> {
             C::ChangeVersion { version, change, now_ms } => {
                 self.change_version(&version, change, now_ms)
             }
+            C::SetLifecycle { bucket, rules } => self.set_lifecycle(bucket, rules),
+            C::RunLifecycle { now_ms } => self.run_lifecycle(now_ms),
         }
     }
 
@@ -316,6 +323,7 @@ impl<'a> Change<'a> {
         }
         // A bucket that was never initialised here is dropped too: its `InitBucket` may be late.
         let row = rows::BucketRow::Dropped { sequence: self.sequence };
+        self.drop_lifecycle(bucket);
         self.tx.store(rows::STATE, rows::bucket(bucket), &row);
         Ok(NamespaceOk::Done)
     }

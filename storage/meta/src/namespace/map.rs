@@ -119,12 +119,17 @@ pub(super) fn part_range(
 
 /// Sizes of the parts of a completed upload. A last part without bytes has no segment.
 pub(super) fn part_sizes(tx: &Tx<'_>, content: ContentId) -> Step<Vec<u64>> {
-    let mut sizes = Vec::new();
+    Ok(all_segments(tx, content)?.iter().map(|segment| segment.len).collect())
+}
+
+/// All segments of a linked content, in order.
+pub(super) fn all_segments(tx: &Tx<'_>, content: ContentId) -> Step<Vec<Segment>> {
+    let mut all = Vec::new();
     let mut pages = Pages::new(tx, content, 0);
     while let Some(Page::Segments { segments, .. }) = pages.next()? {
-        sizes.extend(segments.iter().map(|segment| segment.len));
+        all.extend(segments);
     }
-    Ok(sizes)
+    Ok(all)
 }
 
 /// Where a range of a content is. It must lie within the content.

@@ -7,6 +7,7 @@
 pub mod audit;
 mod codes;
 mod contents;
+pub mod lifecycle;
 pub mod limits;
 mod list;
 mod machine;

@@ -9,9 +9,9 @@ use super::machine::{Change, Step, check_key};
 use super::rows::LiveBucket;
 use super::tree;
 use super::types::{
-    BucketId, ContentId, DeleteDone, DeleteObject, DeleteVersion, Malformed, NamespaceError,
-    NamespaceOk, NewBlock, Object, ObjectLock, ObjectMeta, Precondition, PutDone, PutObject,
-    VersionRef, VersionRules, Versioning,
+    BucketId, ContentId, DeleteDone, DeleteObject, DeleteVersion, Expected, Malformed,
+    NamespaceError, NamespaceOk, NewBlock, Object, ObjectLock, ObjectMeta, Precondition, PutDone,
+    PutObject, VersionRef, VersionRules, Versioning,
 };
 use super::versions::{self, check_lock, check_tags, check_unlocked, shown, with_default_lock};
 
@@ -29,7 +29,25 @@ fn is_final(error: &NamespaceError) -> bool {
     )
 }
 
+impl Expected {
+    fn is(&self, object: &Object) -> bool {
+        self.etag.as_ref().is_none_or(|etag| object.meta.etag == *etag)
+            && self.size.is_none_or(|size| object.size == size)
+            && self.modified_s.is_none_or(|second| object.modified_ms / 1000 == second)
+    }
+}
+
 impl Precondition {
+    /// Whether it holds of a delete marker, which has none of what objects have.
+    pub(super) fn check_marker(&self) -> Result<(), NamespaceError> {
+        match self {
+            Precondition::IfAny(expected) if *expected != Expected::default() => {
+                Err(NamespaceError::PreconditionFailed)
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Whether it holds of the current object.
     pub(super) fn check(&self, current: Option<&Object>) -> Result<(), NamespaceError> {
         let (holds, of_absent) = match (self, current) {
@@ -43,6 +61,8 @@ impl Precondition {
             (Precondition::ContentIs(content), current) => {
                 (current.is_some_and(|object| object.content == *content), false)
             }
+            (Precondition::IfAny(_), None) => (true, false),
+            (Precondition::IfAny(expected), Some(object)) => (expected.is(object), false),
         };
         match (holds, of_absent) {
             (true, _) => Ok(()),

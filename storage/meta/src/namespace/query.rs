@@ -14,7 +14,8 @@ use super::types::{
     NamespaceError, NamespaceQuery, PartListing, RangeSpec, Repair, Session, UploadRef, VersionRef,
 };
 use super::{
-    codes, limits, list, map, outbox, restore, rewrite, sessions, uploads, version_list, versions,
+    codes, lifecycle, limits, list, map, outbox, restore, rewrite, sessions, uploads, version_list,
+    versions,
 };
 use crate::rows::tx::{Tx, decode_row};
 
@@ -45,6 +46,8 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
             let asked = version_list::Asked { bucket, prefix: &prefix, delimiter, limit };
             A::Versions(version_list::list(tx, &asked, after)?)
         }
+        Q::Lifecycle { bucket } => A::LifecycleText(lifecycle::text(tx, bucket)?),
+        Q::LifecycleLeft { now_ms } => A::LifecycleLeft(lifecycle::left(tx, now_ms)?),
         Q::Extents { content, offset, len } => {
             let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
             let row = row.ok_or(NamespaceError::NoSuchContent)?;
@@ -98,6 +101,9 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
             let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
             row.ok_or(NamespaceError::NoSuchContent)?;
             A::PartSizes(map::part_sizes(tx, content)?)
+        }
+        Q::PartsOf { content, skip, limit } => {
+            A::PartsOf(uploads::parts_of(tx, content, skip as usize, bounded(limit))?)
         }
     })
 }

@@ -12,14 +12,18 @@
 //!          'E' pg                                    → Epoch      older ones are not committed
 //!          'F'                                       → SessionId  session floor
 //!          'G'                                       → GapsRow    sessions that a restore lost
+//!          'I' bucket                                → WalkRow    its keys are looked through
+//!          'L' bucket                                → LifecycleRow rules about its objects' ends
 //!          'M' sequence                              → MovedRow   extents given up, to be freed
 //!          'N' bucket key·0000                       → u64        where an older null version stands in 'V'
 //!          'O' sequence ordinal                      → OutboxRow  released, to be expanded
 //!          'P' upload number                         → PartRow
 //!          'R' pg block slot                         → RepairRow  missing shard
 //!          'S' session                               → Session
+//!          'T' bucket                                → those rules as the owner gave them
 //!          'U' bucket key·0000 upload                → UploadRow
 //!          'V' bucket key·0000 !order                → VersionRow older versions and delete markers
+//!          'W' ms bucket key·0000                    → DueRow     when to look at a key
 //! ```
 //!
 //! `name·0000` is escaped and ended (see [`crate::rows::key`]). In `tree` a directory is stored as
@@ -37,8 +41,8 @@ use nexusgrid_codec::id::{BlockId, Epoch, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::types::{
-    BucketId, ContentId, DeleteMarker, Extent, Object, PartInfo, UploadId, UploadInfo, UploadRef,
-    Usage, VersionRules, WrappedKey,
+    BucketId, ContentId, DeleteMarker, Extent, Lifecycle, Object, PartInfo, UploadId, UploadInfo,
+    UploadRef, Usage, VersionRules, WrappedKey,
 };
 use crate::rows::key::{KeyBuf, KeyReader};
 
@@ -355,6 +359,53 @@ pub struct RepairRow {
     pub epoch: Epoch,
 }
 
+/// What becomes of a bucket's objects with time.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LifecycleRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// The rules that are in force.
+    pub rules: Lifecycle,
+}
+
+/// How far a bucket's keys were looked through since its rules changed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalkRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// Where it goes on.
+    pub place: WalkPlace,
+}
+
+/// Where a walk goes on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum WalkPlace {
+    /// With the first key after this that has a version.
+    Keys(Option<Vec<u8>>),
+    /// With the first key after this that has an upload.
+    Uploads(Option<Vec<u8>>),
+}
+
+/// When to look at a key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// Where among its older versions; `None`: from its beginning.
+    pub further: Option<Further>,
+}
+
+/// Where a look at a key's older versions goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Further {
+    /// Order of the last version that was looked at.
+    pub order: u64,
+    /// So many that are not current are newer than the next.
+    pub newer: u32,
+    /// When the next was replaced.
+    pub since_ms: u64,
+}
+
 /// Begins the keys of a directory's children.
 pub fn dir_prefix(bucket: BucketId, dir: DirId) -> KeyBuf {
     KeyBuf::new().u64(bucket.0).u16(dir.slot16()).u64(dir.0)
@@ -539,6 +590,55 @@ pub fn parse_version(row: &[u8]) -> Option<(Vec<u8>, u64)> {
 /// Where the null version of a key stands among its older ones.
 pub fn null_version(bucket: BucketId, key: &[u8]) -> Vec<u8> {
     KeyBuf::tag(b'N').u64(bucket.0).name(key).done()
+}
+
+/// A bucket's rules about the ends of its objects.
+pub fn lifecycle(bucket: BucketId) -> Vec<u8> {
+    KeyBuf::tag(b'L').u64(bucket.0).done()
+}
+
+/// Those rules as the owner gave them.
+pub fn lifecycle_text(bucket: BucketId) -> Vec<u8> {
+    KeyBuf::tag(b'T').u64(bucket.0).done()
+}
+
+/// All walks.
+pub fn walks() -> Vec<u8> {
+    KeyBuf::tag(b'I').done()
+}
+
+/// A bucket that is looked through.
+pub fn walk(bucket: BucketId) -> Vec<u8> {
+    KeyBuf::tag(b'I').u64(bucket.0).done()
+}
+
+/// The inverse of [`walk`].
+pub fn parse_walk(key: &[u8]) -> Option<BucketId> {
+    let mut reader = KeyReader(key);
+    reader.u8()?;
+    Some(BucketId(reader.u64()?))
+}
+
+/// All keys that are to be looked at.
+pub fn all_due() -> Vec<u8> {
+    KeyBuf::tag(b'W').done()
+}
+
+/// Where those begin that are due after a time.
+pub fn due_after(at_ms: u64) -> Vec<u8> {
+    KeyBuf::tag(b'W').u64(at_ms.saturating_add(1)).done()
+}
+
+/// When to look at a key.
+pub fn due(at_ms: u64, bucket: BucketId, key: &[u8]) -> Vec<u8> {
+    KeyBuf::tag(b'W').u64(at_ms).u64(bucket.0).name(key).done()
+}
+
+/// The inverse of [`due`].
+pub fn parse_due(row: &[u8]) -> Option<(u64, BucketId, Vec<u8>)> {
+    let mut reader = KeyReader(row);
+    reader.u8()?;
+    Some((reader.u64()?, BucketId(reader.u64()?), reader.name()?))
 }
 
 /// Key and id of an upload's row.

@@ -109,6 +109,7 @@ impl Change<'_> {
         object: Object,
         is_new: bool,
     ) -> Step<()> {
+        self.touch(bucket, key);
         let (components, name) = split_key(key);
         let (found, missing) = self.walk(bucket, components)?;
         let mut parent = found.last().map_or(DirId::ROOT, |above| above.row.id);
@@ -129,6 +130,7 @@ impl Change<'_> {
 
     /// Removes an object's dentry, and implicit directories that it leaves empty. It must exist.
     pub(super) fn remove_dentry(&mut self, bucket: BucketId, key: &[u8]) -> Step<()> {
+        self.touch(bucket, key);
         let (components, name) = split_key(key);
         let (mut found, missing) = self.walk(bucket, components)?;
         if !missing.is_empty() {

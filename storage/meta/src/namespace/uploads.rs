@@ -15,7 +15,7 @@ use super::limits;
 use super::machine::{Change, Step, check_key};
 use super::map;
 use super::objects::{Target, check_meta, put_done};
-use super::rows::{self, ContentKind, PartRow, Released, Segment, UploadRow};
+use super::rows::{self, ContentKind, ContentRow, PartRow, Released, Segment, UploadRow};
 use super::tree;
 use super::types::{
     BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, CompletedPart, ContentId, Malformed,
@@ -42,6 +42,28 @@ pub(super) fn part_rows(
         .iter()
         .map(|(_, value)| decode_row(rows::STATE, value))
         .collect()
+}
+
+/// The parts of a completed upload's content, in order, without the first `skip`. Rows of parts that
+/// the completion did not name may still be there: they are not the segments' contents.
+pub(super) fn parts_of(
+    tx: &Tx<'_>,
+    content: ContentId,
+    skip: usize,
+    limit: usize,
+) -> Step<Vec<PartInfo>> {
+    let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
+    let ContentKind::Parts { upload } = row.ok_or(NamespaceError::NoSuchContent)?.kind else {
+        return Ok(Vec::new());
+    };
+    let mut segments = map::all_segments(tx, content)?.into_iter().peekable();
+    let all = part_rows(tx, upload, 0, usize::from(limits::PART_NUMBER_MAX))?.into_iter();
+    let named = all.filter_map(|row| {
+        let is_next =
+            |segment: &Segment| segment.content == row.info.content && segment.len == row.info.size;
+        segments.next_if(is_next).map(|_| row.info)
+    });
+    Ok(named.skip(skip).take(limit).collect())
 }
 
 impl Change<'_> {
@@ -71,6 +93,7 @@ impl Change<'_> {
         let bytes = self.sequence.to_be_bytes().into_iter().chain(nonce.to_be_bytes());
         id.iter_mut().zip(bytes).for_each(|(byte, value)| *byte = value);
         let upload = UploadRef { bucket, key, id: UploadId(id) };
+        self.touch(bucket, &upload.key);
         let info =
             UploadInfo { sequence: self.sequence, created_ms: now_ms, owner, meta, checksum };
         self.tx.store(rows::STATE, rows::upload(&upload), &UploadRow { info, part_bytes: 0 });
@@ -269,14 +292,21 @@ impl Change<'_> {
         now_ms: u64,
     ) -> Step<NamespaceOk> {
         self.check_session(session)?;
+        self.end_upload(upload, now_ms)?;
+        Ok(NamespaceOk::Done)
+    }
+
+    /// Ends an upload without an object.
+    pub(super) fn end_upload(&mut self, upload: &UploadRef, now_ms: u64) -> Step<()> {
         let mut bucket = self.bucket(upload.bucket)?;
         let row = self.upload(upload)?.ok_or(NamespaceError::NoSuchUpload)?;
+        self.touch(upload.bucket, &upload.key);
         self.tx.delete(rows::STATE, rows::upload(upload));
         bucket.usage.uploads = bucket.usage.uploads.saturating_sub(1);
         bucket.usage.part_bytes = bucket.usage.part_bytes.saturating_sub(row.part_bytes);
         self.set_bucket(upload.bucket, bucket);
         self.release(Released::Upload(upload.id), now_ms);
-        Ok(NamespaceOk::Done)
+        Ok(())
     }
 }
 

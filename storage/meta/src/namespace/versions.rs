@@ -293,6 +293,7 @@ impl Change<'_> {
     }
 
     fn put_row(&mut self, bucket: BucketId, key: &[u8], order: u64, row: &VersionRow) {
+        self.touch(bucket, key);
         if row.version().is_none() {
             self.tx.store(rows::STATE, rows::null_version(bucket, key), &order);
         }
@@ -300,6 +301,7 @@ impl Change<'_> {
     }
 
     fn delete_row(&mut self, bucket: BucketId, key: &[u8], order: u64, row: &VersionRow) {
+        self.touch(bucket, key);
         if row.version().is_none() {
             self.tx.delete(rows::STATE, rows::null_version(bucket, key));
         }
@@ -362,13 +364,14 @@ impl Change<'_> {
                     Some(Place::Row(_, VersionRow::Marker(_))) | None => None,
                 };
                 let lock = object.map(|object| object.meta.lock).unwrap_or_default();
-                let checked = precondition
-                    .check(object)
+                let is_marker = matches!(found, Some(Place::Row(_, VersionRow::Marker(_))));
+                let of_marker = if is_marker { precondition.check_marker() } else { Ok(()) };
+                let checked = of_marker
+                    .and_then(|()| precondition.check(object))
                     .and_then(|()| check_unlocked(&lock, now_ms, *bypass));
                 if let Err(error) = checked {
                     return Ok(Err(error));
                 }
-                let is_marker = matches!(found, Some(Place::Row(_, VersionRow::Marker(_))));
                 let existed = found.is_some();
                 match found {
                     Some(Place::Tree(object)) => {
@@ -389,8 +392,14 @@ impl Change<'_> {
                 let current = tree::lookup(&self.tx, bucket, key)?;
                 let goes = current.as_ref().filter(|object| rules.overwrites(object));
                 let lock = goes.map(|object| object.meta.lock).unwrap_or_default();
-                let checked = precondition
-                    .check(current.as_ref())
+                let of_marker = match precondition.check_marker() {
+                    Err(error) if current.is_none() && self.is_hidden(bucket, key, &rules)? => {
+                        Err(error)
+                    }
+                    _ => Ok(()),
+                };
+                let checked = of_marker
+                    .and_then(|()| precondition.check(current.as_ref()))
                     .and_then(|()| check_unlocked(&lock, now_ms, false));
                 if let Err(error) = checked {
                     return Ok(Err(error));
@@ -406,6 +415,12 @@ impl Change<'_> {
                 Ok(Ok(VersionDeleted { version, is_marker: true, existed }))
             }
         }
+    }
+
+    /// Whether a delete marker stands where a key is looked for.
+    fn is_hidden(&self, bucket: BucketId, key: &[u8], rules: &VersionRules) -> Step<bool> {
+        Ok(rules.versioning != Versioning::Off
+            && matches!(newest(&self.tx, bucket, key)?, Some((_, VersionRow::Marker(_)))))
     }
 
     /// Puts a delete marker above what there is.

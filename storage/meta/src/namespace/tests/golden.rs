@@ -386,6 +386,25 @@ fn values() {
             "011c0701016b01ac02000101",
         ),
         (
+            "delete what is expected",
+            NamespaceCommand::DeleteVersions {
+                bucket: BucketId(7),
+                deletes: vec![DeleteVersion {
+                    key: b"k".to_vec(),
+                    version: None,
+                    precondition: Precondition::IfAny(Expected {
+                        etag: Some("e".to_owned()),
+                        size: Some(300),
+                        modified_s: None,
+                    }),
+                    bypass: false,
+                }],
+                now_ms: 1,
+            }
+            .encode(),
+            "011c0701016b0006010165",
+        ),
+        (
             "change version",
             NamespaceCommand::ChangeVersion {
                 version: VersionRef { bucket: BucketId(7), key: b"k".to_vec(), version: None },
@@ -408,6 +427,11 @@ fn values() {
             "0116070170000101016b0009",
         ),
         ("part sizes", NamespaceQuery::PartSizes { content: ContentId(5) }.encode(), "010c05"),
+        (
+            "parts of",
+            NamespaceQuery::PartsOf { content: ContentId(5), skip: 1, limit: 2 }.encode(),
+            "0117050102",
+        ),
     ];
     let mut wrong = String::new();
     for (name, bytes, text) in golden {

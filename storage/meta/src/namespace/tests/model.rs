@@ -35,7 +35,7 @@ pub fn holds(model: &Model, key: &[u8], precondition: &Precondition) -> Result<(
                 failed
             }
         }
-        (Precondition::ContentIs(_), _) => unreachable!("not generated"),
+        (Precondition::ContentIs(_) | Precondition::IfAny(_), _) => unreachable!("not generated"),
     }
 }
 

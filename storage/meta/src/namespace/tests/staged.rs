@@ -105,8 +105,10 @@ fn sizes_of_unequal_parts() {
     // More than two pages, and none like the others around it; the last is empty.
     let sizes: Vec<u64> = (0..300u64).map(|n| if n == 299 { 0 } else { 1 + n * 7 % 13 }).collect();
     let mut parts = Vec::new();
-    for (number, size) in (1..).zip(&sizes) {
-        let (blocks, content) = group.content(&vec![b'x'; *size as usize], 0);
+    // One that the completion does not name lies between the others.
+    let all = (2u16..).step_by(2).zip(sizes.iter().copied()).chain([(101, 5)]);
+    for (number, size) in all {
+        let (blocks, content) = group.content(&vec![b'x'; size as usize], 0);
         let command = NamespaceCommand::PutPart {
             session: group.session,
             upload: upload.clone(),
@@ -118,7 +120,9 @@ fn sizes_of_unequal_parts() {
             now_ms: 1,
         };
         group.ok(command);
-        parts.push(CompletedPart { number, etag: number.to_string(), checksum: None });
+        if number != 101 {
+            parts.push(CompletedPart { number, etag: number.to_string(), checksum: None });
+        }
     }
     group.ok(NamespaceCommand::CompleteUpload {
         session: group.session,
@@ -135,6 +139,11 @@ fn sizes_of_unequal_parts() {
     let query = NamespaceQuery::PartSizes { content: object.content };
     let NamespaceAnswer::PartSizes(found) = group.ask(query).unwrap() else { panic!("no sizes") };
     assert_eq!(found, sizes[..299]);
+    let query = NamespaceQuery::PartsOf { content: object.content, skip: 130, limit: 150 };
+    let NamespaceAnswer::PartsOf(parts) = group.ask(query).unwrap() else { panic!("no parts") };
+    let seen: Vec<_> = parts.iter().map(|part| (part.number, part.size)).collect();
+    let expected: Vec<_> = (130..280).map(|n| (2 * n as u16 + 2, sizes[n])).collect();
+    assert_eq!(seen, expected);
     let query = NamespaceQuery::PartSizes { content: ContentId(1) };
     assert_eq!(group.ask(query).unwrap_err(), NamespaceError::NoSuchContent);
 }

@@ -5,9 +5,9 @@ use nexusgrid_codec::id::{BlockId, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CodeUsage, ContentId, DeadBlock, Extent, FoundExtent, ListAfter, LiveBlock, NamespaceError,
-    Object, PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing,
-    VersionRules, WrappedKey,
+    CodeUsage, ContentId, DeadBlock, Extent, FoundExtent, LifecycleLeft, ListAfter, LiveBlock,
+    NamespaceError, Object, PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage,
+    VersionListing, VersionRules, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -213,6 +213,12 @@ pub enum NamespaceAnswer {
     Rules(VersionRules),
     /// A listing of versions.
     Versions(VersionListing),
+    /// Parts in order; none: no upload made the content.
+    PartsOf(Vec<PartInfo>),
+    /// A bucket's rules as their owner gave them; `None`: there are none.
+    LifecycleText(Option<Vec<u8>>),
+    /// What waits to be carried out.
+    LifecycleLeft(LifecycleLeft),
 }
 
 /// A query's reply.

@@ -5,9 +5,10 @@ use nexusgrid_env::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, DeleteVersion, NamespaceError,
-    NewBlock, NewContent, ObjectMeta, PartInfo, Repaired, RulesChange, Session, Swap, UploadId,
-    UploadRef, VersionChange, VersionDeleted, VersionId, VersionRef,
+    BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, DeleteVersion, Lifecycle,
+    LifecycleDone, NamespaceError, NewBlock, NewContent, ObjectMeta, PartInfo, Repaired,
+    RulesChange, Session, Swap, UploadId, UploadRef, VersionChange, VersionDeleted, VersionId,
+    VersionRef,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -27,6 +28,19 @@ pub enum Precondition {
     EtagIsNot(String),
     /// Compare-and-swap of content: packing, compaction, re-coding.
     ContentIs(ContentId),
+    /// Of a deletion: if there is anything, a delete marker too, it is this.
+    IfAny(Expected),
+}
+
+/// What is expected to be deleted; what is `None` does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Expected {
+    /// Its ETag.
+    pub etag: Option<String>,
+    /// Its bytes.
+    pub size: Option<u64>,
+    /// The second in which it was written, since 1970.
+    pub modified_s: Option<u64>,
 }
 
 /// One object to be written.
@@ -396,6 +410,20 @@ pub enum NamespaceCommand {
         /// Now: what retention is compared with.
         now_ms: u64,
     },
+    /// Lays down what becomes of a bucket's objects with time. → `Done`.
+    SetLifecycle {
+        /// The bucket.
+        bucket: BucketId,
+        /// The rules that are in force, and all of them as the owner gave them (opaque here); `None`: there
+        /// are none any more.
+        rules: Option<(Lifecycle, Vec<u8>)>,
+    },
+    /// Takes one bounded step of carrying out what owners laid down about their objects' ends: what is due is
+    /// looked at anew, and done if the rules and the rows still say so. → `Lifecycle`.
+    RunLifecycle {
+        /// Now.
+        now_ms: u64,
+    },
 }
 
 /// A command's success.
@@ -430,6 +458,8 @@ pub enum NamespaceOk {
     VersionsDeleted(Vec<Result<VersionDeleted, NamespaceError>>),
     /// The version that was changed; `None`: versions are not kept here.
     VersionChanged(Option<VersionId>),
+    /// What a step of carrying out rules did.
+    Lifecycle(LifecycleDone),
 }
 
 /// A written object.

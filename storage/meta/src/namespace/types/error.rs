@@ -122,4 +122,7 @@ pub enum Malformed {
     /// A retention that has passed, or ends too late.
     #[error("retention")]
     Retention,
+    /// A rule about the ends of objects that says nothing that can be done.
+    #[error("lifecycle rules")]
+    Lifecycle,
 }

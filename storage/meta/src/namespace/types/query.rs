@@ -184,6 +184,26 @@ pub enum NamespaceQuery {
         /// At most so many versions, markers and common prefixes together.
         limit: u32,
     },
+    /// Parts of a content that an upload made, in order; a last one without bytes is not among them.
+    /// → `PartsOf`.
+    PartsOf {
+        /// The content.
+        content: ContentId,
+        /// How many parts to leave out at the beginning.
+        skip: u32,
+        /// At most so many.
+        limit: u32,
+    },
+    /// What becomes of a bucket's objects with time, as the owner gave it. → `LifecycleText`.
+    Lifecycle {
+        /// The bucket.
+        bucket: BucketId,
+    },
+    /// What waits to be carried out of that, of all buckets. → `LifecycleLeft`.
+    LifecycleLeft {
+        /// Now.
+        now_ms: u64,
+    },
 }
 
 /// Where a listing of uploads goes on.
