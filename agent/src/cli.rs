@@ -5,6 +5,12 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::events::EventCommand;
+use crate::identities::cli::{
+    GroupCommand, PolicyCommand, ProviderCommand, RoleCommand, UserCommand,
+};
+use crate::kms::KmsCommand;
+
 /// A storage-first private cloud: one agent per machine.
 #[derive(Debug, Parser)]
 #[command(name = "nexusgrid", version, propagate_version = true, max_term_width = 100)]
@@ -85,6 +91,10 @@ pub enum Command {
         /// End after the tour, with its exit status.
         #[arg(long)]
         once: bool,
+        /// A setting of all nodes' configuration when they are founded, as TOML has it:
+        /// `s3.sse_c_without_tls=true`. May be given more than once.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        settings: Vec<String>,
     },
     /// Found a cluster with this machine as its first node.
     Init(NewNode),
@@ -122,7 +132,28 @@ pub enum Command {
     /// Accounts: each owns its buckets, users and keys.
     #[command(subcommand)]
     Account(AccountCommand),
-    /// Access keys.
+    /// Users of an account.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Groups of users.
+    #[command(subcommand)]
+    Group(GroupCommand),
+    /// Roles: what others may take on for a while.
+    #[command(subcommand)]
+    Role(RoleCommand),
+    /// Managed policies.
+    #[command(subcommand)]
+    Policy(PolicyCommand),
+    /// Identity providers, whose tokens give sessions.
+    #[command(subcommand)]
+    Provider(ProviderCommand),
+    /// Where events of buckets go.
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Keys that the grid keeps, for encryption with SSE-KMS.
+    #[command(subcommand)]
+    Kms(KmsCommand),
+    /// Access keys of the founders and of services; `user key` has those of users.
     #[command(subcommand)]
     Key(KeyCommand),
     /// Background jobs of this node.
@@ -167,6 +198,35 @@ fn rate(text: &str) -> Result<Rate, String> {
         }
         _ => Err("a number of megabytes per second from 0.001 to 1000000, or `default`".to_owned()),
     }
+}
+
+/// Bytes, or no bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Size(pub Option<u64>);
+
+/// Reads a number of bytes, with or without a unit, or `none`.
+fn size(text: &str) -> Result<Size, String> {
+    if text == "none" {
+        return Ok(Size(None));
+    }
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim_end_matches('B') {
+        "" => Some(1),
+        "K" | "k" => Some(1_000),
+        "M" => Some(1_000_000),
+        "G" => Some(1_000_000_000),
+        "T" => Some(1_000_000_000_000),
+        "Ki" => Some(1 << 10),
+        "Mi" => Some(1 << 20),
+        "Gi" => Some(1 << 30),
+        "Ti" => Some(1u64 << 40),
+        _ => None,
+    };
+    let bytes = number.parse::<u64>().ok().zip(factor).and_then(|(n, unit)| n.checked_mul(unit));
+    bytes.map(|bytes| Size(Some(bytes))).ok_or_else(|| {
+        "a number of bytes such as 500G (powers of 1000) or 500Gi (of 1024), or `none`".to_owned()
+    })
 }
 
 /// Background jobs.
@@ -349,6 +409,25 @@ pub enum BucketCommand {
     Create {
         /// Its name.
         name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// What one holds, and the most it may.
+    Show {
+        /// Its name.
+        name: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Set the most that one may hold, or `none`.
+    Quota {
+        /// Its name.
+        name: String,
+        /// Bytes, or with a unit: `500G` (powers of 1000), `500Gi` (of 1024), or `none`.
+        #[arg(value_parser = size)]
+        bytes: Size,
         /// The node's directory.
         #[command(flatten)]
         node: NodeDir,

@@ -13,6 +13,7 @@ use crate::cli::{
     NodeCommand, NodeDir, PgCommand, TokenCommand, Vouched, WorkerCommand,
 };
 use crate::demo::{self, DemoOptions};
+use crate::identities;
 use crate::node;
 use crate::status::StatusReport;
 
@@ -20,10 +21,10 @@ use crate::status::StatusReport;
 pub async fn run(cli: Cli) -> anyhow::Result<()> {
     let json = cli.json;
     match cli.command {
-        Command::Demo { nodes, dir, s3, rpc_port, source, once } => {
+        Command::Demo { nodes, dir, s3, rpc_port, source, once, settings } => {
             let dir = dir.map_or_else(default_demo_dir, Ok)?;
             let env = Env::real();
-            demo::run(&env, DemoOptions { nodes, dir, s3, rpc_port, source, once }).await
+            demo::run(&env, DemoOptions { nodes, dir, s3, rpc_port, source, once, settings }).await
         }
         Command::Init(new) => node::init(&Env::real(), &new, json).await,
         Command::Serve(NodeDir { dir }) => node::serve(&Env::real(), &dir).await,
@@ -102,6 +103,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Bucket(BucketCommand::Create { name, node }) => {
             done(&node, AdminRequest::BucketCreate { name }, json).await
         }
+        Command::Bucket(BucketCommand::Show { name, node }) => {
+            let request = AdminRequest::BucketShow { name };
+            let answer = client::ask_value(&node.dir, &request).await?;
+            let columns = ["name", "objects", "bytes", "uploads", "part_bytes", "quota_bytes"];
+            print(&answer, json, |answer| table(&Value::Array(vec![answer.clone()]), &columns))
+        }
+        Command::Bucket(BucketCommand::Quota { name, bytes, node }) => {
+            let bytes = bytes.0;
+            done(&node, AdminRequest::BucketQuota { name, bytes }, json).await
+        }
         Command::Bucket(BucketCommand::Delete { name, node }) => {
             done(&node, AdminRequest::BucketDelete { name }, json).await
         }
@@ -124,6 +135,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Account(AccountCommand::Delete { id, node }) => {
             done(&node, AdminRequest::AccountDelete { id }, json).await
         }
+        Command::Event(command) => crate::events::run(command, json).await,
         Command::Key(KeyCommand::Ls(node)) => {
             list(
                 node,
@@ -148,6 +160,12 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Key(KeyCommand::Delete { id, node }) => {
             done(&node, AdminRequest::KeyDelete { id }, json).await
         }
+        Command::Kms(command) => crate::kms::run(command, json).await,
+        Command::User(command) => identities::user(command, json).await,
+        Command::Group(command) => identities::group(command, json).await,
+        Command::Role(command) => identities::role(command, json).await,
+        Command::Policy(command) => identities::policy(command, json).await,
+        Command::Provider(command) => identities::provider(command, json).await,
         Command::Worker(WorkerCommand::Ls(node)) => {
             list(
                 node,
@@ -269,7 +287,12 @@ async fn done(node: &NodeDir, request: AdminRequest, json: bool) -> anyhow::Resu
     print(&answer, json, |_| "done\n".to_owned())
 }
 
-fn print(answer: &Value, json: bool, to_text: impl FnOnce(&Value) -> String) -> anyhow::Result<()> {
+/// Prints an answer, for people or as JSON.
+pub fn print(
+    answer: &Value,
+    json: bool,
+    to_text: impl FnOnce(&Value) -> String,
+) -> anyhow::Result<()> {
     if json {
         return print_json(answer);
     }
@@ -277,12 +300,13 @@ fn print(answer: &Value, json: bool, to_text: impl FnOnce(&Value) -> String) -> 
     Ok(())
 }
 
-fn print_json(answer: &Value) -> anyhow::Result<()> {
+/// Prints an answer as JSON.
+pub fn print_json(answer: &Value) -> anyhow::Result<()> {
     println!("{}", serde_json::to_string_pretty(answer)?);
     Ok(())
 }
 
-fn text(answer: &Value, field: &str) -> String {
+pub fn text(answer: &Value, field: &str) -> String {
     match answer.get(field) {
         Some(Value::String(text)) => text.clone(),
         Some(Value::Array(items)) => items.iter().map(plain).collect::<Vec<_>>().join(","),
@@ -375,7 +399,7 @@ fn objects_text(fault: &Value) -> String {
 }
 
 /// Rows of a JSON list as aligned columns under their names.
-fn table(rows: &Value, columns: &[&str]) -> String {
+pub fn table(rows: &Value, columns: &[&str]) -> String {
     let mut lines = vec![columns.iter().map(|column| column.to_uppercase()).collect::<Vec<_>>()];
     for row in rows.as_array().into_iter().flatten() {
         lines.push(columns.iter().map(|column| text(row, column)).collect());

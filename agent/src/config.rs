@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nexusgrid_env::{Disk, OpenMode, Roles};
-use nexusgrid_gateway::GatewayOptions;
+use nexusgrid_gateway::{GatewayOptions, OidcOptions};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +52,8 @@ pub struct Config {
     pub body_budget_bytes: u64,
     /// How S3 is served.
     pub s3: S3Config,
+    /// How identity providers are asked.
+    pub identity: IdentityConfig,
     /// Durations, in milliseconds; tests shorten them.
     pub timers: Timers,
 }
@@ -64,25 +66,62 @@ pub struct S3Config {
     pub region: String,
     /// Buckets are also served as `BUCKET.domain` under this domain. Default: none.
     pub domain: Option<String>,
+    /// Private networks, addresses and hosts that events may be sent to. Default: none.
+    pub events_private: Vec<String>,
     /// How long records for a bucket's access log wait for more of them, in seconds. Default 300.
     pub access_log_seconds: u64,
+    /// Whether clients may send keys of their own (SSE-C) although connections are plain here: right
+    /// where TLS ends before the gateway. Default no.
+    pub sse_c_without_tls: bool,
 }
 
 impl Default for S3Config {
     fn default() -> S3Config {
-        S3Config { region: "us-east-1".to_owned(), domain: None, access_log_seconds: 300 }
+        S3Config {
+            region: "us-east-1".to_owned(),
+            domain: None,
+            events_private: Vec::new(),
+            access_log_seconds: 300,
+            sse_c_without_tls: false,
+        }
     }
 }
 
 impl S3Config {
     /// As the gateway takes it.
-    pub fn options(&self) -> GatewayOptions {
-        GatewayOptions {
+    pub fn options(&self) -> anyhow::Result<GatewayOptions> {
+        let private: Result<_, _> = self.events_private.iter().map(|text| text.parse()).collect();
+        Ok(GatewayOptions {
             region: self.region.clone(),
             domain: self.domain.clone(),
+            events_private: private.context("s3.events_private")?,
             access_log_every: Duration::from_secs(self.access_log_seconds),
+            sse_c_without_tls: self.sse_c_without_tls,
             ..GatewayOptions::default()
-        }
+        })
+    }
+}
+
+/// How OpenID Connect providers, which accounts name, are asked for their keys.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct IdentityConfig {
+    /// Addresses, networks (`10.0.0.0/8`) and host names of private networks that may be asked, also
+    /// without TLS. Default: none; what is on the public internet may be asked over TLS.
+    pub oidc_private: Vec<String>,
+    /// A file of certificates (PEM) to trust beside the system's. Default: none.
+    pub oidc_roots: Option<PathBuf>,
+}
+
+impl IdentityConfig {
+    /// As the gateway takes it.
+    pub fn options(&self, disk: &dyn Disk) -> anyhow::Result<OidcOptions> {
+        let private = self.oidc_private.iter().map(|text| text.parse()).collect::<Result<_, _>>();
+        let roots = match &self.oidc_roots {
+            Some(path) => Some(text_of(disk, path)?),
+            None => None,
+        };
+        Ok(OidcOptions { private: private.context("identity.oidc_private")?, roots })
     }
 }
 
@@ -185,6 +224,7 @@ impl Default for Config {
             shard_transport: ShardTransport::default(),
             body_budget_bytes: 96 << 20,
             s3: S3Config::default(),
+            identity: IdentityConfig::default(),
             timers: Timers::default(),
         }
     }
@@ -252,6 +292,7 @@ impl Config {
             ("roles", known_fields::<RolesConfig>()),
             ("timers", known_fields::<Timers>()),
             ("s3", known_fields::<S3Config>()),
+            ("identity", known_fields::<IdentityConfig>()),
         ] {
             if let Some(toml::Value::Table(inner)) = table.get(section) {
                 refuse_names(inner, known, &format!("{section}."))?;
@@ -313,12 +354,21 @@ impl Timers {
 /// The configuration's file and its text.
 fn read(disk: &dyn Disk, node_dir: &Path) -> anyhow::Result<(PathBuf, String)> {
     let path = node_dir.join(FILE_NAME);
-    let file = disk.open(&path, OpenMode::Read).with_context(|| {
-        format!(
+    if !disk.exists(&path)? {
+        bail!(
             "{} is not a node's directory: run `nexusgrid init` or `nexusgrid join` first",
             node_dir.display()
-        )
-    })?;
+        );
+    }
+    let text = text_of(disk, &path)?;
+    Ok((path, text))
+}
+
+/// The text of a small file.
+pub fn text_of(disk: &dyn Disk, path: &Path) -> anyhow::Result<String> {
+    let file = disk
+        .open(path, OpenMode::Read)
+        .with_context(|| format!("{} cannot be read", path.display()))?;
     let len = file.len()?;
     if len > CONFIG_LEN_MAX {
         bail!("{} is larger than {CONFIG_LEN_MAX} bytes", path.display());
@@ -326,9 +376,7 @@ fn read(disk: &dyn Disk, node_dir: &Path) -> anyhow::Result<(PathBuf, String)> {
     let mut bytes = vec![0; len as usize];
     let read = file.read_at(&mut bytes, 0)?;
     bytes.truncate(read);
-    let text =
-        String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))?;
-    Ok((path, text))
+    String::from_utf8(bytes).with_context(|| format!("{} is not text", path.display()))
 }
 
 fn refuse_unknown<T: DeserializeOwned>(table: &toml::Table, prefix: &str) -> anyhow::Result<()> {

@@ -69,6 +69,7 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
         PrincipalKind::Anonymous => "Anonymous",
         PrincipalKind::Root => "Account",
         PrincipalKind::User | PrincipalKind::Service => "User",
+        PrincipalKind::Session if principal.role_arn.is_none() => "FederatedUser",
         PrincipalKind::Session => "AssumedRole",
         PrincipalKind::Grid => "Service",
     };
@@ -84,6 +85,9 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
     }
     for (key, value) in &principal.tags {
         context.set(&format!("aws:PrincipalTag/{key}"), value.clone());
+    }
+    for (key, values) in &principal.keys {
+        values.iter().for_each(|value| context.add(key, value.clone()));
     }
     context
 }

@@ -18,17 +18,25 @@ pub mod context;
 mod cors;
 pub mod digest;
 pub mod error;
+pub mod events;
 pub mod identity;
+pub mod kms;
+pub mod layer;
 pub mod limits;
 pub mod metrics;
 pub mod operations;
+pub mod outbound;
+mod pace;
 pub mod relay;
 pub mod rules;
 pub mod server;
 pub mod service;
 pub mod store;
 
+
+
 mod accept;
+mod form;
 mod s3;
 mod wire;
 
@@ -38,7 +46,7 @@ pub use error::GatewayError;
 pub use metrics::{Metrics, SharedRegistry};
 pub use relay::{GatewayAddresses, relay};
 pub use server::{ServerOptions, serve};
-pub use service::{Gateway, GatewayOptions};
+pub use service::{Gateway, GatewayOptions, OidcOptions};
 pub use store::{ObjectStore, SharedStore};
 
 #[cfg(test)]

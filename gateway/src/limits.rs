@@ -87,6 +87,43 @@ pub const LOG_PREFIX_BYTES_MAX: usize = 700;
 /// Records that are stored without waiting for more, bytes.
 pub const ACCESS_LOG_OBJECT_BYTES: usize = 4 << 20;
 
+/// Notification configurations of a bucket.
+pub const EVENT_RULES_MAX: usize = 100;
+/// Bytes of a notification configuration's id.
+pub const EVENT_RULE_ID_BYTES_MAX: usize = 255;
+/// Event targets of all accounts.
+pub const EVENT_TARGETS_MAX: usize = 1_000;
+/// Bytes of an event target's name.
+pub const EVENT_TARGET_NAME_BYTES_MAX: usize = 80;
+/// Bytes of an event target's URL.
+pub const EVENT_URL_BYTES_MAX: usize = 2_048;
+/// Events of operations that wait for their answer.
+pub const EVENTS_UNWRITTEN_MAX: usize = 10_000;
+/// Events in one message.
+pub const EVENTS_PER_MESSAGE_MAX: usize = 100;
+/// Longest pause between attempts to write an event to its queue; then its operation fails.
+pub const EVENT_WRITE_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// Messages of a queue that are looked at together.
+pub const EVENTS_READ_AT_ONCE: u32 = 100;
+/// Messages that wait for one target; of more the oldest is given up.
+pub const EVENTS_WAITING_MAX: u32 = 100_000;
+/// Messages of one target that were given up and are kept.
+pub const EVENTS_DEAD_MAX: u32 = 1_000;
+/// How long a message is tried.
+pub const EVENT_GIVE_UP: Duration = Duration::from_secs(24 * 3600);
+/// Shortest pause between attempts.
+pub const EVENT_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// Longest pause between attempts.
+pub const EVENT_PAUSE_MAX: Duration = Duration::from_secs(300);
+/// Targets that are served at once.
+pub const EVENT_TARGETS_AT_ONCE: usize = 16;
+/// How often it is looked for messages that other gateways have left behind.
+pub const EVENTS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// Connections to NATS servers that are kept.
+pub const NATS_CONNECTIONS_MAX: usize = 64;
+/// NATS' own port.
+pub const NATS_PORT: u16 = 4222;
+
 /// Tags of one object.
 pub const OBJECT_TAGS_MAX: usize = 10;
 /// How long a principal is used without asking for it again, where no word of changes comes.
@@ -99,10 +136,32 @@ pub const BUCKET_RULES_KEPT_MAX: usize = 10_000;
 pub const BUCKET_RECORDS_MAX: usize = 64;
 /// Identities of one kind in an account.
 pub const IDENTITIES_MAX: usize = 10_000;
+/// Users of an account.
+pub const USERS_MAX: u32 = 5_000;
+/// Groups of an account.
+pub const GROUPS_MAX: u32 = 1_000;
+/// Roles of an account.
+pub const ROLES_MAX: u32 = 1_000;
+/// Managed policies of an account.
+pub const POLICIES_MAX: u32 = 1_500;
+/// Identity providers of an account.
+pub const PROVIDERS_MAX: u32 = 100;
+/// Changes of identities and rules that an account may make a second, at each gateway.
+pub const CHANGES_PER_SECOND: u32 = 20;
+/// Changes that it may make at once after a rest.
+pub const CHANGES_AT_ONCE: u32 = 300;
+/// Accounts whose pace is kept in memory.
+pub const PACED_ACCOUNTS_MAX: usize = 10_000;
 /// Tags of an identity.
 pub const TAGS_MAX: usize = 50;
 /// Largest body of a request to the identity interfaces, bytes.
 pub const FORM_BYTES_MAX: usize = 256 * 1024;
+/// Fields of an upload by form, before its file, with their heads, bytes: a policy and tags fit.
+pub const FORM_FIELDS_BYTES_MAX: usize = 128 * 1024;
+/// Fields of an upload by form.
+pub const FORM_FIELDS_MAX: usize = 200;
+/// Longest boundary of a form's parts, bytes (RFC 2046).
+pub const FORM_BOUNDARY_BYTES_MAX: usize = 70;
 /// Characters of a tag's key.
 pub const TAG_KEY_CHARS_MAX: usize = 128;
 /// Characters of a tag's value.
@@ -175,3 +234,27 @@ pub const PROVIDERS_KEPT_MAX: usize = 1_000;
 pub const CLAIMS_MAX: usize = 100;
 /// Bytes of a claim's value that policies may ask about.
 pub const CLAIM_BYTES_MAX: usize = 1_024;
+/// Bytes of claims that a session keeps.
+pub const SESSION_CLAIM_BYTES_MAX: usize = 4 * 1024;
+/// Groups of a token that are looked up.
+pub const TOKEN_GROUPS_MAX: usize = 100;
+/// Bytes of the name of a key that the grid keeps: id, ARN or alias.
+pub const KMS_NAME_BYTES_MAX: usize = 512;
+/// Bytes of an alias.
+pub const KMS_ALIAS_BYTES_MAX: usize = 250;
+/// Bytes of a key's description.
+pub const KMS_DESCRIPTION_BYTES_MAX: usize = 8_192;
+/// Bytes of an encryption context as its header has it.
+pub const KMS_CONTEXT_BYTES_MAX: usize = 2_048;
+/// Keys, and aliases, of an account.
+pub const KMS_KEYS_MAX: usize = 10_000;
+/// Keys kept in memory, as the root group has them.
+pub const KMS_KEYS_KEPT_MAX: usize = 1_000;
+/// Versions of a key.
+pub const KMS_VERSIONS_MAX: usize = 100;
+/// The key that is meant where none is named: an account that wants one makes this alias.
+pub const KMS_DEFAULT_ALIAS: &str = "alias/aws/s3";
+/// Bytes that one call may have a key seal.
+pub const KMS_PLAINTEXT_BYTES_MAX: usize = 4_096;
+/// Bytes of a key's id: a UUID.
+pub const KMS_ID_BYTES: usize = 36;

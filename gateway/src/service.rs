@@ -25,15 +25,30 @@ use crate::access_log::AccessLog;
 use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
 use crate::cors;
 use crate::digest::DigestPool;
-use crate::error::{GatewayError, from_grid, not_implemented, refuse};
+use crate::events::{Deliverer, Events, Targets};
+use crate::error::{GatewayError, from_grid, refuse};
+use crate::form::{self, Forms};
 use crate::identity::Directory;
+use crate::identity::oidc::Tokens;
 use crate::identity::route::{FormBody, Identities, is_form};
+use crate::kms::Kms;
+use crate::kms::route::{Posted, is_call};
 use crate::limits;
 use crate::metrics::Metrics;
+use crate::outbound::{Outbound, Private};
 use crate::rules::Rules;
 use crate::s3::{Handlers, UNNAMED_REGION};
 use crate::store::SharedStore;
 use crate::wire::{FinalChunk, RequestBody, RequestEnd, ResponseBody, WholeCheck};
+
+/// How identity providers are asked for their keys.
+#[derive(Clone, Debug, Default)]
+pub struct OidcOptions {
+    /// What of private networks may be asked, with or without TLS. Default: nothing.
+    pub private: Vec<Private>,
+    /// Certificates to trust beside the system's, PEM. Default: none.
+    pub roots: Option<String>,
+}
 
 /// How the gateway serves.
 #[derive(Clone, Debug)]
@@ -50,6 +65,13 @@ pub struct GatewayOptions {
     pub body_stall: Duration,
     /// Threads that compute digests. Default 2.
     pub digest_threads: usize,
+    /// How identity providers are asked.
+    pub oidc: OidcOptions,
+    /// Whether clients may send keys of their own (SSE-C) although connections are plain here: right
+    /// where TLS ends before the gateway. Default no.
+    pub sse_c_without_tls: bool,
+    /// Private addresses that events may be sent to. Default none.
+    pub events_private: Vec<Private>,
     /// How long a bucket's access records wait for more. Default [`limits::ACCESS_LOG_EVERY`].
     pub access_log_every: Duration,
 }
@@ -63,6 +85,9 @@ impl Default for GatewayOptions {
             queue_wait: limits::REQUEST_QUEUE_WAIT,
             body_stall: limits::BODY_STALL_TIMEOUT,
             digest_threads: 2,
+            oidc: OidcOptions::default(),
+            sse_c_without_tls: false,
+            events_private: Vec::new(),
             access_log_every: limits::ACCESS_LOG_EVERY,
         }
     }
@@ -76,6 +101,7 @@ pub struct Gateway {
 
 struct Inner {
     s3: S3Service,
+    forms: Forms,
     rules: Arc<Rules>,
     #[cfg(test)]
     directory: Arc<Directory>,
@@ -84,6 +110,8 @@ struct Inner {
     env: Env,
     metrics: Metrics,
     log: AccessLog,
+    events: Events,
+    targets: Arc<Targets>,
 }
 
 impl Gateway {
@@ -107,27 +135,52 @@ impl Gateway {
             metrics.clone(),
             options.access_log_every,
         );
+        let kms = Kms::new(env.clone(), Arc::clone(&store), Arc::clone(&region));
+        let kms = Arc::new(kms);
+        let events = Events::new(
+            env.clone(),
+            Arc::clone(&store),
+            Arc::clone(&region),
+            metrics.clone(),
+        );
+        let targets = Arc::new(Targets::new(env.clone(), Arc::clone(&store)));
         let handlers = Handlers {
+            events: events.clone(),
+            targets: Arc::clone(&targets),
             store,
             digests,
             region,
             rules: Arc::clone(&rules),
             directory: Arc::clone(&directory),
+            kms: Arc::clone(&kms),
+            sse_c_without_tls: options.sse_c_without_tls,
+        };
+        let domain = |domain: &String| {
+            SingleDomain::new(domain).map_err(|_| GatewayError::Domain(domain.clone()))
+        };
+        let host = options.domain.as_ref().map(domain).transpose()?;
+        let door = Doorkeeper {
+            directory: Arc::clone(&directory),
+            rules: Arc::clone(&rules),
+            clock: Arc::clone(&env.clock),
+        };
+        let forms = Forms {
+            handlers: handlers.clone(),
+            door: door.clone(),
+            host: options.domain.as_ref().map(domain).transpose()?,
         };
         let mut builder = S3ServiceBuilder::new(handlers);
         builder.set_auth(Keys(Arc::clone(&directory)));
-        builder.set_route(Identities { directory: Arc::clone(&directory) });
+        let OidcOptions { private, roots } = options.oidc.clone();
+        let outbound = Outbound::new(env.clone(), private, roots);
+        let tokens = Tokens::new(env.clone(), outbound);
+        let identities = Identities { directory: Arc::clone(&directory), tokens };
+        builder.set_route(Posted { identities, directory: Arc::clone(&directory), kms });
         #[cfg(test)]
         let kept = Arc::clone(&directory);
-        builder.set_access(Doorkeeper {
-            directory,
-            rules: Arc::clone(&rules),
-            clock: Arc::clone(&env.clock),
-        });
+        builder.set_access(door);
         builder.set_config(Arc::new(StaticConfigProvider::new(Arc::new(s3_config()))));
-        if let Some(domain) = &options.domain {
-            let host =
-                SingleDomain::new(domain).map_err(|_| GatewayError::Domain(domain.clone()))?;
+        if let Some(host) = host {
             builder.set_host(host);
         }
         let slots = Arc::new(Semaphore::new(options.requests_max));
@@ -135,6 +188,7 @@ impl Gateway {
         Ok(Gateway {
             inner: Arc::new(Inner {
                 s3,
+                forms,
                 rules,
                 #[cfg(test)]
                 directory: kept,
@@ -143,6 +197,8 @@ impl Gateway {
                 env,
                 metrics,
                 log,
+                events,
+                targets,
             }),
         })
     }
@@ -153,9 +209,22 @@ impl Gateway {
         Arc::clone(&self.inner.directory)
     }
 
-    /// Does what a gateway does besides answering, until `shutdown`: delivers access records.
+    /// Does what a gateway does besides answering, until `shutdown`: delivers access records and
+    /// events.
     pub async fn work(&self, shutdown: CancellationToken) {
-        self.inner.log.clone().deliver(shutdown).await;
+        let inner = &*self.inner;
+        let outbound = Outbound::new(
+            inner.env.clone(),
+            inner.options.events_private.clone(),
+            inner.options.oidc.roots.clone(),
+        );
+        let deliverer = Deliverer {
+            queue: inner.events.queue().clone(),
+            targets: Arc::clone(&inner.targets),
+            outbound: Arc::new(outbound),
+        };
+        let records = inner.log.clone().deliver(shutdown.clone());
+        tokio::join!(records, deliverer.run(shutdown));
     }
 
     /// What it counts.
@@ -258,6 +327,10 @@ impl Gateway {
             let reply = cors::preflight(&self.inner.rules, &parts.uri, &parts.headers).await;
             return reply.unwrap_or_else(error_reply);
         }
+        if form::is_upload(&parts.method, &parts.headers) {
+            let reply = self.inner.forms.answer(parts, body, notes).await;
+            return reply.unwrap_or_else(error_reply);
+        }
         let mut request = match ready(parts, body).await {
             Ok(request) => request,
             Err(error) => return error_reply(error),
@@ -295,7 +368,9 @@ async fn ready<B>(parts: http::request::Parts, body: B) -> Result<Request<s3s::B
 where
     B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
 {
-    if !is_form(&parts.method, &parts.uri, &parts.headers) {
+    let is_posted = is_form(&parts.method, &parts.uri, &parts.headers)
+        || is_call(&parts.method, &parts.uri, &parts.headers);
+    if !is_posted {
         return Ok(Request::from_parts(parts, boxed(body)));
     }
     let limited = Limited::new(body, limits::FORM_BYTES_MAX);
@@ -329,9 +404,9 @@ fn s3_config() -> S3Config {
     config.aws_chunked_stream_max_chunk_size = limits::SIGNED_CHUNK_BYTES_MAX;
     config.presigned_url_max_skew_time_secs = limits::CLOCK_SKEW_SECONDS_MAX;
     config.presigned_url_max_expires_secs = limits::PRESIGNED_SECONDS_MAX;
-    config.sig_v4_allowed_services = ["s3", "iam", "sts"].map(str::to_owned).to_vec();
+    config.sig_v4_allowed_services = ["s3", "iam", "sts", "kms"].map(str::to_owned).to_vec();
     config.enable_sig_v2 = false;
-    // Forms are refused before s3s sees them; these are the second lock.
+    // Forms never get to s3s; these are the second lock.
     config.allow_post_signature = false;
     config.post_object_max_file_size = 0;
     config.form_max_parts = 1;
@@ -364,15 +439,6 @@ fn whole_check(
 
 /// What s3s must not see.
 fn refused_beforehand(parts: &http::request::Parts) -> Option<S3Error> {
-    let content_type = parts.headers.get(header::CONTENT_TYPE).map(HeaderValue::as_bytes);
-    let form = b"multipart/form-data";
-    let is_form = content_type
-        .and_then(|value| value.get(..form.len()))
-        .is_some_and(|start| start.eq_ignore_ascii_case(form));
-    if parts.method == Method::POST && is_form {
-        // A form is parsed before it is authenticated, and may be buffered.
-        return Some(not_implemented("upload by HTML form"));
-    }
     let repeated = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH]
         .into_iter()
         .find(|name| parts.headers.get_all(name).iter().count() > 1);
@@ -389,6 +455,19 @@ fn error_reply(error: S3Error) -> Response<s3s::Body> {
     })
 }
 
+/// Names the request in the body of S3's errors, as in its header.
+fn name_request(headers: &mut http::HeaderMap, body: &mut s3s::Body, id: &str) {
+    let text = body.bytes().and_then(|bytes| String::from_utf8(bytes.to_vec()).ok());
+    let Some(start) = text.as_deref().and_then(|text| text.strip_suffix("</Error>")) else {
+        return;
+    };
+    let named = format!("{start}<RequestId>{id}</RequestId></Error>");
+    if headers.contains_key(header::CONTENT_LENGTH) {
+        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(named.len()));
+    }
+    *body = s3s::Body::from(named);
+}
+
 fn finish(reply: Response<s3s::Body>, mut end: RequestEnd) -> Response<ResponseBody> {
     let (mut parts, mut body) = reply.into_parts();
     // s3s answers HEAD with a range as if it were whole.
@@ -403,6 +482,9 @@ fn finish(reply: Response<s3s::Body>, mut end: RequestEnd) -> Response<ResponseB
     }
     if let Ok(id) = HeaderValue::from_str(&end.notes.id) {
         parts.headers.insert("x-amz-request-id", id);
+    }
+    if parts.status.is_client_error() || parts.status.is_server_error() {
+        name_request(&mut parts.headers, &mut body, &end.notes.id);
     }
     parts.headers.insert(header::SERVER, HeaderValue::from_static("NexusGrid"));
     end.status = parts.status.as_u16();

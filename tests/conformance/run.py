@@ -48,6 +48,8 @@ class Grid:
         self.program, self.directory = program, directory
         arguments = ["demo", "--nodes", str(nodes), "--dir", directory, "--source", str(HERE)]
         arguments += ["--s3", f"127.0.0.1:{port}", "--rpc-port", str(port + 100)]
+        # The suite sends keys of its own over plain connections.
+        arguments += ["--set", "s3.sse_c_without_tls=true"]
         self.process = subprocess.Popen(
             [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -58,16 +60,30 @@ class Grid:
                 return
         raise SystemExit("the grid did not come up")
 
-    def account(self, name, email):
-        """A new account: its id, its canonical id, and its key."""
+    def run(self, *arguments):
+        """What a command answers."""
         answer = subprocess.run(
-            [self.program, "--json", "account", "create", name, "--email", email]
-            + ["--dir", os.path.join(self.directory, "n1")],
+            [self.program, "--json", *arguments, "--dir", os.path.join(self.directory, "n1")],
             check=True,
             capture_output=True,
             text=True,
         )
         return json.loads(answer.stdout)
+
+    def account(self, name, email):
+        """A new account: its id, its canonical id, and its key."""
+        return self.run("account", "create", name, "--email", email)
+
+    def user(self, account, name):
+        """A new user that may do everything in its account: its key."""
+        place = ["--account", account["id"]]
+        key = self.run("user", "create", name, "--key", *place)
+        self.run("user", "attach", name, "AdministratorAccess", *place)
+        return {"access_key": key["AccessKeyId"], "secret_key": key["SecretAccessKey"]}
+
+    def key(self, account):
+        """A new key that the grid keeps: its ARN."""
+        return self.run("kms", "create", "--account", account["id"])["arn"]
 
     def stop(self):
         self.process.terminate()
@@ -78,30 +94,40 @@ class Grid:
 
 
 def configuration(grid, port):
-    """The suite's configuration: an account for each of the users it knows."""
-    names = {
-        "s3 main": ("main", "tester@example.com"),
-        "s3 alt": ("alt", "john.doe@example.com"),
-        "s3 tenant": ("tenant", "tenant@example.com"),
-        "iam": ("iam", "iam@example.com"),
-        "iam root": ("root", "account1@example.com"),
-        "iam alt root": ("altroot", "account2@example.com"),
+    """The suite's configuration: an account for each of the users it knows. `s3 alt` is a user
+    in the account of `iam`, which gives it policies, by the name that the suite knows it by."""
+    emails = {
+        "s3 main": "tester@example.com",
+        "s3 alt": "john.doe@example.com",
+        "s3 tenant": "tenant@example.com",
+        "iam root": "account1@example.com",
+        "iam alt root": "account2@example.com",
     }
+    accounts = {
+        section: grid.account(section.split(" ", 1)[1].replace(" ", ""), email)
+        for section, email in emails.items()
+    }
+    accounts["iam"] = dict(accounts["s3 alt"])
+    emails["iam"] = emails["s3 alt"]
+    alt = accounts["s3 alt"]
+    alt.update(grid.user(alt, alt["canonical_id"]))
+    keys = [grid.key(accounts["s3 main"]) for _ in range(2)]
     lines = ["[DEFAULT]", "host = 127.0.0.1", f"port = {port}", "is_secure = False"]
     lines += ["ssl_verify = False", "[fixtures]", "bucket prefix = s3-{random}-"]
     lines += ["iam name prefix = s3-tests-", "iam path prefix = /s3-tests/"]
-    for section, (name, email) in names.items():
-        made = grid.account(name, email)
+    for section, made in accounts.items():
+        # Who calls is told the account's id; who is granted something is named by the other.
+        user_id = made["id"] if section == "iam root" else made["canonical_id"]
         lines += [
             f"[{section}]",
-            f"display_name = {name}",
-            f"user_id = {made['canonical_id']}",
-            f"email = {email}",
+            f"display_name = {made['name']}",
+            f"user_id = {user_id}",
+            f"email = {emails[section]}",
             "api_name = default",
             f"access_key = {made['access_key']}",
             f"secret_key = {made['secret_key']}",
-            "kms_keyid = testkey-1",
-            "kms_keyid2 = testkey-2",
+            f"kms_keyid = {keys[0]}",
+            f"kms_keyid2 = {keys[1]}",
             "lc_debug_interval = 10",
             "tenant =",
         ]

@@ -15,6 +15,23 @@ pub const SOCKET_NAME: &str = "agent.sock";
 /// Longest request or answer line, in bytes.
 pub const LINE_LEN_MAX: u64 = 16 << 20;
 
+/// Where events go.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub enum EventTarget {
+    /// They are posted to a URL.
+    Webhook {
+        /// The URL.
+        url: String,
+    },
+    /// They are published to a subject of a NATS server.
+    Nats {
+        /// The server's URL.
+        url: String,
+        /// The subject.
+        subject: String,
+    },
+}
+
 /// What an administrator asks of an agent.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "kebab-case", deny_unknown_fields)]
@@ -118,6 +135,54 @@ pub enum AdminRequest {
         /// Its name.
         name: String,
     },
+    /// Targets of events.
+    EventTargets,
+    /// Sets a target of events up.
+    EventTargetSet {
+        /// Whose: an account's id.
+        account: String,
+        /// Its name.
+        name: String,
+        /// Where it leads.
+        target: EventTarget,
+        /// What signs, or opens the server.
+        secret: Option<String>,
+    },
+    /// Removes a target of events.
+    EventTargetRemove {
+        /// Whose: an account's id.
+        account: String,
+        /// Its name.
+        name: String,
+    },
+    /// Messages that a target did not take.
+    EventDead {
+        /// Whose: an account's id.
+        account: String,
+        /// Its name.
+        name: String,
+    },
+    /// Tries messages that a target did not take again, or forgets them.
+    EventRaise {
+        /// Whose: an account's id.
+        account: String,
+        /// Its name.
+        name: String,
+        /// Tries them again.
+        again: bool,
+    },
+    /// What a bucket holds.
+    BucketShow {
+        /// Its name.
+        name: String,
+    },
+    /// Sets the most that a bucket may hold.
+    BucketQuota {
+        /// Its name.
+        name: String,
+        /// Bytes; `None`: no quota.
+        bytes: Option<u64>,
+    },
     /// All access keys, without secrets.
     KeyList,
     /// Accounts.
@@ -133,6 +198,22 @@ pub enum AdminRequest {
     AccountDelete {
         /// Its id.
         id: String,
+    },
+    /// One operation of the IAM's interface, as an account itself.
+    Identity {
+        /// The account's id.
+        account: String,
+        /// The operation's name and parameters, as forms have them.
+        fields: Vec<(String, String)>,
+    },
+    /// One operation of the KMS' interface, as an account itself.
+    Kms {
+        /// The account's id.
+        account: String,
+        /// The operation's name.
+        operation: String,
+        /// Its parameters.
+        parameters: serde_json::Value,
     },
     /// Makes an access key; the answer is the only place that shows its secret.
     KeyCreate {

@@ -47,6 +47,8 @@ pub struct DemoOptions {
     pub source: PathBuf,
     /// End after the tour.
     pub once: bool,
+    /// Lines of TOML that go into each node's configuration.
+    pub settings: Vec<String>,
 }
 
 /// The demo's access key, kept in its directory so that a second start can show it again.
@@ -158,6 +160,29 @@ fn node_config(node: &NodeProcess) -> Config {
     config
 }
 
+/// A node's configuration with what the command line sets.
+fn config_text(node: &NodeProcess, settings: &[String]) -> anyhow::Result<String> {
+    let mut table: toml::Table = node_config(node).to_text()?.parse()?;
+    for setting in settings {
+        let set: toml::Table = setting.parse().with_context(|| format!("--set {setting}"))?;
+        merge(&mut table, set);
+    }
+    let text = toml::to_string(&table)?;
+    Config::parse(&text).context("--set")?;
+    Ok(text)
+}
+
+fn merge(into: &mut toml::Table, from: toml::Table) {
+    for (name, value) in from {
+        match (into.get_mut(&name), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => merge(old, new),
+            (_, value) => {
+                into.insert(name, value);
+            }
+        }
+    }
+}
+
 /// Makes the grid: `init` on the first node, a token and `join` for each other.
 async fn found(
     env: &Env,
@@ -167,7 +192,11 @@ async fn found(
 ) -> anyhow::Result<Credentials> {
     for node in nodes.iter() {
         env.disk.create_dir_all(&node.dir)?;
-        write_file(env, &node.dir.join(FILE_NAME), node_config(node).to_text()?.as_bytes())?;
+        write_file(
+            env,
+            &node.dir.join(FILE_NAME),
+            config_text(node, &options.settings)?.as_bytes(),
+        )?;
     }
     let Some((first, others)) = nodes.split_first_mut() else {
         bail!("a grid has at least one node")

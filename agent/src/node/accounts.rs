@@ -1,4 +1,4 @@
-//! Accounts, for the command line.
+//! Accounts and what is in them, for the command line.
 
 use anyhow::Context;
 use nexusgrid_gateway::identity::Directory;
@@ -40,4 +40,14 @@ pub async fn create(here: Option<&Directory>, name: &str, email: &str) -> anyhow
 pub async fn delete(here: Option<&Directory>, id: &str) -> anyhow::Result<Value> {
     directory(here)?.delete_account(id).await?;
     Ok(Value::Null)
+}
+
+/// Does one operation of the IAM's interface in an account.
+pub async fn administer(
+    here: Option<&Directory>,
+    account: &str,
+    fields: Vec<(String, String)>,
+) -> anyhow::Result<Value> {
+    let answer = directory(here)?.administer(account, fields).await;
+    answer.map_err(|error| anyhow::anyhow!(error.message))
 }

@@ -28,6 +28,7 @@ use super::accounts;
 use super::admission::token_name;
 use super::directory::Directory;
 use super::drives;
+use super::events;
 use super::keys::RootKeys;
 use super::leave::{self, Decision, Vouched};
 use super::metadata;
@@ -78,6 +79,10 @@ pub struct NodeAdministration {
     pub workers: Workers,
     /// Access keys, if this node is a gateway.
     pub keys: Option<Arc<RootKeys>>,
+    /// Targets of events, if this node is a gateway.
+    pub told: Option<events::Told>,
+    /// Keys that the grid keeps by name, if this node is a gateway.
+    pub kms: Option<nexusgrid_gateway::kms::Kms>,
     /// Accounts, if this node is a gateway.
     pub accounts: Option<nexusgrid_gateway::identity::Directory>,
     /// Copies of metadata.
@@ -521,8 +526,45 @@ impl Administration for NodeAdministration {
             AdminRequest::AccountCreate { name, email } => {
                 accounts::create(self.accounts.as_ref(), &name, &email).await
             }
+            AdminRequest::Identity { account, fields } => {
+                accounts::administer(self.accounts.as_ref(), &account, fields).await
+            }
             AdminRequest::AccountDelete { id } => {
                 accounts::delete(self.accounts.as_ref(), &id).await
+            }
+            AdminRequest::BucketShow { name } => {
+                let usage = self.grid.bucket_usage(&name).await?;
+                Ok(json!({
+                    "name": name,
+                    "objects": usage.objects,
+                    "bytes": usage.bytes,
+                    "uploads": usage.uploads,
+                    "part_bytes": usage.part_bytes,
+                    "quota_bytes": usage.quota_bytes,
+                }))
+            }
+            AdminRequest::BucketQuota { name, bytes } => {
+                self.grid.set_quota(&name, bytes).await?;
+                Ok(json!({}))
+            }
+            AdminRequest::EventTargets => events::list(self.told.as_ref()).await,
+            AdminRequest::EventTargetSet { account, name, target, secret } => {
+                events::set(self.told.as_ref(), &account, name, target, secret).await
+            }
+            AdminRequest::EventTargetRemove { account, name } => {
+                events::remove(self.told.as_ref(), &account, name).await
+            }
+            AdminRequest::EventDead { account, name } => {
+                events::dead(self.told.as_ref(), &account, name).await
+            }
+            AdminRequest::EventRaise { account, name, again } => {
+                events::raise(self.told.as_ref(), &account, name, again).await
+            }
+            AdminRequest::Kms { account, operation, parameters } => {
+                let kms = self.kms.as_ref();
+                let kms = kms.context("this node holds no keys: ask a gateway node")?;
+                let answer = kms.administer(&account, &operation, &parameters).await;
+                answer.map_err(|error| anyhow::anyhow!(error.message))
             }
             AdminRequest::KeyList => self.keys().await,
             AdminRequest::KeyCreate { name, admin, read, write } => {

@@ -5,6 +5,7 @@ mod administration;
 mod admission;
 mod directory;
 mod drives;
+mod events;
 pub mod files;
 mod found;
 mod keys;

@@ -19,7 +19,8 @@ use nexusgrid_cluster::{
 };
 use nexusgrid_codec::{GroupId, MasterKey};
 use nexusgrid_env::{Env, NodeId, Rpc, RpcService};
-use nexusgrid_gateway::{Admin, Gateway, Metrics, ServerOptions, SharedRegistry};
+use nexusgrid_gateway::events::EventAdmin;
+use nexusgrid_gateway::{Admin, Gateway, GatewayOptions, Metrics, ServerOptions, SharedRegistry};
 use nexusgrid_grid::care::checkpoint::{CheckpointOptions, CheckpointParts, Shelf};
 use nexusgrid_grid::session::SessionOptions;
 use nexusgrid_grid::{CareOptions, GridNode, GridOptions, HostPort, Liveness, MetaPort, NodeParts};
@@ -251,6 +252,14 @@ async fn start(
         liveness: Arc::clone(&liveness),
         workers: node.workers(),
         keys: keys.clone(),
+        told: keys.as_ref().map(|_| super::events::Told {
+            admin: EventAdmin::of(env.clone(), Arc::new(node.grid())),
+            region: config.s3.region.clone(),
+        }),
+        kms: keys.as_ref().map(|_| {
+            let region = std::sync::Arc::from(config.s3.region.as_str());
+            nexusgrid_gateway::kms::Kms::new(env.clone(), Arc::new(node.grid()), region)
+        }),
         accounts: keys.clone().map(|keys| {
             nexusgrid_gateway::identity::Directory::new(env.clone(), Arc::new(node.grid()), keys)
         }),
@@ -497,7 +506,10 @@ async fn start_listeners(
                 keys,
                 env.clone(),
                 metrics,
-                config.s3.options(),
+                GatewayOptions {
+                    oidc: config.identity.options(&*env.disk)?,
+                    ..config.s3.options()?
+                },
             )?;
             let working = gateway.clone();
             let ending = stop.clone();

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use nexusgrid_grid::GridError;
 use nexusgrid_iam::{AccountId, Secret};
 
+use super::api::Usage;
 use super::directory::{self, Directory, DirectoryError, Read};
 use super::entities::{Account, Entity, Key, paths};
 use crate::limits;
@@ -140,6 +141,9 @@ impl Directory {
             return Err(AccountError::InUse(what));
         }
         let mut writes = vec![directory::remove(path, revision)];
+        if let Some(usage) = self.read::<Usage>(&paths::usage(&account)).await? {
+            writes.push(directory::remove(usage.path, usage.revision));
+        }
         let address = paths::email(&value.email);
         if let Some(found) = self.read::<Address>(&address).await? {
             writes.push(directory::remove(address, found.revision));

@@ -5,19 +5,22 @@
 //! [`PRINCIPAL_FRESH`](crate::limits::PRINCIPAL_FRESH): so a change is heeded as soon as this
 //! node's copy of the map brings word of it, and after that time at the latest where no word comes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use nexusgrid_env::{BootInstant, Env};
 use nexusgrid_grid::{GridError, Record, RecordWrite};
 use nexusgrid_iam::policy::{Document, DocumentKind};
-use nexusgrid_iam::{AccessKeyId, AccountId, Documents, Principal, Secret, limits as iam_limits};
+use nexusgrid_iam::{
+    AccessKeyId, AccountId, Documents, Principal, PrincipalKind, Secret, limits as iam_limits,
+};
 use parking_lot::Mutex;
 
 use super::entities::{Account, Entity, Group, Key, Policies, Policy, Role, User, paths};
 use super::managed;
 use crate::auth::{AccessKey, KeysUnavailable, SharedKeys};
 use crate::limits;
+use crate::pace::Pace;
 use crate::store::SharedStore;
 
 /// An entity with the revision that it was read at.
@@ -53,6 +56,8 @@ pub struct Directory {
     others: SharedKeys,
     kept: Mutex<Kept>,
     accounts: Mutex<Option<(u64, Arc<Accounts>)>>,
+    /// How fast accounts may change their identities.
+    pub(super) pace: Pace,
     /// What secrets of sessions follow from, once read.
     pub(super) signing: Mutex<Option<Arc<Vec<u8>>>>,
 }
@@ -119,7 +124,9 @@ pub fn remove(path: String, revision: u64) -> RecordWrite {
 impl Directory {
     /// Over the records of `store`; keys that are no identity's come from `others`.
     pub fn new(env: Env, store: SharedStore, others: SharedKeys) -> Directory {
+        let pace = Pace::new(env.clone(), limits::CHANGES_PER_SECOND, limits::CHANGES_AT_ONCE);
         Directory {
+            pace,
             env,
             store,
             others,
@@ -139,6 +146,12 @@ impl Directory {
     pub async fn list<T: Entity>(&self, prefix: &str) -> Result<Vec<Read<T>>, DirectoryError> {
         let found = self.store.records(prefix, "", limits::IDENTITIES_MAX).await?;
         found.into_iter().map(decode).collect()
+    }
+
+    /// How many records there are under a path.
+    pub(super) async fn count(&self, prefix: &str) -> Result<u32, DirectoryError> {
+        let found = self.store.records(prefix, "", limits::IDENTITIES_MAX).await?;
+        Ok(u32::try_from(found.len()).unwrap_or(u32::MAX))
     }
 
     /// Writes several records, all or none; `Conflict` if one has changed since it was read.
@@ -290,14 +303,42 @@ impl Directory {
         Ok(principal)
     }
 
-    /// The documents that a role's sessions hold, and their bound.
-    pub async fn role_documents(
+    /// A session of a role.
+    pub(super) async fn role_principal(
+        &self,
+        key: &AccessKeyId,
+        account: &AccountId,
+        role: Role,
+        called: &str,
+    ) -> Result<Principal, DirectoryError> {
+        Ok(Principal {
+            kind: PrincipalKind::Session,
+            arn: format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name),
+            id: format!("{}:{called}", role.id),
+            name: called.to_owned(),
+            role_arn: Some(format!("arn:aws:iam::{account}:role{}{}", role.path, role.name)),
+            policies: self.documents(account, std::slice::from_ref(&role.policies)).await?,
+            boundary: self.boundary(account, role.boundary.as_deref()).await?,
+            tags: role.tags,
+            ..Principal::root(key, account)
+        })
+    }
+
+    /// The documents of managed policies and groups, as a token names them. A group that is none gives
+    /// nothing; a policy that is none makes the whole unreadable, since it may have denied.
+    pub(super) async fn named_documents(
         &self,
         account: &AccountId,
-        role: &Role,
-    ) -> Result<(Documents, Option<Arc<Document>>), DirectoryError> {
-        let policies = self.documents(account, std::slice::from_ref(&role.policies)).await?;
-        Ok((policies, self.boundary(account, role.boundary.as_deref()).await?))
+        policies: &BTreeSet<String>,
+        groups: &BTreeSet<String>,
+    ) -> Result<Documents, DirectoryError> {
+        let attached = policies.iter().map(|name| policy_arn(account, name)).collect();
+        let mut sets = vec![Policies { attached, ..Policies::default() }];
+        let groups: Vec<String> = groups.iter().map(|name| paths::group(account, name)).collect();
+        for record in self.records(&groups).await? {
+            sets.push(decode::<Group>(record)?.value.policies);
+        }
+        self.documents(account, &sets).await
     }
 
     async fn records(&self, paths: &[String]) -> Result<Vec<Record>, DirectoryError> {
@@ -367,6 +408,19 @@ fn default_document(policy: &Policy) -> Result<Arc<Document>, DirectoryError> {
     match policy.versions.get(&policy.default) {
         Some(version) => identity_document(&version.document),
         None => Err(DirectoryError::Unreadable(policy.name.clone())),
+    }
+}
+
+/// The ARN that a policy is meant by: what is no ARN is the name of one of the account's own, or else
+/// of the grid's.
+fn policy_arn(account: &AccountId, name: &str) -> String {
+    let of_grid = format!("{}{name}", managed::PREFIX);
+    if name.starts_with("arn:") {
+        name.to_owned()
+    } else if managed::document(&of_grid).is_some() {
+        of_grid
+    } else {
+        format!("arn:aws:iam::{account}:policy/{name}")
     }
 }
 

@@ -105,6 +105,10 @@ pub struct Role {
     pub boundary: Option<String>,
     /// Who may take it on.
     pub trust: String,
+    /// The ids of users and roles whom that names by ARN, when it was written: others of their names
+    /// are not meant.
+    #[serde(default)]
+    pub trusted: BTreeMap<String, String>,
 }
 
 /// A version of a managed policy.
@@ -139,6 +143,9 @@ pub struct Policy {
     pub newest: u32,
     /// Identities that it is attached to.
     pub attachments: u32,
+    /// Identities that it bounds.
+    #[serde(default)]
+    pub boundaries: u32,
     /// Its tags.
     pub tags: Tags,
 }
@@ -201,6 +208,11 @@ pub mod paths {
     /// An account.
     pub fn account(id: &AccountId) -> String {
         format!("{ACCOUNTS}{id}")
+    }
+
+    /// How many identities an account has.
+    pub fn usage(id: &AccountId) -> String {
+        format!("usage/{id}")
     }
 
     /// Which account has an address: its record holds the account's id.

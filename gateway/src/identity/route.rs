@@ -10,7 +10,8 @@ use s3s::route::S3Route;
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::api::{ApiError, Call, Form, Xml};
-use super::{Directory, api, sts};
+use super::oidc::Tokens;
+use super::{Directory, api, sts, web_identity};
 use crate::auth::{RequestNotes, principal_of};
 use crate::context::{self, PeerAddress};
 
@@ -30,6 +31,7 @@ pub(crate) fn is_form(method: &Method, uri: &Uri, headers: &HeaderMap) -> bool {
 /// Answers them.
 pub(crate) struct Identities {
     pub directory: Arc<Directory>,
+    pub tokens: Tokens,
 }
 
 const IAM: &str = "https://iam.amazonaws.com/doc/2010-05-08/";
@@ -86,6 +88,25 @@ impl S3Route for Identities {
             let error = ApiError::new("SignatureDoesNotMatch", StatusCode::FORBIDDEN, message);
             return Ok(refusal(space, &id, &error));
         }
+        let answered = |outcome: Result<Xml, ApiError>| match outcome {
+            Ok(xml) => {
+                let inside = xml.into_string();
+                let xml = format!(
+                    "<{action}Response xmlns=\"{space}\"><{action}Result>{inside}</{action}Result>\
+                     <ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{action}Response>"
+                );
+                reply(StatusCode::OK, xml)
+            }
+            Err(error) => refusal(space, &id, &error),
+        };
+        let peer = request.extensions.get::<PeerAddress>().copied();
+        if action == web_identity::ACTION {
+            // A token is what its holder has instead of a key: what else comes does not count.
+            let mut context = context::of_caller(&Principal::anonymous(), self.directory.now_ms());
+            context::add_connection(&mut context, peer);
+            let outcome = web_identity::run(&self.directory, &self.tokens, &form, context).await;
+            return Ok(answered(outcome));
+        }
         // A URL that was signed covers no body.
         let presigned = context::query_pairs(&request.uri)
             .iter()
@@ -101,19 +122,7 @@ impl S3Route for Identities {
             let _ = notes.key.set(key.clone());
         }
         let principal = principal_of(&self.directory, &key, &request.headers, &request.uri).await?;
-        let peer = request.extensions.get::<PeerAddress>().copied();
-        let outcome = self.answer(&principal, &action, &form, is_sts, peer).await;
-        Ok(match outcome {
-            Ok(xml) => {
-                let inside = xml.into_string();
-                let xml = format!(
-                    "<{action}Response xmlns=\"{space}\"><{action}Result>{inside}</{action}Result>\
-                     <ResponseMetadata><RequestId>{id}</RequestId></ResponseMetadata></{action}Response>"
-                );
-                reply(StatusCode::OK, xml)
-            }
-            Err(error) => refusal(space, &id, &error),
-        })
+        Ok(answered(self.answer(&principal, &action, &form, is_sts, peer).await))
     }
 }
 

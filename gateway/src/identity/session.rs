@@ -4,7 +4,7 @@
 //! sealed under the master key and bound to the key's id. What a session may do is read anew when
 //! it is used: it ends with its role or user, whatever its token says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use base64::Engine as _;
@@ -18,8 +18,9 @@ use nexusgrid_iam::{
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
-use super::directory::{Directory, DirectoryError};
-use super::entities::{Role, User, paths};
+use super::directory::{Directory, DirectoryError, Read};
+use super::entities::{Provider, Role, User, paths};
+use super::oidc;
 use crate::limits;
 
 /// Ids of temporary keys begin so.
@@ -49,6 +50,21 @@ pub enum Of {
         /// What the session is called.
         session: String,
     },
+    /// Of who holds a token of a provider that says itself what its people may do.
+    Token {
+        /// The provider's URL.
+        provider: String,
+        /// When the provider was made: another of that URL is not meant.
+        since_ms: u64,
+        /// Who: follows from the provider and the token's subject.
+        id: String,
+        /// What the session is called.
+        name: String,
+        /// Names or ARNs of managed policies.
+        policies: BTreeSet<String>,
+        /// Names of groups of the account.
+        groups: BTreeSet<String>,
+    },
 }
 
 /// What a token says.
@@ -68,6 +84,9 @@ pub struct Session {
     pub tags: BTreeMap<String, String>,
     /// The identity provider's ARN, of a session by token.
     pub provider: Option<String>,
+    /// What conditions may ask about: what the token said.
+    #[serde(default)]
+    pub keys: BTreeMap<String, Vec<String>>,
 }
 
 /// Credentials of a session.
@@ -176,26 +195,32 @@ impl Directory {
                 let role = self.read::<Role>(&paths::role(account, name)).await?;
                 let role = role.filter(|role| role.value.id == *id);
                 let role = role.ok_or(SessionError::Invalid)?.value;
-                let (policies, boundary) = self.role_documents(account, &role).await?;
-                let mut tags = role.tags.clone();
+                let principal = self.role_principal(&key, account, role, called).await?;
+                let provider = session.provider.clone();
+                let mut tags = principal.tags.clone();
                 tags.extend(session.tags.clone());
+                Principal { provider, tags, ..principal }
+            }
+            Of::Token { provider, since_ms, id, name, policies, groups } => {
+                let path = paths::provider(account, oidc::name_of(provider));
+                let found = self.read::<Provider>(&path).await?;
+                let is_same = |found: &Read<Provider>| {
+                    found.value.url == *provider && found.value.created_ms == *since_ms
+                };
+                found.filter(is_same).ok_or(SessionError::Invalid)?;
                 Principal {
                     kind: PrincipalKind::Session,
-                    arn: format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name),
-                    id: format!("{}:{called}", role.id),
-                    name: called.clone(),
-                    role_arn: Some(format!(
-                        "arn:aws:iam::{account}:role{}{}",
-                        role.path, role.name
-                    )),
+                    arn: format!("arn:aws:sts::{account}:federated-user/{id}"),
+                    id: format!("{account}:{id}"),
+                    name: name.clone(),
                     provider: session.provider.clone(),
-                    policies,
-                    boundary,
-                    tags,
+                    policies: self.named_documents(account, policies, groups).await?,
+                    tags: session.tags.clone(),
                     ..Principal::root(&key, account)
                 }
             }
         };
+        principal.keys = session.keys;
         principal.expires_unix_ms = Some(session.expires_ms);
         for text in &session.policies {
             let most = iam_limits::SESSION_POLICY_BYTES_MAX;

@@ -2,12 +2,15 @@
 
 use http::StatusCode;
 use nexusgrid_iam::policy::{Document, DocumentKind};
-use nexusgrid_iam::{AccountId, PrincipalKind, authorize_assume, limits as iam_limits};
+use nexusgrid_iam::{
+    AccountId, Context, Principal, PrincipalKind, authorize_assume, limits as iam_limits,
+};
 
 use super::api::{ApiError, Call, Outcome, Xml};
 use super::directory::Read;
-use super::entities::{Role, paths};
+use super::entities::{Role, Tags, paths};
 use super::session::{Credentials, Of, Session};
+use super::web_identity;
 use crate::limits;
 
 /// Does what a call asks for.
@@ -25,7 +28,8 @@ pub async fn run(call: &Call<'_>) -> Outcome {
 }
 
 /// Operations that are the STS' and not the IAM's.
-pub const ACTIONS: &[&str] = &["GetCallerIdentity", "AssumeRole", "GetSessionToken"];
+pub const ACTIONS: &[&str] =
+    &["GetCallerIdentity", "AssumeRole", "GetSessionToken", web_identity::ACTION];
 
 fn caller_identity(call: &Call<'_>) -> Xml {
     let mut xml = Xml::default();
@@ -35,7 +39,7 @@ fn caller_identity(call: &Call<'_>) -> Xml {
     xml
 }
 
-fn show(xml: &mut Xml, credentials: &Credentials) {
+pub(super) fn show(xml: &mut Xml, credentials: &Credentials) {
     xml.nest("Credentials", |xml| {
         xml.text("AccessKeyId", &credentials.id)
             .text("SecretAccessKey", credentials.secret.expose())
@@ -44,7 +48,7 @@ fn show(xml: &mut Xml, credentials: &Credentials) {
     });
 }
 
-fn duration(call: &Call<'_>, default: u32, most: u32) -> Result<u64, ApiError> {
+pub(super) fn duration(call: &Call<'_>, default: u32, most: u32) -> Result<u64, ApiError> {
     let seconds = call.form.number("DurationSeconds", default)?;
     if !(limits::SESSION_SECONDS_MIN..=most).contains(&seconds) {
         return Err(ApiError::validation(format!(
@@ -68,71 +72,119 @@ fn role_of(call: &Call<'_>, arn: &str) -> Option<(AccountId, String)> {
     Some((account, name.to_owned()))
 }
 
+/// A role that a call wants to take on.
+pub(super) struct Wanted {
+    pub account: AccountId,
+    pub role: Role,
+    pub arn: String,
+    /// What the session is to be called.
+    pub called: String,
+    trust: Document,
+    /// What its trust policy may ask about.
+    pub context: Context,
+}
+
+impl Wanted {
+    /// The role that `RoleArn` names; `None`: nobody may take it on, or there is none.
+    pub async fn of(call: &Call<'_>) -> Result<Option<Wanted>, ApiError> {
+        let arn = call.form.need("RoleArn")?;
+        let called = call.form.name("RoleSessionName", 64)?.to_owned();
+        let Some((account, name)) = role_of(call, arn) else { return Ok(None) };
+        let role = call.directory.read::<Role>(&paths::role(&account, &name)).await?;
+        let Some(Read { value: role, .. }) = role else { return Ok(None) };
+        let most = iam_limits::TRUST_POLICY_BYTES_MAX;
+        let Ok(trust) = Document::parse(&role.trust, DocumentKind::Trust, most) else {
+            return Ok(None);
+        };
+        let trust = trust.meaning(&role.trusted);
+        let mut context = call.context.clone();
+        if let Some(id) = call.form.get("ExternalId") {
+            context.set("sts:ExternalId", id);
+        }
+        context.set("sts:RoleSessionName", called.clone());
+        for (key, value) in &role.tags {
+            context.set(&format!("iam:ResourceTag/{key}"), value.clone());
+            context.set(&format!("aws:ResourceTag/{key}"), value.clone());
+        }
+        let arn = format!("arn:aws:iam::{account}:role{}{}", role.path, role.name);
+        Ok(Some(Wanted { account, role, arn, called, trust, context }))
+    }
+
+    /// Whether the role trusts `principal` with this, and with these tags.
+    pub fn trusts(
+        &mut self,
+        principal: &Principal,
+        action: &str,
+        tags: &Tags,
+        now_ms: u64,
+    ) -> bool {
+        for (key, value) in tags {
+            self.context.set(&format!("aws:RequestTag/{key}"), value.clone());
+            self.context.add("aws:TagKeys", key.clone());
+        }
+        let may = |action: &str| {
+            let (arn, owner) = (&self.arn, self.account.as_str());
+            authorize_assume(principal, action, arn, owner, &self.trust, &self.context, now_ms)
+                .allowed()
+        };
+        may(action) && (tags.is_empty() || may("sts:TagSession"))
+    }
+
+    /// The session, as the call describes it.
+    pub fn session(&self, call: &Call<'_>, tags: Tags) -> Result<Session, ApiError> {
+        Ok(Session {
+            expires_ms: duration(call, 3600, self.role.max_session_seconds)?,
+            policies: session_policies(call)?,
+            attached: attached(call)?,
+            of: Of::Role {
+                name: self.role.name.clone(),
+                id: self.role.id.clone(),
+                session: self.called.clone(),
+            },
+            tags,
+            provider: None,
+            keys: Default::default(),
+            account: self.account.clone(),
+        })
+    }
+
+    /// What an answer says of it.
+    pub fn show(&self, xml: &mut Xml) {
+        let Wanted { account, role, called, .. } = self;
+        let arn = format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name);
+        xml.nest("AssumedRoleUser", |xml| {
+            xml.text("AssumedRoleId", &format!("{}:{called}", role.id)).text("Arn", &arn);
+        });
+    }
+}
+
 async fn assume_role(call: &Call<'_>) -> Outcome {
-    let arn = call.form.need("RoleArn")?;
-    let called = call.form.name("RoleSessionName", 64)?;
     let denied = || ApiError::denied(&call.principal.arn, "sts:AssumeRole");
     if call.principal.kind == PrincipalKind::Service {
         return Err(denied());
     }
     // That there is no such role is not told: nobody may take it on.
-    let (account, name) = role_of(call, arn).ok_or_else(denied)?;
-    let role = call.directory.read::<Role>(&paths::role(&account, &name)).await?;
-    let Read { value: role, .. } = role.ok_or_else(denied)?;
-    let most = iam_limits::TRUST_POLICY_BYTES_MAX;
-    let trust = Document::parse(&role.trust, DocumentKind::Trust, most).map_err(|_| denied())?;
-    let mut context = call.context.clone();
-    if let Some(id) = call.form.get("ExternalId") {
-        context.set("sts:ExternalId", id);
-    }
-    context.set("sts:RoleSessionName", called);
+    let mut wanted = Wanted::of(call).await?.ok_or_else(denied)?;
     let tags = call.form.tags()?;
-    for (key, value) in &tags {
-        context.set(&format!("aws:RequestTag/{key}"), value.clone());
-        context.add("aws:TagKeys", key.clone());
-    }
-    for (key, value) in &role.tags {
-        context.set(&format!("iam:ResourceTag/{key}"), value.clone());
-        context.set(&format!("aws:ResourceTag/{key}"), value.clone());
-    }
-    let role_arn = format!("arn:aws:iam::{account}:role{}{}", role.path, role.name);
-    let may = |action: &str| {
-        authorize_assume(
-            call.principal,
-            action,
-            &role_arn,
-            account.as_str(),
-            &trust,
-            &context,
-            call.now_ms(),
-        )
-        .allowed()
-    };
-    if !may("sts:AssumeRole") || (!tags.is_empty() && !may("sts:TagSession")) {
+    if !wanted.trusts(call.principal, "sts:AssumeRole", &tags, call.now_ms()) {
         return Err(denied());
     }
-    let session = Session {
-        expires_ms: duration(call, 3600, role.max_session_seconds)?,
-        policies: session_policies(call)?,
-        attached: attached(call)?,
-        of: Of::Role { name: role.name.clone(), id: role.id.clone(), session: called.to_owned() },
-        tags,
-        provider: None,
-        account: account.clone(),
-    };
+    let session = wanted.session(call, tags)?;
     let credentials = call.directory.open_session(&session).await?;
     let mut xml = Xml::default();
     show(&mut xml, &credentials);
-    xml.nest("AssumedRoleUser", |xml| {
-        xml.text("AssumedRoleId", &format!("{}:{called}", role.id))
-            .text("Arn", &format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name));
-    });
-    let packed: usize = session.policies.iter().map(String::len).sum();
-    xml.number("PackedPolicySize", (packed * 100 / iam_limits::SESSION_POLICY_BYTES_MAX) as u64);
+    wanted.show(&mut xml);
+    show_packed(&mut xml, &session);
     Ok(xml)
 }
 
-fn session_policies(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+/// How much of what a session's policies may take is taken.
+pub(super) fn show_packed(xml: &mut Xml, session: &Session) {
+    let packed: usize = session.policies.iter().map(String::len).sum();
+    xml.number("PackedPolicySize", (packed * 100 / iam_limits::SESSION_POLICY_BYTES_MAX) as u64);
+}
+
+pub(super) fn session_policies(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
     if call.form.get("Policy").is_none() {
         return Ok(Vec::new());
     }
@@ -141,7 +193,7 @@ fn session_policies(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
 }
 
 /// Each of them bounds the session: none may be overlooked.
-fn attached(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
+pub(super) fn attached(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
     let named = call.form.count("PolicyArns.member.");
     let arns: Vec<String> = (1..=limits::ATTACHED_POLICIES_MAX)
         .map_while(|number| call.form.get(&format!("PolicyArns.member.{number}.arn")))
@@ -179,6 +231,7 @@ async fn session_token(call: &Call<'_>) -> Outcome {
         attached: Vec::new(),
         tags: Default::default(),
         provider: None,
+        keys: Default::default(),
     };
     let credentials = call.directory.open_session(&session).await?;
     let mut xml = Xml::default();

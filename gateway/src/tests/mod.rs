@@ -4,12 +4,16 @@ mod client;
 mod memory;
 
 mod auth;
+mod form;
+mod encryption;
 mod fuzz;
 mod identity;
 mod multipart;
+mod object_acls;
 mod objects;
 mod rules;
 mod server;
+mod tokens;
 mod versions;
 
 use std::sync::Arc;
@@ -78,12 +82,17 @@ pub fn gateway() -> Gateway {
 
 /// The same with options, and its store.
 pub fn gateway_with(options: GatewayOptions) -> (Gateway, Arc<MemoryStore>) {
+    gateway_in(Env::real(), options)
+}
+
+/// The same in a world of the test's.
+pub fn gateway_in(env: Env, options: GatewayOptions) -> (Gateway, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::default());
     store.add_bucket("bucket", FOUNDERS);
     store.add_bucket("shared", FOUNDERS);
     let registry = Arc::new(Mutex::new(Registry::default()));
     let metrics = Metrics::register(&registry);
     let shared: crate::SharedStore = Arc::clone(&store) as crate::SharedStore;
-    let gateway = Gateway::new(shared, Arc::new(TestKeys), Env::real(), metrics, options).unwrap();
+    let gateway = Gateway::new(shared, Arc::new(TestKeys), env, metrics, options).unwrap();
     (gateway, store)
 }

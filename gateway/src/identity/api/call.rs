@@ -61,6 +61,10 @@ impl Call<'_> {
 
     /// Writes several records; `false` if another change came between.
     pub async fn commit(&self, writes: Vec<RecordWrite>) -> Result<bool, ApiError> {
+        if !self.directory.pace.take(self.account.as_str()) {
+            let message = "Rate exceeded";
+            return Err(ApiError::new("Throttling", http::StatusCode::BAD_REQUEST, message));
+        }
         match self.directory.write(writes).await {
             Ok(()) => Ok(true),
             Err(DirectoryError::Grid(GridError::Conflict)) => Ok(false),
@@ -93,8 +97,40 @@ impl Call<'_> {
         name: &str,
         value: &T,
     ) -> Result<(), ApiError> {
-        let write = directory::write(path, 0, value)?;
-        if self.commit(vec![write]).await? { Ok(()) } else { Err(ApiError::exists(T::KIND, name)) }
+        self.create_with(path, name, value, Vec::new()).await
+    }
+
+    /// The same, with other changes.
+    pub async fn create_with<T: Entity>(
+        &self,
+        path: String,
+        name: &str,
+        value: &T,
+        mut writes: Vec<RecordWrite>,
+    ) -> Result<(), ApiError> {
+        writes.push(directory::write(path.clone(), 0, value)?);
+        if self.commit_counted(&path, 1, writes).await? {
+            Ok(())
+        } else if self.directory.read::<T>(&path).await?.is_some() {
+            Err(ApiError::exists(T::KIND, name))
+        } else {
+            Err(ApiError::concurrent())
+        }
+    }
+
+    /// Takes an entity away, with other changes.
+    pub async fn remove(
+        &self,
+        path: String,
+        revision: u64,
+        mut writes: Vec<RecordWrite>,
+    ) -> Outcome {
+        writes.push(directory::remove(path.clone(), revision));
+        if self.commit_counted(&path, -1, writes).await? {
+            Ok(super::xml::Xml::default())
+        } else {
+            Err(ApiError::concurrent())
+        }
     }
 
     /// A document of the form, checked.

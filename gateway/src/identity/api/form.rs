@@ -11,6 +11,16 @@ use crate::limits;
 pub struct Form(BTreeMap<String, String>);
 
 impl Form {
+    /// Of names and values.
+    pub fn new(fields: impl IntoIterator<Item = (String, String)>) -> Form {
+        Form(fields.into_iter().collect())
+    }
+
+    /// Sets a parameter.
+    pub fn set(&mut self, name: &str, value: String) {
+        self.0.insert(name.to_owned(), value);
+    }
+
     /// Reads a form's bytes. Of a parameter that is there twice the first counts.
     pub fn parse(bytes: &[u8]) -> Form {
         let mut found = BTreeMap::new();

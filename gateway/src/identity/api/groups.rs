@@ -143,11 +143,7 @@ pub(super) async fn delete(call: &Call<'_>) -> Outcome {
     if let Some((_, message)) = holds.into_iter().find(|(holds, _)| *holds) {
         return Err(ApiError::in_use(message));
     }
-    if call.commit(vec![directory::remove(path, revision)]).await? {
-        Ok(Xml::default())
-    } else {
-        Err(ApiError::concurrent())
-    }
+    call.remove(path, revision, Vec::new()).await
 }
 
 /// Puts a user into a group, or takes it out: both records change together.

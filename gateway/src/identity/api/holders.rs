@@ -1,5 +1,6 @@
 //! Policies of users, groups and roles: inside them, and attached to them.
 
+use nexusgrid_grid::RecordWrite;
 use nexusgrid_iam::limits as iam_limits;
 use nexusgrid_iam::policy::DocumentKind;
 
@@ -203,24 +204,49 @@ impl Bounded for Role {
     }
 }
 
+/// Changes of the policies of which one bounds one identity less, the other one more: a policy that
+/// bounds something cannot be deleted.
+pub(super) async fn bounds(
+    call: &Call<'_>,
+    less: Option<&str>,
+    more: Option<&str>,
+) -> Result<Vec<RecordWrite>, ApiError> {
+    let mut writes = Vec::new();
+    if less == more {
+        return Ok(writes);
+    }
+    if let Some(arn) = less
+        && let Ok(Some(Read { path, revision, mut value })) = attachable(call, arn).await
+    {
+        value.boundaries = value.boundaries.saturating_sub(1);
+        writes.push(directory::write(path, revision, &value)?);
+    }
+    if let Some(arn) = more
+        && let Some(Read { path, revision, mut value }) = attachable(call, arn).await?
+    {
+        value.boundaries = value.boundaries.saturating_add(1);
+        writes.push(directory::write(path, revision, &value)?);
+    }
+    Ok(writes)
+}
+
+async fn bound<T: Bounded>(call: &Call<'_>, by: Option<&str>) -> Outcome {
+    for _ in 0..limits::CHANGE_TRIES_MAX {
+        let Read { path, revision, mut value } = T::target(call).await?;
+        let old = std::mem::replace(value.boundary_mut(), by.map(str::to_owned));
+        let mut writes = bounds(call, old.as_deref(), by).await?;
+        writes.push(directory::write(path, revision, &value)?);
+        if call.commit(writes).await? {
+            return Ok(Xml::default());
+        }
+    }
+    Err(ApiError::concurrent())
+}
+
 pub(super) async fn put_boundary<T: Bounded>(call: &Call<'_>) -> Outcome {
-    let holder = T::target(call).await?;
-    let arn = call.form.need("PermissionsBoundary")?;
-    attachable(call, arn).await?;
-    call.change::<T, _>(&holder.path, holder.value.name(), |holder| {
-        *holder.boundary_mut() = Some(arn.to_owned());
-        Ok(())
-    })
-    .await?;
-    Ok(Xml::default())
+    bound::<T>(call, Some(call.form.need("PermissionsBoundary")?)).await
 }
 
 pub(super) async fn delete_boundary<T: Bounded>(call: &Call<'_>) -> Outcome {
-    let holder = T::target(call).await?;
-    call.change::<T, _>(&holder.path, holder.value.name(), |holder| {
-        *holder.boundary_mut() = None;
-        Ok(())
-    })
-    .await?;
-    Ok(Xml::default())
+    bound::<T>(call, None).await
 }

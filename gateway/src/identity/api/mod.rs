@@ -4,6 +4,7 @@
 //! [`nexusgrid_iam::authorize_identity`] before it reads or changes anything that it tells of.
 
 mod call;
+mod counted;
 mod error;
 mod form;
 mod groups;
@@ -15,6 +16,7 @@ mod users;
 mod xml;
 
 pub use call::{Call, Outcome};
+pub use counted::Usage;
 pub use error::ApiError;
 pub use form::Form;
 pub use xml::Xml;

@@ -9,7 +9,7 @@ use super::holders::attachable;
 use super::roles::encoded;
 use super::users::{self, show_marker};
 use super::xml::Xml;
-use crate::identity::directory::{self, Read};
+use crate::identity::directory::Read;
 use crate::identity::entities::{Group, Policies, Policy, PolicyVersion, Role, User, paths};
 use crate::identity::managed;
 use crate::limits;
@@ -21,7 +21,7 @@ fn show_policy(call: &Call<'_>, xml: &mut Xml, policy: &Policy) {
         .text("Path", &policy.path)
         .text("DefaultVersionId", &format!("v{}", policy.default))
         .number("AttachmentCount", policy.attachments.into())
-        .number("PermissionsBoundaryUsageCount", 0)
+        .number("PermissionsBoundaryUsageCount", policy.boundaries.into())
         .flag("IsAttachable", true)
         .time("CreateDate", policy.created_ms)
         .time("UpdateDate", policy.updated_ms);
@@ -71,6 +71,7 @@ pub(super) async fn create_policy(call: &Call<'_>) -> Outcome {
         default: 1,
         newest: 1,
         attachments: 0,
+        boundaries: 0,
         tags: call.form.tags()?,
     };
     call.create(paths::policy(&call.account, name), name, &policy).await?;
@@ -129,7 +130,7 @@ pub(super) async fn list_policies(call: &Call<'_>) -> Outcome {
 
 pub(super) async fn delete_policy(call: &Call<'_>) -> Outcome {
     let Read { path, revision, value } = policy(call).await?;
-    if value.attachments > 0 {
+    if value.attachments > 0 || value.boundaries > 0 {
         return Err(ApiError::in_use("Cannot delete a policy attached to entities."));
     }
     if value.versions.len() > 1 {
@@ -137,11 +138,7 @@ pub(super) async fn delete_policy(call: &Call<'_>) -> Outcome {
             "This policy has more than one version. Before you delete a policy, you must delete the policy's versions.",
         ));
     }
-    if call.commit(vec![directory::remove(path, revision)]).await? {
-        Ok(Xml::default())
-    } else {
-        Err(ApiError::concurrent())
-    }
+    call.remove(path, revision, Vec::new()).await
 }
 
 fn version_number(call: &Call<'_>) -> Result<u32, ApiError> {

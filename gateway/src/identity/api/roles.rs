@@ -1,14 +1,17 @@
 //! Roles.
 
-use nexusgrid_iam::limits as iam_limits;
-use nexusgrid_iam::policy::DocumentKind;
+use std::collections::BTreeMap;
+
+use nexusgrid_iam::policy::{Document, DocumentKind};
+use nexusgrid_iam::{AccountId, limits as iam_limits};
 
 use super::call::{Call, Outcome, add_tags};
 use super::error::ApiError;
+use super::holders::bounds;
 use super::users::{show_boundary, show_marker, show_tags};
 use super::xml::Xml;
-use crate::identity::directory::{self, Read};
-use crate::identity::entities::{Policies, Role, paths};
+use crate::identity::directory::Read;
+use crate::identity::entities::{Policies, Role, User, paths};
 use crate::limits;
 
 const NAME_MAX: usize = 64;
@@ -72,6 +75,40 @@ fn max_session(call: &Call<'_>, default: u32) -> Result<u32, ApiError> {
     }
 }
 
+/// The ids of the users and roles that a trust policy names by ARN.
+async fn trusted(call: &Call<'_>, trust: &str) -> Result<BTreeMap<String, String>, ApiError> {
+    let most = iam_limits::TRUST_POLICY_BYTES_MAX;
+    let document = Document::parse(trust, DocumentKind::Trust, most);
+    let document = document.map_err(|error| ApiError::malformed(error.to_string()))?;
+    let mut ids = BTreeMap::new();
+    for arn in document.named_principals() {
+        let Some((account, kind, name)) = identity_of(arn) else { continue };
+        let unknown =
+            || ApiError::malformed(format!("Invalid principal in policy: \"AWS\":\"{arn}\""));
+        let id = match kind {
+            "user" => {
+                let found = call.directory.read::<User>(&paths::user(&account, name)).await?;
+                found.map(|user| user.value.id)
+            }
+            _ => {
+                let found = call.directory.read::<Role>(&paths::role(&account, name)).await?;
+                found.map(|role| role.value.id)
+            }
+        };
+        ids.insert(arn.to_owned(), id.ok_or_else(unknown)?);
+    }
+    Ok(ids)
+}
+
+/// Account, kind and name of a user or role, out of its ARN.
+fn identity_of(arn: &str) -> Option<(AccountId, &str, &str)> {
+    let (account, rest) = arn.strip_prefix("arn:aws:iam::")?.split_once(':')?;
+    let (kind, path) = rest.split_once('/')?;
+    let name = path.rsplit('/').next()?;
+    matches!(kind, "user" | "role").then_some(())?;
+    Some((AccountId::new(account).ok()?, kind, name))
+}
+
 pub(super) async fn create(call: &Call<'_>) -> Outcome {
     let name = call.form.name("RoleName", NAME_MAX)?;
     let path = call.form.path("Path")?;
@@ -91,9 +128,11 @@ pub(super) async fn create(call: &Call<'_>) -> Outcome {
         tags: call.form.tags()?,
         policies: Policies::default(),
         boundary: call.form.get("PermissionsBoundary").map(str::to_owned),
+        trusted: trusted(call, &trust).await?,
         trust,
     };
-    call.create(paths::role(&call.account, name), name, &role).await?;
+    let writes = bounds(call, None, role.boundary.as_deref()).await?;
+    call.create_with(paths::role(&call.account, name), name, &role, writes).await?;
     let mut xml = Xml::default();
     xml.nest("Role", |xml| show(call, xml, &role));
     Ok(xml)
@@ -152,8 +191,10 @@ pub(super) async fn update_trust(call: &Call<'_>) -> Outcome {
     let role = target(call).await?;
     let most = iam_limits::TRUST_POLICY_BYTES_MAX;
     let trust = call.document("PolicyDocument", DocumentKind::Trust, most)?;
+    let trusted = trusted(call, &trust).await?;
     call.change::<Role, _>(&role.path, &role.value.name, |role| {
         role.trust = trust.clone();
+        role.trusted = trusted.clone();
         Ok(())
     })
     .await?;
@@ -172,11 +213,8 @@ pub(super) async fn delete(call: &Call<'_>) -> Outcome {
     if let Some((_, message)) = holds.into_iter().find(|(holds, _)| *holds) {
         return Err(ApiError::in_use(message));
     }
-    if call.commit(vec![directory::remove(path, revision)]).await? {
-        Ok(Xml::default())
-    } else {
-        Err(ApiError::concurrent())
-    }
+    let writes = bounds(call, role.boundary.as_deref(), None).await?;
+    call.remove(path, revision, writes).await
 }
 
 pub(super) async fn tag(call: &Call<'_>) -> Outcome {

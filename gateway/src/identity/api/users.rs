@@ -4,6 +4,7 @@ use nexusgrid_iam::{AccountId, PrincipalKind};
 
 use super::call::{Call, Outcome, add_tags};
 use super::error::ApiError;
+use super::holders::bounds;
 use super::xml::Xml;
 use crate::identity::directory::{self, Read};
 use crate::identity::entities::{Account, Entity as _, Group, Key, Policies, Tags, User, paths};
@@ -87,7 +88,8 @@ pub(super) async fn create(call: &Call<'_>) -> Outcome {
         groups: Default::default(),
         keys: Default::default(),
     };
-    call.create(paths::user(&call.account, name), name, &user).await?;
+    let writes = bounds(call, None, user.boundary.as_deref()).await?;
+    call.create_with(paths::user(&call.account, name), name, &user, writes).await?;
     let mut xml = Xml::default();
     xml.nest("User", |xml| show(call, xml, &user));
     Ok(xml)
@@ -180,7 +182,6 @@ pub(super) async fn delete(call: &Call<'_>) -> Outcome {
     let Read { path, revision, value: user } = target(call).await?;
     let holds = [
         (!user.keys.is_empty(), "Cannot delete entity, must delete access keys first."),
-        (!user.groups.is_empty(), "Cannot delete entity, must remove users from group first."),
         (!user.policies.inline.is_empty(), "Cannot delete entity, must delete policies first."),
         (
             !user.policies.attached.is_empty(),
@@ -190,11 +191,15 @@ pub(super) async fn delete(call: &Call<'_>) -> Outcome {
     if let Some((_, message)) = holds.into_iter().find(|(holds, _)| *holds) {
         return Err(ApiError::in_use(message));
     }
-    if call.commit(vec![directory::remove(path, revision)]).await? {
-        Ok(Xml::default())
-    } else {
-        Err(ApiError::concurrent())
+    // It leaves its groups.
+    let mut writes = bounds(call, user.boundary.as_deref(), None).await?;
+    for group in &user.groups {
+        let Read { path, revision, mut value } =
+            call.need::<Group>(&paths::group(&call.account, group), group).await?;
+        value.users.remove(&user.name);
+        writes.push(directory::write(path, revision, &value)?);
     }
+    call.remove(path, revision, writes).await
 }
 
 pub(super) async fn tag(call: &Call<'_>) -> Outcome {

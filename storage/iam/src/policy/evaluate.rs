@@ -121,6 +121,12 @@ impl PrincipalPattern {
                     None
                 }
             }
+            PrincipalPattern::Identity(arn, id) => {
+                // A session's id is its role's, a colon and its name.
+                let own = principal.id.split(':').next().unwrap_or("");
+                let is_named = *arn == principal.arn || principal.role_arn.as_ref() == Some(arn);
+                (is_named && own == id).then_some(Named::Caller)
+            }
             PrincipalPattern::Federated(provider) => {
                 (principal.provider.as_deref() == Some(provider)).then_some(Named::Provider)
             }

@@ -12,7 +12,7 @@ mod parse;
 mod pattern;
 mod public;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use condition::{Condition, Operator};
 pub use evaluate::{Grants, Question};
@@ -64,6 +64,8 @@ enum PrincipalPattern {
     Account(String),
     /// A user, a role or a session, by its whole ARN.
     Arn(String),
+    /// A user or a role by its whole ARN and its unique id.
+    Identity(String, String),
     /// An account by its canonical id.
     Canonical(String),
     /// Who comes with a token of this identity provider.
@@ -90,6 +92,23 @@ impl Document {
         }
     }
 
+    /// The same, which of these ARNs means only the identity of that unique id.
+    #[must_use]
+    pub fn meaning(mut self, ids: &BTreeMap<String, String>) -> Document {
+        let lists = self.statements.iter_mut().filter_map(|it| it.principals.as_mut());
+        for list in lists {
+            let (Among::Any(list) | Among::AllBut(list)) = list;
+            for one in list {
+                if let PrincipalPattern::Arn(arn) = one
+                    && let Some(id) = ids.get(arn.as_str())
+                {
+                    *one = PrincipalPattern::Identity(std::mem::take(arn), id.clone());
+                }
+            }
+        }
+        self
+    }
+
     /// The accounts, users and roles that it names, as text: to check that they exist.
     pub fn named_principals(&self) -> BTreeSet<&str> {
         let lists = self.statements.iter().filter_map(|statement| statement.principals.as_ref());
@@ -100,6 +119,7 @@ impl Document {
             .filter_map(|principal| match principal {
                 PrincipalPattern::Account(name)
                 | PrincipalPattern::Arn(name)
+                | PrincipalPattern::Identity(name, _)
                 | PrincipalPattern::Canonical(name) => Some(name.as_str()),
                 PrincipalPattern::Everybody
                 | PrincipalPattern::Federated(_)
