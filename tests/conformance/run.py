@@ -50,6 +50,8 @@ class Grid:
         arguments += ["--s3", f"127.0.0.1:{port}", "--rpc-port", str(port + 100)]
         # The suite sends keys of its own over plain connections.
         arguments += ["--set", "s3.sse_c_without_tls=true"]
+        # What takes a day in lifecycle rules takes as long as `lc_debug_interval` says.
+        arguments += ["--set", f"timers.lifecycle_day_ms={LIFECYCLE_DAY * 1000}"]
         self.process = subprocess.Popen(
             [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
@@ -128,7 +130,8 @@ def configuration(grid, port):
             f"secret_key = {made['secret_key']}",
             f"kms_keyid = {keys[0]}",
             f"kms_keyid2 = {keys[1]}",
-            "lc_debug_interval = 10",
+            f"lc_debug_interval = {LIFECYCLE_DAY}",
+            f"storage_classes = {STORAGE_CLASSES}",
             "tenant =",
         ]
     lines += ["[webidentity]", "token = none", "aud = none", "sub = none", "azp = none"]

@@ -1,40 +1,48 @@
 //! GetObjectAttributes.
 
 use async_trait::async_trait;
-use nexusgrid_grid::ObjectInfo;
+use nexusgrid_grid::PartInfo;
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
 use super::conditions::timestamp;
 use super::encoding::page_size;
 use super::headers::{ShownChecksum, show_checksum};
-use super::versions::{read_error, version_name};
+use super::versions::version_name;
 use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
-use crate::error::invalid_argument;
+use crate::error::{from_grid, invalid_argument};
+use crate::store::OpenObject;
 
-fn object_parts(
-    object: &ObjectInfo,
+/// A page of an object's parts, with what each was stored with.
+async fn object_parts(
+    open: &dyn OpenObject,
     max: Option<i32>,
     marker: Option<i32>,
 ) -> S3Result<Option<GetObjectAttributesParts>> {
-    if object.part_sizes.is_empty() {
+    let sizes = &open.info().part_sizes;
+    if sizes.is_empty() {
         return Ok(None);
     }
     let max = page_size(max)?;
     let marker = usize::try_from(marker.unwrap_or(0))
         .map_err(|_| invalid_argument("a part number marker is not negative"))?;
-    let total = object.part_sizes.len();
-    let parts: Vec<ObjectPart> = (1i32..)
-        .zip(&object.part_sizes)
-        .skip(marker)
-        .take(max as usize)
-        .map(|(number, size)| ObjectPart {
+    let total = sizes.len();
+    let stored = open.parts(marker, max as usize).await.map_err(from_grid)?;
+    let shown = |((number, size), stored): ((i32, &u64), Option<&PartInfo>)| {
+        let mut part = ObjectPart {
             part_number: Some(number),
             size: i64::try_from(*size).ok(),
             ..Default::default()
-        })
-        .collect();
+        };
+        if let Some(stored) = stored {
+            show_checksum!(part, ShownChecksum::of(&stored.checksums, 0));
+        }
+        part
+    };
+    let stored = stored.iter().map(Some).chain(std::iter::repeat(None));
+    let page = (1i32..).zip(sizes).skip(marker).take(max as usize);
+    let parts: Vec<ObjectPart> = page.zip(stored).map(shown).collect();
     let end = marker.saturating_add(parts.len());
     let truncated = end < total && max > 0;
     Ok(Some(GetObjectAttributesParts {
@@ -51,13 +59,16 @@ fn object_parts(
 impl Handle<GetObjectAttributesInput, GetObjectAttributesOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<GetObjectAttributesInput>,
     ) -> S3Result<S3Response<GetObjectAttributesOutput>> {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
-        let object = self.store.head(&input.bucket, &input.key, version).await;
-        let object = object.map_err(|error| read_error(error, version))?;
+        let open = self.store.open(&input.bucket, &input.key, version).await;
+        let open = open.map_err(|error| caller.read_error(&input.key, version, error))?;
+        let object = open.info();
+        caller.admit_object(object)?;
+        self.described(&request.headers, &object.meta.cipher)?;
         let mut output = GetObjectAttributesOutput {
             last_modified: Some(timestamp(object.last_modified)),
             version_id: object.version_name.map(|version| version.to_string()),
@@ -83,7 +94,8 @@ impl Handle<GetObjectAttributesInput, GetObjectAttributesOutput> for Handlers {
                 }
                 ObjectAttributes::OBJECT_PARTS => {
                     output.object_parts =
-                        object_parts(&object, input.max_parts, input.part_number_marker)?;
+                        object_parts(open.as_ref(), input.max_parts, input.part_number_marker)
+                            .await?;
                 }
                 other => return Err(invalid_argument(format!("no such attribute: {other}"))),
             }

@@ -68,8 +68,11 @@ impl BodyPlan {
         for algorithm in checksum::ALL {
             let name = checksum::header(algorithm);
             if let Some(value) = text(headers, name)? {
-                let value = checksum::parse(algorithm, value)
-                    .ok_or_else(|| invalid(format!("the value of {name} is invalid")))?;
+                // What cannot be a checksum is not that of the body either.
+                let value = checksum::parse(algorithm, value).ok_or_else(|| {
+                    let message = format!("the value of {name} is invalid");
+                    refuse(RejectKind::BadDigest, message)
+                })?;
                 if declared.replace((algorithm, Declared::Header(value))).is_some() {
                     return Err(invalid("more than one checksum".to_owned()));
                 }
@@ -263,11 +266,19 @@ where
 }
 
 /// What an error of a body stream means for the client.
-fn reject_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Reject {
+/// A body that was refused on its way here.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{}", .0.message)]
+pub struct Refused(pub Reject);
+
+pub(crate) fn reject_of(error: &(dyn std::error::Error + Send + Sync + 'static)) -> Reject {
     let mut kind = RejectKind::IncompleteBody;
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     // The outermost error may be a wrapper (`Underlying`) of the one that says why.
     while let Some(error) = cause {
+        if let Some(Refused(reject)) = error.downcast_ref() {
+            return reject.clone();
+        }
         if error.is::<BodyStalled>() {
             kind = RejectKind::Timeout;
         } else if error.is::<BodySizeLimitExceeded>() {
@@ -417,8 +428,8 @@ mod tests {
                 Signed,
                 "InvalidRequest",
             ),
-            (&[("x-amz-checksum-crc32", "####")], Signed, "InvalidRequest"),
-            (&[("x-amz-checksum-crc32", "AAAAAAAA")], Signed, "InvalidRequest"),
+            (&[("x-amz-checksum-crc32", "####")], Signed, "BadDigest"),
+            (&[("x-amz-checksum-crc32", "AAAAAAAA")], Signed, "BadDigest"),
             (&[trailer], Signed, "InvalidRequest"),
             (&[trailer], Chunks, "InvalidRequest"),
             (&[], ChunksWithTrailer, "InvalidRequest"),

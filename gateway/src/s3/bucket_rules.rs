@@ -11,9 +11,10 @@ use s3s::dto::*;
 use s3s::xml::{Deserialize, Deserializer, Serialize, Serializer};
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
+use super::encryption::check_default;
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
-use crate::error::{access_denied, custom, from_grid, invalid_argument, not_implemented};
+use crate::error::{access_denied, custom, from_grid, invalid_argument};
 use crate::limits;
 use crate::rules::{BucketRules, Kind, Ownership, PublicAccessBlock};
 
@@ -422,22 +423,7 @@ impl Handle<PutBucketEncryptionInput, PutBucketEncryptionOutput> for Handlers {
         request: S3Request<PutBucketEncryptionInput>,
     ) -> S3Result<S3Response<PutBucketEncryptionOutput>> {
         let configuration = request.input.server_side_encryption_configuration;
-        let [rule] = configuration.rules.as_slice() else {
-            return Err(S3Error::new(S3ErrorCode::MalformedXML));
-        };
-        let Some(default) = &rule.apply_server_side_encryption_by_default else {
-            return Err(S3Error::new(S3ErrorCode::MalformedXML));
-        };
-        match default.sse_algorithm.as_str() {
-            ServerSideEncryption::AES256 if default.kms_master_key_id.is_none() => {}
-            ServerSideEncryption::AES256 => {
-                return Err(invalid_argument("a KMS key goes with aws:kms only"));
-            }
-            "aws:kms" | "aws:kms:dsse" => {
-                return Err(not_implemented("encryption by a KMS key"));
-            }
-            _ => return Err(S3Error::new(S3ErrorCode::MalformedXML)),
-        }
+        check_default(&configuration)?;
         self.lay_down(&caller, vec![(Kind::Encryption, Some(xml(&configuration)?))]).await?;
         Ok(S3Response::new(PutBucketEncryptionOutput::default()))
     }

@@ -11,7 +11,9 @@ use nexusgrid_meta::namespace::types::{
 };
 use nexusgrid_meta::root::topology::{Bucket, Topology};
 
-use crate::api::{ByteRange, ObjectInfo, Precondition, ReadStream, ResolvedRange, Tenant};
+use crate::api::{
+    ByteRange, ObjectInfo, PartInfo, Precondition, ReadStream, ResolvedRange, Tenant,
+};
 use crate::care::{FsckReport, RecodeLeft, fsck, rewrite};
 use crate::convert;
 use crate::core::{Core, internal};
@@ -31,6 +33,8 @@ use crate::versions::version_ref;
 pub struct Grid {
     pub(crate) core: Arc<Core>,
     pub(crate) packer: Arc<Packer>,
+    /// Whether it leads to the grid's own bucket.
+    pub(crate) own: bool,
 }
 
 /// An object opened for reading: one version, pinned until this and all its streams are dropped.
@@ -57,6 +61,28 @@ impl ObjectReader {
         self
     }
 
+    /// Up to `count` parts of the object from the `from`-th (from 0) on, if an upload made it: with
+    /// what they were stored with. A last part without bytes is not among them.
+    pub async fn parts(&self, from: usize, count: usize) -> Result<Vec<PartInfo>, GridError> {
+        let mut found: Vec<PartInfo> = Vec::new();
+        while found.len() < count {
+            let bounded = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+            let query = NamespaceQuery::PartsOf {
+                content: self.content,
+                skip: bounded(from.saturating_add(found.len())),
+                limit: bounded(count - found.len()).min(limits::LIST_PAGE_MAX),
+            };
+            match self.core.meta.ask(self.group, &query).await? {
+                NamespaceAnswer::PartsOf(parts) if parts.is_empty() => break,
+                NamespaceAnswer::PartsOf(parts) => {
+                    found.extend(parts.iter().map(convert::part_info));
+                }
+                _ => return Err(internal("answer to a query for parts")),
+            }
+        }
+        Ok(found)
+    }
+
     /// A range of the bytes (all if `None`). Nothing is fetched, and no memory reserved, before the
     /// stream is polled; `SlowDown` can only be its first item, and so is `Unreadable` for shards
     /// that were out of reach when the read began.
@@ -75,7 +101,7 @@ impl ObjectReader {
 
 impl Grid {
     pub(crate) fn new(core: Arc<Core>) -> Grid {
-        Grid { core, packer: Arc::default() }
+        Grid { core, packer: Arc::default(), own: false }
     }
 
     /// The map as this node has it: nodes, drives, placement groups, buckets. For status displays.
@@ -120,7 +146,7 @@ impl Grid {
         if key.is_empty() || key.len() > limits::KEY_BYTES_MAX {
             return Err(GridError::KeyTooLong);
         }
-        self.core.map.bucket(bucket).await
+        self.named(bucket).await
     }
 
     /// The current object, if there is one.
