@@ -13,15 +13,16 @@ use std::sync::{Arc, OnceLock};
 use async_trait::async_trait;
 use http::{Extensions, HeaderMap, Uri};
 use nexusgrid_env::Clock;
-use nexusgrid_grid::{BucketInfo, GridError, Tenant, VersionName};
+use nexusgrid_grid::{BucketInfo, GridError, ObjectInfo, Tenant, VersionName};
 use nexusgrid_iam::{
     Action, Context, Decision, Principal, PrincipalKind, Resource, Rules as IamRules, Secret,
-    authorize,
+    authorize, authorize_identity,
 };
 use parking_lot::Mutex;
 use s3s::access::{S3Access, S3AccessContext};
 use s3s::auth::{S3Auth, SecretKey};
-use s3s::dto::{CopyObjectInput, CopySource, UploadPartCopyInput};
+use s3s::dto::CopySource;
+use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
 use crate::access_log::Asked;
@@ -31,7 +32,7 @@ use crate::identity::Directory;
 use crate::identity::session::{self, SessionError};
 use crate::operations::{self, Operation};
 use crate::rules::{BucketRules, Rules, account_of};
-use crate::s3::version_name;
+use crate::s3::{Told, object_acl, read_error, version_name};
 
 /// An access key as the source of keys has it.
 #[derive(Clone)]
@@ -166,6 +167,8 @@ pub struct RequestNotes {
     pub key: OnceLock<String>,
     /// What the bucket's access log is to say, if it has one.
     pub(crate) asked: OnceLock<Asked>,
+    /// What those who are told of it are to know of it.
+    pub(crate) told: OnceLock<Told>,
     /// Objects of a request that is about several: keys, versions, error codes.
     pub(crate) several: Mutex<Vec<(String, Option<String>, Option<String>)>>,
     /// The code of the error that was answered.
@@ -177,6 +180,9 @@ pub struct RequestNotes {
 pub struct AuthenticatedRequest {
     principal: Arc<Principal>,
     operation: &'static Operation,
+    action: Action,
+    /// It may, unless the object's owner, list or tags say otherwise; or it may not, unless they do.
+    may: bool,
     payload: PayloadMode,
     context: Arc<Context>,
     bucket: Option<Arc<BucketRules>>,
@@ -222,6 +228,15 @@ impl AuthenticatedRequest {
         Tenant(self.principal.key.clone())
     }
 
+    /// Who opens an upload: the account, or the ARN of who acts for it.
+    pub fn initiator(&self) -> Tenant {
+        let principal = &*self.principal;
+        match (&principal.account, principal.kind) {
+            (Some(account), PrincipalKind::Root) => Tenant(account.clone()),
+            _ => Tenant(principal.arn.clone()),
+        }
+    }
+
     /// How its body is protected.
     pub fn payload(&self) -> PayloadMode {
         self.payload
@@ -262,15 +277,114 @@ impl AuthenticatedRequest {
         decide(&self.principal, action, &resource, &rules, &self.context, self.now_unix_ms)
     }
 
-    /// Asks for something in another bucket (a copy's source).
+    /// Asks for something by rules that the caller has made up for it.
+    pub fn require_by(
+        &self,
+        action: Action,
+        resource: &Resource<'_>,
+        rules: &IamRules<'_>,
+    ) -> S3Result<()> {
+        decide(&self.principal, action, resource, rules, &self.context, self.now_unix_ms)
+    }
+
+    /// Asks for something in another bucket.
     pub fn require_of(
         &self,
         rules: &BucketRules,
         action: Action,
         resource: &Resource<'_>,
     ) -> S3Result<()> {
-        let rules = rules.for_iam(None, None);
-        decide(&self.principal, action, resource, &rules, &self.context, self.now_unix_ms)
+        self.require_by(action, resource, &rules.for_iam(None, None))
+    }
+
+    /// Asks for something done with a key that the grid keeps: its own account's policies decide.
+    pub fn require_key(&self, action: &str, account: &str, arn: &str) -> S3Result<()> {
+        let principal = &*self.principal;
+        let is_own = principal.account.as_deref() == Some(account);
+        let decision = authorize_identity(principal, action, arn, &self.context, self.now_unix_ms);
+        if is_own && decision.allowed() {
+            return Ok(());
+        }
+        tracing::info!(key = %principal.key, action, arn, ?decision, "denied");
+        Err(access_denied())
+    }
+
+    /// Decides about an object now that it has been read, before anything of it is told: its owner,
+    /// list and tags have a say. Every handler of an operation that
+    /// [asks about its object](Operation::asks_of_object) calls this.
+    pub fn admit(
+        &self,
+        key: &str,
+        version: Option<VersionName>,
+        object: Result<ObjectInfo, GridError>,
+    ) -> S3Result<ObjectInfo> {
+        let object = object.map_err(|error| self.read_error(key, version, error))?;
+        self.admit_object(&object)?;
+        Ok(object)
+    }
+
+    /// The same for an object that was opened.
+    pub fn admit_object(&self, object: &ObjectInfo) -> S3Result<()> {
+        // What the door allowed, only a foreign owner or a tag can take back.
+        if self.may && object.meta.owner.is_none() && object.meta.tags.is_empty() {
+            return Ok(());
+        }
+        self.admit_of(self.bucket_rules()?, self.action, object)
+    }
+
+    /// The same for an object of another bucket, and another action (a copy's source).
+    pub fn admit_of(
+        &self,
+        rules: &BucketRules,
+        action: Action,
+        object: &ObjectInfo,
+    ) -> S3Result<()> {
+        let acl = object_acl(rules, &object.meta);
+        let iam = rules.for_iam(object.meta.owner.as_deref(), Some(&acl));
+        let resource = Resource::Object { bucket: &rules.info.name, key: &object.key };
+        if object.meta.tags.is_empty() {
+            return self.require_by(action, &resource, &iam);
+        }
+        let mut context = Context::clone(&self.context);
+        for (key, value) in &object.meta.tags {
+            context.set(&format!("s3:ExistingObjectTag/{key}"), value.clone());
+        }
+        decide(&self.principal, action, &resource, &iam, &context, self.now_unix_ms)
+    }
+
+    /// The answer to a read that failed.
+    pub fn read_error(&self, key: &str, version: Option<VersionName>, error: GridError) -> S3Error {
+        match self.bucket_rules() {
+            Ok(rules) => self.read_error_of(rules, key, version, error),
+            Err(error) => error,
+        }
+    }
+
+    /// The same for another bucket. Whether a key exists is told to those who may list it.
+    pub fn read_error_of(
+        &self,
+        rules: &BucketRules,
+        key: &str,
+        version: Option<VersionName>,
+        error: GridError,
+    ) -> S3Error {
+        let missing = matches!(
+            error,
+            GridError::NoSuchKey | GridError::NoSuchVersion | GridError::DeleteMarker { .. }
+        );
+        if missing {
+            let mut context = Context::clone(&self.context);
+            context.set("s3:prefix", key);
+            let bucket = Resource::Bucket(&rules.info.name);
+            let iam = rules.for_iam(None, None);
+            let now = self.now_unix_ms;
+            if !authorize(&self.principal, Action::ListObjects, &bucket, &iam, &context, now)
+                .allowed()
+            {
+                return access_denied();
+            }
+        }
+        read_error(error, version)
     }
 }
 
@@ -292,6 +406,7 @@ fn decide(
 }
 
 /// Asks [`authorize`] for every request.
+#[derive(Clone)]
 pub(crate) struct Doorkeeper {
     pub directory: Arc<Directory>,
     pub rules: Arc<Rules>,
@@ -303,7 +418,6 @@ impl S3Access for Doorkeeper {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let notes = cx.extensions_mut().get::<Arc<RequestNotes>>().cloned();
         let peer = cx.extensions_mut().get::<PeerAddress>().copied();
-        let now_unix_ms = self.clock.wall().0;
         let principal = match cx.credentials().map(|found| found.access_key.clone()) {
             None => Arc::new(Principal::anonymous()),
             Some(id) => {
@@ -314,6 +428,54 @@ impl S3Access for Doorkeeper {
             }
         };
         let name = cx.s3_op().name();
+        let ask = Ask { path: cx.s3_path(), headers: cx.headers(), uri: cx.uri(), peer };
+        let request = self.let_in(principal, name, &ask, notes.as_deref(), None).await?;
+        cx.extensions_mut().insert(request);
+        Ok(())
+    }
+}
+
+/// What a request says besides its caller and its operation.
+struct Ask<'a> {
+    path: &'a S3Path,
+    headers: &'a HeaderMap,
+    uri: &'a Uri,
+    peer: Option<PeerAddress>,
+}
+
+impl Doorkeeper {
+    /// The secret of a key, to check a signature with.
+    pub async fn secret(&self, key: &str) -> S3Result<Secret> {
+        if session::is_temporary(key) {
+            return self.directory.session_secret(key).await.map_err(unavailable);
+        }
+        Ok(look_up(&self.directory, key).await?.secret)
+    }
+
+    /// Lets in an upload by form, whose signature has been checked: it is a `PutObject` whose
+    /// headers were fields.
+    pub async fn admit_form(
+        &self,
+        principal: Arc<Principal>,
+        path: &S3Path,
+        headers: &HeaderMap,
+        uri: &Uri,
+        peer: Option<PeerAddress>,
+        notes: &RequestNotes,
+    ) -> S3Result<AuthenticatedRequest> {
+        let ask = Ask { path, headers, uri, peer };
+        self.let_in(principal, "PutObject", &ask, Some(notes), Some("POST")).await
+    }
+
+    async fn let_in(
+        &self,
+        principal: Arc<Principal>,
+        name: &str,
+        ask: &Ask<'_>,
+        notes: Option<&RequestNotes>,
+        signed_by: Option<&str>,
+    ) -> S3Result<AuthenticatedRequest> {
+        let now_unix_ms = self.clock.wall().0;
         let Some(operation) = operations::by_name(name) else {
             // Whether an operation exists here is nobody's business who has no key.
             return Err(if principal.is_anonymous() {
@@ -322,13 +484,16 @@ impl S3Access for Doorkeeper {
                 not_implemented(format_args!("the operation {name}"))
             });
         };
-        if let Some(notes) = &notes {
+        if let Some(notes) = notes {
             let _ = notes.operation.set(operation.name);
         }
-        let resource = operation.resource(cx.s3_path()).ok_or_else(access_denied)?;
+        let resource = operation.resource(ask.path).ok_or_else(access_denied)?;
         let mut context = context::of_caller(&principal, now_unix_ms);
-        context::add_connection(&mut context, peer);
-        context::add_request(&mut context, cx.headers(), cx.uri());
+        context::add_connection(&mut context, ask.peer);
+        context::add_request(&mut context, ask.headers, ask.uri);
+        if let Some(kind) = signed_by {
+            context.set("s3:authType", kind);
+        }
         let bucket = match resource.bucket() {
             Some(bucket) if operation.action != Action::CreateBucket => {
                 match self.rules.of(bucket).await {
@@ -338,13 +503,19 @@ impl S3Access for Doorkeeper {
             }
             _ => None,
         };
-        if let (Some(rules), Some(notes)) = (&bucket, &notes) {
+        if let (Some(rules), Some(notes)) = (&bucket, notes) {
             let key = match resource {
                 Resource::Object { key, .. } => Some(key),
                 Resource::Cluster | Resource::Bucket(_) => None,
             };
-            let request = (cx.headers(), cx.uri());
-            if let Some(asked) = Asked::of(rules, &principal, key, request, peer) {
+            let names_version = context.single("s3:versionid").is_some();
+            let caller = (principal.id.as_str(), notes.id.as_str());
+            let told = Told::of(rules, key, caller, ask.headers, ask.peer, names_version);
+            if let Some(told) = told {
+                let _ = notes.told.set(told);
+            }
+            let request = (ask.headers, ask.uri);
+            if let Some(asked) = Asked::of(rules, &principal, key, request, ask.peer) {
                 let _ = notes.asked.set(asked);
             }
         }
@@ -356,43 +527,34 @@ impl S3Access for Doorkeeper {
         let is_own_list = action == Action::ListBuckets
             && principal.kind == PrincipalKind::Service
             && principal.enabled;
+        let mut may = true;
         if !operation.asks_for_each() && !is_own_list {
             let rules = bucket.as_ref().map(|rules| rules.for_iam(None, None)).unwrap_or_default();
-            decide(&principal, action, &resource, &rules, &context, now_unix_ms)?;
+            if operation.asks_of_object() {
+                // The rest is decided when the object has been read: its handler reads it anyway.
+                match authorize(&principal, action, &resource, &rules, &context, now_unix_ms) {
+                    Decision::Allow => {}
+                    Decision::Deny(reason) if reason.is_final() => return Err(access_denied()),
+                    Decision::Deny(_) => may = false,
+                }
+            } else {
+                decide(&principal, action, &resource, &rules, &context, now_unix_ms)?;
+            }
         }
-        operation.check_features(cx.headers(), cx.uri())?;
-        let payload = PayloadMode::of(cx.headers())?;
+        operation.check_features(ask.headers, ask.uri)?;
+        let payload = PayloadMode::of(ask.headers)?;
         let context = Arc::new(context);
-        let request =
-            AuthenticatedRequest { principal, operation, payload, context, bucket, now_unix_ms };
-        cx.extensions_mut().insert(request);
-        Ok(())
-    }
-
-    async fn copy_object(&self, request: &mut S3Request<CopyObjectInput>) -> S3Result<()> {
-        let caller = AuthenticatedRequest::of(request)?;
-        self.check_source(&caller, &request.input.copy_source).await
-    }
-
-    async fn upload_part_copy(&self, request: &mut S3Request<UploadPartCopyInput>) -> S3Result<()> {
-        let caller = AuthenticatedRequest::of(request)?;
-        self.check_source(&caller, &request.input.copy_source).await
-    }
-}
-
-impl Doorkeeper {
-    async fn check_source(
-        &self,
-        caller: &AuthenticatedRequest,
-        source: &CopySource,
-    ) -> S3Result<()> {
-        let (bucket, key, version) = copy_source(source)?;
-        let rules = self.rules.of(bucket).await.map_err(from_grid)?;
-        let action = match version {
-            Some(_) => Action::GetObjectVersion,
-            None => Action::GetObject,
+        let request = AuthenticatedRequest {
+            principal,
+            operation,
+            action,
+            may,
+            payload,
+            context,
+            bucket,
+            now_unix_ms,
         };
-        caller.require_of(&rules, action, &Resource::Object { bucket, key })
+        Ok(request)
     }
 }
 

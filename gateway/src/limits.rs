@@ -258,3 +258,11 @@ pub const KMS_DEFAULT_ALIAS: &str = "alias/aws/s3";
 pub const KMS_PLAINTEXT_BYTES_MAX: usize = 4_096;
 /// Bytes of a key's id: a UUID.
 pub const KMS_ID_BYTES: usize = 36;
+/// Rules of a bucket about the ends of its objects.
+pub const LIFECYCLE_RULES_MAX: usize = 1_000;
+/// The name of such a rule.
+pub const LIFECYCLE_ID_CHARS_MAX: usize = 255;
+/// Those in force, compiled: a record holds them.
+pub const LIFECYCLE_BYTES_MAX: usize = 120 << 10;
+/// All of them, as XML.
+pub const LIFECYCLE_TEXT_BYTES_MAX: usize = 512 << 10;

@@ -25,8 +25,8 @@ use crate::access_log::AccessLog;
 use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
 use crate::cors;
 use crate::digest::DigestPool;
-use crate::events::{Deliverer, Events, Targets};
 use crate::error::{GatewayError, from_grid, refuse};
+use crate::events::{Deliverer, Events, Targets};
 use crate::form::{self, Forms};
 use crate::identity::Directory;
 use crate::identity::oidc::Tokens;
@@ -137,12 +137,8 @@ impl Gateway {
         );
         let kms = Kms::new(env.clone(), Arc::clone(&store), Arc::clone(&region));
         let kms = Arc::new(kms);
-        let events = Events::new(
-            env.clone(),
-            Arc::clone(&store),
-            Arc::clone(&region),
-            metrics.clone(),
-        );
+        let events =
+            Events::new(env.clone(), Arc::clone(&store), Arc::clone(&region), metrics.clone());
         let targets = Arc::new(Targets::new(env.clone(), Arc::clone(&store)));
         let handlers = Handlers {
             events: events.clone(),

@@ -10,7 +10,9 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
-use crate::error::{access_denied, custom, from_grid, invalid_argument, unavailable};
+use crate::error::{
+    access_denied, custom, from_grid, invalid_argument, not_implemented, unavailable,
+};
 use crate::identity::Accounts;
 use crate::rules::{BucketRules, Kind};
 
@@ -20,11 +22,11 @@ const LOG_DELIVERY: &str = "http://acs.amazonaws.com/groups/s3/LogDelivery";
 
 /// Headers that grant, and what each grants.
 const GRANT_HEADERS: &[(&str, IamPermission)] = &[
-    ("x-amz-grant-full-control", IamPermission::FullControl),
     ("x-amz-grant-read", IamPermission::Read),
-    ("x-amz-grant-read-acp", IamPermission::ReadAcp),
     ("x-amz-grant-write", IamPermission::Write),
+    ("x-amz-grant-read-acp", IamPermission::ReadAcp),
     ("x-amz-grant-write-acp", IamPermission::WriteAcp),
+    ("x-amz-grant-full-control", IamPermission::FullControl),
 ];
 
 fn permission_name(permission: IamPermission) -> &'static str {
@@ -94,6 +96,12 @@ fn header_grantees(accounts: &Accounts, text: &str) -> S3Result<Vec<IamGrantee>>
         .collect()
 }
 
+/// Whether the headers of a request ask for a list.
+pub(crate) fn asks_for_list(headers: &HeaderMap) -> bool {
+    headers.contains_key("x-amz-acl")
+        || GRANT_HEADERS.iter().any(|(name, _)| headers.contains_key(*name))
+}
+
 /// The list that the headers of a request ask for; `None`: they ask for none.
 pub(crate) fn of_headers(
     headers: &HeaderMap,
@@ -115,6 +123,7 @@ pub(crate) fn of_headers(
         (None, false) => bounded(Acl { owner: owner.to_owned(), grants }).map(Some),
         (Some(name), true) => match CannedAcl::parse(name) {
             Some(canned) => Ok(Some(canned.acl(owner, bucket_owner))),
+            None if name == "aws-exec-read" => Err(not_implemented("x-amz-acl: aws-exec-read")),
             None => Err(invalid_argument(format!("x-amz-acl: {name}"))),
         },
         (Some(_), false) => Err(custom(
@@ -160,13 +169,33 @@ pub(crate) fn of_body(
     bounded(Acl { owner: owner.to_owned(), grants })
 }
 
+/// The list that a request to replace one asks for, by its headers or its body.
+pub(crate) fn of_request(
+    headers: &HeaderMap,
+    body: Option<AccessControlPolicy>,
+    accounts: &Accounts,
+    owner: &str,
+    bucket_owner: &str,
+) -> S3Result<Acl> {
+    match (of_headers(headers, accounts, owner, bucket_owner)?, body) {
+        (Some(acl), None) => Ok(acl),
+        (None, Some(policy)) => of_body(policy, accounts, owner),
+        (None, None) => Err(custom(
+            "MissingSecurityHeader",
+            StatusCode::BAD_REQUEST,
+            "Your request was missing a required header",
+        )),
+        (Some(_), Some(_)) => Err(S3Error::new(S3ErrorCode::UnexpectedContent)),
+    }
+}
+
 /// How clients are shown an account.
 pub(crate) fn shown_owner(accounts: &Accounts, canonical: &str) -> Owner {
     let name = accounts.by_canonical(canonical).map(|account| account.name.clone());
     Owner { display_name: name, id: Some(canonical.to_owned()) }
 }
 
-/// How clients are shown a list.
+/// How clients are shown a list: groups first.
 pub(crate) fn shown_grants(accounts: &Accounts, acl: &Acl) -> Vec<Grant> {
     let group = |uri: &str| Grantee {
         display_name: None,
@@ -175,8 +204,11 @@ pub(crate) fn shown_grants(accounts: &Accounts, acl: &Acl) -> Vec<Grant> {
         type_: Type::from_static(Type::GROUP),
         uri: Some(uri.to_owned()),
     };
-    acl.grants
-        .iter()
+    let is_group = |grant: &&AclGrant| !matches!(grant.grantee, IamGrantee::Account(_));
+    let groups = acl.grants.iter().filter(is_group);
+    let accounts_too = acl.grants.iter().filter(|grant| !is_group(grant));
+    groups
+        .chain(accounts_too)
         .map(|grant| Grant {
             grantee: Some(match &grant.grantee {
                 IamGrantee::Account(id) => {
@@ -193,22 +225,13 @@ pub(crate) fn shown_grants(accounts: &Accounts, acl: &Acl) -> Vec<Grant> {
         .collect()
 }
 
-/// Lists that are switched off: only what says the same as having none is accepted.
-pub(crate) fn check_acls_enabled(rules: &BucketRules, acl: &Acl) -> S3Result<()> {
-    let owner = rules.owner.canonical_id();
-    let same = acl.grants.iter().all(|grant| {
-        grant.grantee == IamGrantee::Account(owner.clone())
-            && grant.permission == IamPermission::FullControl
-    });
-    if rules.has_acls() || same {
-        Ok(())
-    } else {
-        Err(custom(
-            "AccessControlListNotSupported",
-            StatusCode::BAD_REQUEST,
-            "The bucket does not allow ACLs",
-        ))
-    }
+/// The answer where lists are switched off.
+pub(crate) fn no_lists() -> S3Error {
+    custom(
+        "AccessControlListNotSupported",
+        StatusCode::BAD_REQUEST,
+        "The bucket does not allow ACLs",
+    )
 }
 
 /// Refuses a public list where the bucket forbids new ones.
@@ -249,20 +272,11 @@ impl Handle<PutBucketAclInput, PutBucketAclOutput> for Handlers {
         let rules = caller.bucket_rules()?;
         let owner = rules.owner.canonical_id();
         let accounts = self.accounts().await?;
-        let by_headers = of_headers(&request.headers, &accounts, &owner, &owner)?;
-        let acl = match (by_headers, request.input.access_control_policy) {
-            (Some(acl), None) => acl,
-            (None, Some(policy)) => of_body(policy, &accounts, &owner)?,
-            (None, None) => {
-                return Err(custom(
-                    "MissingSecurityHeader",
-                    StatusCode::BAD_REQUEST,
-                    "Your request was missing a required header",
-                ));
-            }
-            (Some(_), Some(_)) => return Err(S3Error::new(S3ErrorCode::UnexpectedContent)),
-        };
-        check_acls_enabled(rules, &acl)?;
+        if !rules.has_acls() {
+            return Err(no_lists());
+        }
+        let body = request.input.access_control_policy;
+        let acl = of_request(&request.headers, body, &accounts, &owner, &owner)?;
         check_not_public(rules, &acl)?;
         let record = acl_record(&acl)?;
         let values = vec![(Kind::Acl, Some(record))];

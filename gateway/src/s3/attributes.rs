@@ -7,7 +7,7 @@ use s3s::{S3Request, S3Response, S3Result};
 
 use super::conditions::timestamp;
 use super::encoding::page_size;
-use super::headers::{ShownChecksum, show_checksum};
+use super::headers::{ShownChecksum, class_name, show_checksum};
 use super::versions::version_name;
 use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
@@ -83,7 +83,8 @@ impl Handle<GetObjectAttributesInput, GetObjectAttributesOutput> for Handlers {
                     output.object_size = i64::try_from(object.size).ok();
                 }
                 ObjectAttributes::STORAGE_CLASS => {
-                    output.storage_class = Some(StorageClass::from_static(StorageClass::STANDARD));
+                    let class = class_name(object.meta.storage_class.as_deref());
+                    output.storage_class = Some(class.into());
                 }
                 ObjectAttributes::CHECKSUM => {
                     let shown = ShownChecksum::of(&object.checksums, object.part_sizes.len());

@@ -5,6 +5,7 @@ use nexusgrid_grid::{
     GridError, ListUploadsRequest, ListVersionsRequest, LockRules, RulesChange, Versioning,
 };
 use nexusgrid_iam::Action;
+use nexusgrid_iam::acl::Acl;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -12,7 +13,7 @@ use super::acls;
 use super::bucket_rules::{ownership, ownership_record};
 use super::conditions::timestamp_ms;
 use super::encoding::{parse_token, token};
-use super::{Handle, Handlers, UNNAMED_REGION, owner};
+use super::{Handle, Handlers, UNNAMED_REGION};
 use crate::auth::AuthenticatedRequest;
 use crate::error::{custom, from_grid, invalid_argument, not_implemented};
 use crate::limits;
@@ -28,14 +29,14 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         let signed_region = request.region.as_ref().map(|region| region.as_str().to_owned());
         let request_headers = request.headers;
         let input = request.input;
-        if let Some(configuration) = input.create_bucket_configuration {
+        if let Some(configuration) = &input.create_bucket_configuration {
             if configuration.bucket.is_some() || configuration.location.is_some() {
                 return Err(not_implemented("a directory bucket"));
             }
-            if configuration.tags.is_some_and(|tags| !tags.is_empty()) {
+            if configuration.tags.as_ref().is_some_and(|tags| !tags.is_empty()) {
                 return Err(not_implemented("a bucket with tags"));
             }
-            if let Some(wanted) = configuration.location_constraint {
+            if let Some(wanted) = &configuration.location_constraint {
                 let wanted = wanted.as_str();
                 // The grid is one region, and lets clients call it by the name they sign for.
                 let ours = wanted.is_empty()
@@ -56,7 +57,8 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         let owner = account_of(account).canonical_id();
         let accounts = self.accounts().await?;
         let acl = acls::of_headers(&request_headers, &accounts, &owner, &owner)?;
-        let ownership = input.object_ownership.map(|name| ownership(name.as_str())).transpose()?;
+        let ownership =
+            input.object_ownership.as_ref().map(|name| ownership(name.as_str())).transpose()?;
         let lists_off = ownership == Some(Ownership::BucketOwnerEnforced);
         if lists_off && acl.as_ref().is_some_and(|acl| acl.grants.len() > 1) {
             return Err(custom(
@@ -65,6 +67,7 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
                 "Bucket cannot have ACLs set with ObjectOwnership's BucketOwnerEnforced setting",
             ));
         }
+        let wanted = Wanted { acl: acl.clone().unwrap_or_else(|| Acl::private(&owner)), ownership };
         let mut values = Vec::new();
         if let Some(acl) = acl {
             caller.require_of_new(Action::PutBucketAcl, &input.bucket)?;
@@ -81,7 +84,7 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         let made = match self.store.create_bucket(&input.bucket, account).await {
             Ok(made) => made,
             Err(GridError::BucketExists { owner }) if account_of(&owner).as_str() == account => {
-                return Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou));
+                return self.create_again(&input, &wanted).await;
             }
             Err(error) => return Err(from_grid(error)),
         };
@@ -96,6 +99,40 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
                 let changed = self.store.set_version_rules(&input.bucket, change).await;
                 changed.map_err(from_grid)?;
             }
+        }
+        let location = Some(format!("/{}", input.bucket));
+        Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
+    }
+}
+
+/// What a new bucket is to be.
+struct Wanted {
+    acl: Acl,
+    ownership: Option<Ownership>,
+}
+
+impl Handlers {
+    /// To make a bucket that one has already changes nothing, and succeeds if nothing would
+    /// change; S3 has that in the region without a name only.
+    async fn create_again(
+        &self,
+        input: &CreateBucketInput,
+        wanted: &Wanted,
+    ) -> S3Result<S3Response<CreateBucketOutput>> {
+        if &*self.region != UNNAMED_REGION {
+            return Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou));
+        }
+        let rules = self.rules.of(&input.bucket).await.map_err(from_grid)?;
+        let locks = input.object_lock_enabled_for_bucket == Some(true);
+        let locked = locks && {
+            let rules = self.store.version_rules(&input.bucket).await.map_err(from_grid)?;
+            rules.lock.is_some()
+        };
+        let same = wanted.acl == rules.acl()
+            && wanted.ownership.is_none_or(|wanted| rules.ownership() == Some(wanted))
+            && locks == locked;
+        if !same {
+            return Err(S3Error::new(S3ErrorCode::BucketAlreadyExists));
         }
         let location = Some(format!("/{}", input.bucket));
         Ok(S3Response::new(CreateBucketOutput { location, ..Default::default() }))
@@ -182,6 +219,8 @@ impl Handle<ListBucketsInput, ListBucketsOutput> for Handlers {
             Some(last) if more => Some(token(&last.name)),
             _ => None,
         };
+        let accounts = self.accounts().await?;
+        let own = account_of(caller.account()?).canonical_id();
         let buckets = buckets
             .into_iter()
             .map(|bucket| Bucket {
@@ -193,7 +232,7 @@ impl Handle<ListBucketsInput, ListBucketsOutput> for Handlers {
         Ok(S3Response::new(ListBucketsOutput {
             buckets: Some(buckets),
             continuation_token,
-            owner: Some(owner(caller.account()?)),
+            owner: Some(acls::shown_owner(&accounts, &own)),
             prefix: input.prefix,
         }))
     }

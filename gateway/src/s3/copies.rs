@@ -1,19 +1,24 @@
 //! Copying an object.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{CopyRequest, ObjectInfo, ObjectMeta, PutRequest, RejectKind};
+use nexusgrid_grid::{
+    CopyRequest, GridError, ObjectInfo, ObjectMeta, PutRequest, RejectKind, ResolvedRange,
+    VersionName,
+};
 use nexusgrid_iam::{Action, Resource};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::body;
 use super::conditions::{Conditions, Verdict, precondition, timestamp_ms};
+use super::encryption::{KeyOf, says_encryption, show_encryption};
 use super::headers::{ShownChecksum, object_meta, show_checksum};
 use super::lock::check_said;
-use super::{Handle, Handlers, encryption, etag};
+use super::{Handle, Handlers, etag};
 use crate::auth::{AuthenticatedRequest, copy_source};
 use crate::checksum;
 use crate::error::{from_grid, refuse};
+use crate::rules::BucketRules;
 
 /// The conditions on a copy's source: a copy knows no 304.
 pub(super) fn check_source(conditions: &Conditions, source: &ObjectInfo) -> S3Result<()> {
@@ -22,6 +27,38 @@ pub(super) fn check_source(conditions: &Conditions, source: &ObjectInfo) -> S3Re
         Verdict::NotModified | Verdict::Failed => {
             Err(S3Error::new(S3ErrorCode::PreconditionFailed))
         }
+    }
+}
+
+/// Whether the caller may read what it copies. Its owner, list and tags have a say.
+pub(super) fn admit_source(
+    caller: &AuthenticatedRequest,
+    rules: &BucketRules,
+    version: Option<VersionName>,
+    source: &ObjectInfo,
+) -> S3Result<()> {
+    let action = match version {
+        Some(_) => Action::GetObjectVersion,
+        None => Action::GetObject,
+    };
+    caller.admit_of(rules, action, source)
+}
+
+/// The answer where a copy's source cannot be read: what is no object is none to copy.
+pub(super) fn source_error(
+    caller: &AuthenticatedRequest,
+    rules: &BucketRules,
+    key: &str,
+    version: Option<VersionName>,
+    error: GridError,
+) -> S3Error {
+    let marker = matches!(error, GridError::DeleteMarker { .. });
+    let answer = caller.read_error_of(rules, key, version, error);
+    match version {
+        Some(_) if marker => {
+            refuse(RejectKind::InvalidRequest, "The source of a copy is a delete marker.")
+        }
+        _ => answer,
     }
 }
 
@@ -45,7 +82,9 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         let retag = input.tagging_directive.as_ref().map(TaggingDirective::as_str)
             == Some(TaggingDirective::REPLACE);
         let onto_itself = source_bucket == input.bucket && source_key == input.key;
-        if onto_itself && version.is_none() && !replace && !retag {
+        let recrypt = says_encryption(&request.headers);
+        let reclass = request.headers.contains_key("x-amz-storage-class");
+        if onto_itself && version.is_none() && !replace && !retag && !recrypt && !reclass {
             return Err(refuse(
                 RejectKind::InvalidRequest,
                 "This copy request is illegal because it is trying to copy an object to itself \
@@ -53,8 +92,13 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             ));
         }
 
-        let source =
-            self.store.open(&source_bucket, &source_key, version).await.map_err(from_grid)?;
+        let rules = self.rules.of(&source_bucket).await.map_err(from_grid)?;
+        let source = self
+            .store
+            .open(&source_bucket, &source_key, version)
+            .await
+            .map_err(|error| source_error(&caller, &rules, &source_key, version, error))?;
+        admit_source(&caller, &rules, version, source.info())?;
         let conditions = Conditions {
             if_match: input.copy_source_if_match,
             if_none_match: input.copy_source_if_none_match,
@@ -62,14 +106,22 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             if_unmodified_since: input.copy_source_if_unmodified_since,
         };
         check_source(&conditions, source.info())?;
+        let opening = {
+            let (headers, info) = (&request.headers, source.info());
+            self.opening(&caller, headers, KeyOf::Source, info).await?
+        };
+        let sealing = self.sealing(&caller, &request.headers).await?;
         // Tags are the source's unless the client says otherwise; what locks it is never copied.
         let said = object_meta(&request.headers, input.metadata)?;
         check_said(&caller, &said, &input.bucket, &input.key)?;
+        let mut given = ObjectMeta::default();
+        self.give_owner(&caller, &request.headers, &input.key, &mut given).await?;
+        let storage_class = said.storage_class.clone();
         let (tags, lock) = (said.tags.clone(), said.lock);
+        let (owner, acl) = (given.owner, given.acl);
         let kept = source.info().meta.clone();
         if !retag && !kept.tags.is_empty() {
             // Policies rely on tags: who copies them reads them there and sets them here.
-            let rules = self.rules.of(&source_bucket).await.map_err(from_grid)?;
             let from = Resource::Object { bucket: &source_bucket, key: &source_key };
             let read = match version {
                 Some(_) => Action::GetObjectVersionTagging,
@@ -80,14 +132,27 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             caller.require(Action::PutObjectTagging, &to)?;
         }
         let tags = if retag { tags } else { kept.tags.clone() };
-        let meta = ObjectMeta { tags, lock, ..if replace { said } else { kept } };
+        let cipher = sealing.cipher.clone();
+        let meta = ObjectMeta {
+            tags,
+            lock,
+            owner,
+            acl,
+            cipher,
+            storage_class,
+            ..if replace { said } else { kept }
+        };
         let conditional = input.if_match.is_some();
         let precondition = precondition(input.if_match, input.if_none_match);
 
         let parts = source.info().part_sizes.len();
         let source_version = source.info().version_name.map(|version| version.to_string());
         let recompute = algorithm.filter(|wanted| !source.info().checksums.contains_key(wanted));
-        let copied = match recompute {
+        // What is, or is to be, under another key passes through here, and is digested on the way.
+        let is_layered = opening.is_layered() || sealing.is_layered();
+        let own = source.info().checksums.keys().next().copied();
+        let layered = is_layered.then(|| algorithm.or(own).unwrap_or(checksum::DEFAULT));
+        let copied = match recompute.or(layered) {
             // The grid links content; a checksum that the source lacks needs its bytes.
             Some(algorithm) => {
                 let put = PutRequest {
@@ -98,8 +163,10 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
                     length: Some(source.info().size),
                     tenant: caller.tenant(),
                 };
-                let (_, stream) = source.read(None).map_err(from_grid)?;
+                let whole = ResolvedRange { start: 0, end: source.info().size };
+                let stream = opening.read(source, None, whole).await.map_err(from_grid)?;
                 let incoming = body::rehash(stream, algorithm, &self.digests);
+                let incoming = sealing.seal(incoming, self.kms.random_salt(), false);
                 self.store.put(put, incoming.stream, incoming.finish).await
             }
             None => {
@@ -130,12 +197,14 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             ..Default::default()
         };
         show_checksum!(result, shown);
-        Ok(S3Response::new(CopyObjectOutput {
+        let mut output = CopyObjectOutput {
             copy_object_result: Some(result),
-            server_side_encryption: encryption(),
+            ssekms_encryption_context: sealing.shown.context.clone(),
             version_id: copied.version_name.map(|version| version.to_string()),
             copy_source_version_id: source_version,
             ..Default::default()
-        }))
+        };
+        show_encryption!(output, &sealing.shown);
+        Ok(S3Response::new(output))
     }
 }

@@ -1,17 +1,16 @@
 //! Deleting one object or many, or versions of them.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{EtagMatch, GridError, Precondition, RejectKind, VersionDelete, VersionName};
+use nexusgrid_grid::{Expected, GridError, Precondition, RejectKind, VersionDelete, VersionName};
 use nexusgrid_iam::{Action, Resource};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
-use super::conditions::precondition;
-use super::lock::bypass_of;
+use super::lock::{bypass_of, millis};
 use super::versions::version_name;
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
-use crate::error::{from_grid, not_implemented, refuse};
+use crate::error::{from_grid, invalid_argument, refuse};
 use crate::limits;
 
 #[async_trait]
@@ -22,11 +21,16 @@ impl Handle<DeleteObjectInput, DeleteObjectOutput> for Handlers {
         request: S3Request<DeleteObjectInput>,
     ) -> S3Result<S3Response<DeleteObjectOutput>> {
         let input = request.input;
-        let conditional = input.if_match.is_some();
+        let etag = input.if_match.map(|condition| match condition {
+            ETagCondition::Any => None,
+            ETagCondition::ETag(etag) => Some(etag.into_value()),
+        });
+        let modified = input.if_match_last_modified_time.as_ref();
         let delete = VersionDelete {
             key: input.key.clone(),
             version: version_name(input.version_id.as_deref())?,
-            precondition: precondition(input.if_match, None),
+            precondition: Precondition::default(),
+            expected: expected(etag, input.if_match_size, modified)?,
             bypass: bypass_of(
                 &caller,
                 input.bypass_governance_retention,
@@ -45,11 +49,26 @@ impl Handle<DeleteObjectInput, DeleteObjectOutput> for Handlers {
             })),
             // There being nothing to delete is what the client wants.
             Err(GridError::NoSuchKey) => Ok(S3Response::new(DeleteObjectOutput::default())),
-            Err(error) => {
-                Err(self.write_error(error, &input.bucket, &input.key, conditional).await)
-            }
+            Err(error) => Err(from_grid(error)),
         }
     }
+}
+
+/// What the deleter expects; `None`: it does not care. An ETag of `None` is any.
+fn expected(
+    etag: Option<Option<String>>,
+    size: Option<i64>,
+    modified: Option<&Timestamp>,
+) -> S3Result<Option<Expected>> {
+    if etag.is_none() && size.is_none() && modified.is_none() {
+        return Ok(None);
+    }
+    let negative = |_| invalid_argument("a size is negative");
+    Ok(Some(Expected {
+        etag: etag.flatten(),
+        size: size.map(u64::try_from).transpose().map_err(negative)?,
+        modified: modified.map(millis).transpose()?,
+    }))
 }
 
 fn missing() -> GridError {
@@ -58,14 +77,13 @@ fn missing() -> GridError {
 
 /// What one entry of a multi-delete asks for.
 fn delete_of(object: &ObjectIdentifier, bypass: bool) -> S3Result<VersionDelete> {
-    let if_match = object.e_tag.clone().map(|etag| match etag.into_value() {
-        any if any == "*" => EtagMatch::Any,
-        etag => EtagMatch::OneOf(vec![etag]),
-    });
+    let etag = object.e_tag.clone().map(|etag| Some(etag.into_value()).filter(|etag| etag != "*"));
+    let modified = object.last_modified_time.as_ref();
     Ok(VersionDelete {
         key: object.key.clone(),
         version: version_name(object.version_id.as_deref().filter(|version| !version.is_empty()))?,
-        precondition: Precondition { if_match, if_none_match: None },
+        precondition: Precondition::default(),
+        expected: expected(etag, object.size, modified)?,
         bypass,
     })
 }
@@ -88,9 +106,6 @@ impl Handle<DeleteObjectsInput, DeleteObjectsOutput> for Handlers {
         let mut deletes = Vec::with_capacity(objects.len());
         let mut refused: Vec<Option<S3Error>> = Vec::with_capacity(objects.len());
         for object in &objects {
-            if object.last_modified_time.is_some() || object.size.is_some() {
-                return Err(not_implemented("a delete on condition of time or size"));
-            }
             if object.key.is_empty() {
                 return Err(refuse(RejectKind::InvalidRequest, "a key is empty"));
             }

@@ -44,7 +44,7 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
         content_encoding: header("content-encoding")?.and_then(|value| stored_encoding(&value)),
         content_language: header("content-language")?,
         expires: header("expires")?,
-        storage_class: None,
+        storage_class: header("x-amz-storage-class")?.filter(|class| class != "STANDARD"),
         website_redirect: None,
         tags: tags_of_header(headers)?,
         lock: lock_of_headers(headers)?,
@@ -54,12 +54,20 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
 
 /// A Content-Encoding without `aws-chunked`, which belongs to the transfer and not to the object.
 fn stored_encoding(value: &str) -> Option<String> {
+    if !value.to_ascii_lowercase().contains("aws-chunked") {
+        return Some(value.to_owned());
+    }
     let kept: Vec<&str> = value
         .split(',')
         .map(str::trim)
         .filter(|coding| !coding.is_empty() && !coding.eq_ignore_ascii_case("aws-chunked"))
         .collect();
-    (!kept.is_empty()).then(|| kept.join(","))
+    (!kept.is_empty()).then(|| kept.join(", "))
+}
+
+/// The storage class of an object, by S3's name.
+pub fn class_name(class: Option<&str>) -> String {
+    class.unwrap_or("STANDARD").to_owned()
 }
 
 /// User metadata as s3s sends it.
@@ -142,8 +150,9 @@ mod tests {
     #[test]
     fn the_transfer_encoding_is_not_stored() {
         assert_eq!(stored_encoding("aws-chunked"), None);
+        assert_eq!(stored_encoding("deflate,  gzip").as_deref(), Some("deflate,  gzip"));
         assert_eq!(stored_encoding("aws-chunked, gzip").as_deref(), Some("gzip"));
-        assert_eq!(stored_encoding("gzip,AWS-CHUNKED,br").as_deref(), Some("gzip,br"));
+        assert_eq!(stored_encoding("gzip,AWS-CHUNKED,br").as_deref(), Some("gzip, br"));
     }
 
     #[test]

@@ -7,8 +7,9 @@ use s3s::{S3Request, S3Response, S3Result};
 
 use super::conditions::timestamp_ms;
 use super::encoding::{KeyEncoding, page_size, parse_token, token};
-use super::headers::{checksum_algorithm, checksum_type};
-use super::{Handle, Handlers, etag, owner};
+use super::headers::{checksum_algorithm, checksum_type, class_name};
+use super::object_acls::{Owners, shown_initiator};
+use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
 use crate::error::from_grid;
 
@@ -31,7 +32,7 @@ impl Handlers {
 fn contents(
     objects: Vec<ObjectSummary>,
     encoding: KeyEncoding,
-    owned_by: Option<&str>,
+    owners: Option<&Owners<'_>>,
 ) -> S3Result<Vec<Object>> {
     objects
         .into_iter()
@@ -42,8 +43,8 @@ fn contents(
                 size: i64::try_from(object.size).ok(),
                 e_tag: etag(&object.etag),
                 last_modified: Some(timestamp_ms(object.last_modified)),
-                storage_class: Some(ObjectStorageClass::from_static(ObjectStorageClass::STANDARD)),
-                owner: owned_by.map(owner),
+                storage_class: Some(class_name(object.storage_class.as_deref()).into()),
+                owner: owners.map(|owners| owners.shown(object.owner.as_deref())),
                 checksum_algorithm: (!object.checksum_algorithms.is_empty())
                     .then(|| algorithms.collect()),
                 ..Default::default()
@@ -63,7 +64,7 @@ fn common_prefixes(prefixes: Vec<String>, encoding: KeyEncoding) -> S3Result<Vec
 impl Handle<ListObjectsInput, ListObjectsOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<ListObjectsInput>,
     ) -> S3Result<S3Response<ListObjectsOutput>> {
         let input = request.input;
@@ -79,7 +80,8 @@ impl Handle<ListObjectsInput, ListObjectsOutput> for Handlers {
                 max,
             })
             .await?;
-        let bucket = self.bucket(&input.bucket).await?;
+        let accounts = self.accounts().await?;
+        let owners = Owners::of(&accounts, caller.bucket_rules()?);
         let truncated = page.next.is_some();
         // Without a delimiter the last key is the next marker, and S3 does not repeat it.
         let next_marker = page.next.filter(|_| delimiter.is_some());
@@ -89,7 +91,7 @@ impl Handle<ListObjectsInput, ListObjectsOutput> for Handlers {
             marker: Some(encoding.write(&input.marker.unwrap_or_default())?),
             max_keys: i32::try_from(max).ok(),
             is_truncated: Some(truncated),
-            contents: Some(contents(page.objects, encoding, Some(&bucket.owner))?),
+            contents: Some(contents(page.objects, encoding, Some(&owners))?),
             common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
             delimiter: encoding.write_some(delimiter.as_deref())?,
             next_marker: encoding.write_some(next_marker.as_deref())?,
@@ -103,7 +105,7 @@ impl Handle<ListObjectsInput, ListObjectsOutput> for Handlers {
 impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<ListObjectsV2Input>,
     ) -> S3Result<S3Response<ListObjectsV2Output>> {
         let input = request.input;
@@ -111,9 +113,9 @@ impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
         let max = page_size(input.max_keys)?;
         let delimiter = some(input.delimiter);
         // A token continues; only without one the start counts.
-        let after = match &input.continuation_token {
-            Some(token) => Some(parse_token(token)?),
-            None => some(input.start_after.clone()),
+        let after = match input.continuation_token.as_deref() {
+            Some(token) if !token.is_empty() => Some(parse_token(token)?),
+            _ => some(input.start_after.clone()),
         };
         let page = self
             .page(ListRequest {
@@ -124,8 +126,9 @@ impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
                 max,
             })
             .await?;
-        let owned_by = match input.fetch_owner {
-            Some(true) => Some(self.bucket(&input.bucket).await?.owner),
+        let accounts = self.accounts().await?;
+        let owners = match input.fetch_owner {
+            Some(true) => Some(Owners::of(&accounts, caller.bucket_rules()?)),
             _ => None,
         };
         let count = page.objects.len() + page.prefixes.len();
@@ -137,7 +140,7 @@ impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
             continuation_token: input.continuation_token,
             is_truncated: Some(page.next.is_some()),
             next_continuation_token: page.next.as_deref().map(token),
-            contents: Some(contents(page.objects, encoding, owned_by.as_deref())?),
+            contents: Some(contents(page.objects, encoding, owners.as_ref())?),
             common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
             delimiter: encoding.write_some(delimiter.as_deref())?,
             encoding_type: input.encoding_type,
@@ -151,7 +154,7 @@ impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
 impl Handle<ListMultipartUploadsInput, ListMultipartUploadsOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<ListMultipartUploadsInput>,
     ) -> S3Result<S3Response<ListMultipartUploadsOutput>> {
         let input = request.input;
@@ -175,6 +178,8 @@ impl Handle<ListMultipartUploadsInput, ListMultipartUploadsOutput> for Handlers 
             })
             .await
             .map_err(from_grid)?;
+        let accounts = self.accounts().await?;
+        let owners = Owners::of(&accounts, caller.bucket_rules()?);
         let uploads = page
             .uploads
             .into_iter()
@@ -183,12 +188,9 @@ impl Handle<ListMultipartUploadsInput, ListMultipartUploadsOutput> for Handlers 
                     key: Some(encoding.write(&upload.key)?),
                     upload_id: Some(upload.upload.0),
                     initiated: Some(timestamp_ms(upload.initiated)),
-                    owner: Some(owner(&upload.owner)),
-                    initiator: Some(Initiator {
-                        id: Some(upload.owner.clone()),
-                        display_name: Some(upload.owner),
-                    }),
-                    storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+                    owner: Some(owners.shown(upload.meta.owner.as_deref())),
+                    initiator: Some(shown_initiator(&accounts, &upload.owner)),
+                    storage_class: Some(class_name(upload.meta.storage_class.as_deref()).into()),
                     checksum_algorithm: upload
                         .checksum
                         .map(|(algorithm, _)| checksum_algorithm(algorithm)),

@@ -43,7 +43,7 @@ pub(super) fn hold_text(held: bool) -> &'static str {
 }
 
 /// A time after 1970, in milliseconds.
-fn millis(time: &Timestamp) -> S3Result<UnixMillis> {
+pub(super) fn millis(time: &Timestamp) -> S3Result<UnixMillis> {
     let invalid = || invalid_argument("the time is none that can be kept");
     let mut text = Vec::new();
     time.format(TimestampFormat::EpochSeconds, &mut text).map_err(|_| invalid())?;

@@ -15,17 +15,21 @@ mod buckets;
 mod copies;
 mod deeds;
 mod deletes;
+mod encryption;
 mod headers;
+mod lifecycle;
 mod lists;
 mod lock;
 mod logging;
 mod multipart;
+mod notification;
 mod object_acls;
 mod objects;
 mod tags;
 mod versions;
 
 pub(crate) use bucket_rules::read_xml;
+pub(crate) use deeds::Told;
 
 use std::sync::Arc;
 
@@ -38,7 +42,9 @@ use s3s::{S3, S3Request, S3Response, S3Result};
 use crate::auth::{AuthenticatedRequest, RequestNotes};
 use crate::digest::DigestPool;
 use crate::error::{access_denied, from_grid};
+use crate::events::{Events, Targets};
 use crate::identity::Directory;
+use crate::kms::Kms;
 use crate::rules::{Rules, account_of};
 use crate::store::SharedStore;
 
@@ -46,6 +52,7 @@ pub(crate) use object_acls::object_acl;
 pub(crate) use versions::{read_error, version_name};
 
 /// What all operations need.
+#[derive(Clone)]
 pub(crate) struct Handlers {
     pub store: SharedStore,
     pub digests: DigestPool,
@@ -55,6 +62,14 @@ pub(crate) struct Handlers {
     pub rules: Arc<Rules>,
     /// Who is who.
     pub directory: Arc<Directory>,
+    /// Tells of what happens.
+    pub events: Events,
+    /// Who can be told.
+    pub targets: Arc<Targets>,
+    /// Keys that the grid keeps by name.
+    pub kms: Arc<Kms>,
+    /// Whether clients may send their keys over plain connections.
+    pub sse_c_without_tls: bool,
 }
 
 /// The region whose name S3 writes as nothing.
@@ -98,11 +113,6 @@ impl Handlers {
     }
 }
 
-/// Every object is encrypted with AES-256, whether the client asked for it or not.
-fn encryption() -> Option<ServerSideEncryption> {
-    Some(ServerSideEncryption::from_static(ServerSideEncryption::AES256))
-}
-
 fn etag(text: &str) -> Option<ETag> {
     Some(ETag::Strong(text.to_owned()))
 }
@@ -119,6 +129,8 @@ macro_rules! operations {
                     let reply = self.handle(caller, request).await?;
                     if let Some(notes) = notes {
                         deeds::note(&notes, &reply.output);
+                        let happened = deeds::happened(&notes, &reply.output);
+                        self.tell(&notes, happened).await?;
                     }
                     Ok(reply)
                 }
@@ -216,6 +228,15 @@ operations! {
     delete_bucket_encryption: DeleteBucketEncryptionInput -> DeleteBucketEncryptionOutput;
     put_bucket_logging: PutBucketLoggingInput -> PutBucketLoggingOutput;
     get_bucket_logging: GetBucketLoggingInput -> GetBucketLoggingOutput;
+    put_bucket_notification_configuration: PutBucketNotificationConfigurationInput
+        -> PutBucketNotificationConfigurationOutput;
+    get_bucket_notification_configuration: GetBucketNotificationConfigurationInput
+        -> GetBucketNotificationConfigurationOutput;
+    put_bucket_lifecycle_configuration: PutBucketLifecycleConfigurationInput
+        -> PutBucketLifecycleConfigurationOutput;
+    get_bucket_lifecycle_configuration: GetBucketLifecycleConfigurationInput
+        -> GetBucketLifecycleConfigurationOutput;
+    delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput;
     get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput;
     put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput;
 }

@@ -11,28 +11,31 @@ use bytes::Bytes;
 use nexusgrid_grid::{
     Checksum, ChecksumAlgorithm, ChecksumKind, ChosenPart, CompleteUploadRequest,
     CreateUploadRequest, Finish, FinishParts, GridError, ObjectSeal, PartCopyRequest, PartInfo,
-    PartRequest, Reject, RejectKind, Tap, UploadId,
+    PartRequest, Reject, RejectKind, ResolvedRange, Tap, UploadId,
 };
 use parking_lot::Mutex;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, Initiator, ListPartsInput, ListPartsOutput, Part, StorageClass,
+    CreateMultipartUploadOutput, ListPartsInput, ListPartsOutput, Part, StorageClass,
     UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::body::{self, BodyPlan};
 use super::conditions::{Conditions, precondition, timestamp_ms};
-use super::copies::check_source;
+use super::copies::{admit_source, check_source, source_error};
 use super::encoding::{page_size, url_encode};
+use super::encryption::{KeyOf, show_encryption};
 use super::headers::{
-    ShownChecksum, checksum_algorithm, checksum_type, object_meta, show_checksum,
+    ShownChecksum, checksum_algorithm, checksum_type, class_name, object_meta, show_checksum,
 };
+use super::lifecycle::abortion;
 use super::lock::check_said;
+use super::object_acls::{Owners, shown_initiator};
 use super::objects::known_length;
 use super::ranges::{copy_range, part_number, resolve};
-use super::{Handle, Handlers, encryption, etag, owner};
+use super::{Handle, Handlers, etag};
 use crate::auth::{AuthenticatedRequest, copy_source};
 use crate::checksum::{self, BodyDigest};
 use crate::error::{from_grid, invalid_argument, refuse};
@@ -84,25 +87,33 @@ impl Handle<CreateMultipartUploadInput, CreateMultipartUploadOutput> for Handler
         let input = request.input;
         let checksum =
             upload_checksum(input.checksum_algorithm.as_ref(), input.checksum_type.as_ref())?;
-        let create = CreateUploadRequest {
+        let mut create = CreateUploadRequest {
             bucket: input.bucket,
             key: input.key,
             meta: object_meta(&request.headers, input.metadata)?,
             checksum,
-            tenant: caller.tenant(),
+            tenant: caller.initiator(),
         };
         check_said(&caller, &create.meta, &create.bucket, &create.key)?;
+        self.give_owner(&caller, &request.headers, &create.key, &mut create.meta).await?;
+        let sealing = self.sealing(&caller, &request.headers).await?;
+        create.meta.cipher = sealing.cipher.clone();
         let bucket = create.bucket.clone();
         let upload = self.store.create_upload(create).await.map_err(from_grid)?;
-        Ok(S3Response::new(CreateMultipartUploadOutput {
+        let aborts = abortion(caller.bucket_rules()?, &upload.key, upload.initiated);
+        let mut output = CreateMultipartUploadOutput {
+            abort_date: aborts.0,
+            abort_rule_id: aborts.1,
             bucket: Some(bucket),
             key: Some(upload.key),
             upload_id: Some(upload.upload.0),
             checksum_algorithm: checksum.map(|(algorithm, _)| checksum_algorithm(algorithm)),
             checksum_type: checksum.map(|(_, kind)| checksum_type(kind)),
-            server_side_encryption: encryption(),
+            ssekms_encryption_context: sealing.shown.context.clone(),
             ..Default::default()
-        }))
+        };
+        show_encryption!(output, &sealing.shown);
+        Ok(S3Response::new(output))
     }
 }
 
@@ -129,17 +140,16 @@ impl Handle<UploadPartInput, UploadPartOutput> for Handlers {
             .map_err(from_grid)?;
         let algorithm = upload.checksum.map_or(checksum::DEFAULT, |(algorithm, _)| algorithm);
         let plan = BodyPlan::of(&request.headers, caller.payload(), Some(algorithm))?;
+        let sealing = self.sealing_of_upload(&caller, &request.headers, &upload).await?;
         let incoming = body::incoming(input.body, plan, request.trailing_headers, &self.digests);
+        let incoming = sealing.seal(incoming, self.kms.random_salt(), true);
         let stored = self
             .store
             .upload_part(part, incoming.stream, incoming.finish)
             .await
             .map_err(from_grid)?;
-        let mut output = UploadPartOutput {
-            e_tag: etag(&stored.etag),
-            server_side_encryption: encryption(),
-            ..Default::default()
-        };
+        let mut output = UploadPartOutput { e_tag: etag(&stored.etag), ..Default::default() };
+        show_encryption!(output, &sealing.shown);
         show_checksum!(output, ShownChecksum::of(&stored.checksums, 0));
         Ok(S3Response::new(output))
     }
@@ -170,8 +180,13 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
             .head_upload(&part.bucket, &part.key, &part.upload)
             .await
             .map_err(from_grid)?;
-        let source =
-            self.store.head(&source_bucket, &source_key, version).await.map_err(from_grid)?;
+        let rules = self.rules.of(&source_bucket).await.map_err(from_grid)?;
+        let source = self
+            .store
+            .head(&source_bucket, &source_key, version)
+            .await
+            .map_err(|error| source_error(&caller, &rules, &source_key, version, error))?;
+        admit_source(&caller, &rules, version, &source)?;
         let conditions = Conditions {
             if_match: input.copy_source_if_match,
             if_none_match: input.copy_source_if_none_match,
@@ -190,6 +205,9 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
         }
 
         let algorithm = upload.checksum.map_or(checksum::DEFAULT, |(algorithm, _)| algorithm);
+        let sealing = self.sealing_of_upload(&caller, &request.headers, &upload).await?;
+        let opening = self.opening(&caller, &request.headers, KeyOf::Source, &source).await?;
+        let is_layered = sealing.is_layered() || opening.is_layered();
         let digest = Arc::new(Mutex::new(Some(BodyDigest::new([algorithm]))));
         let tap: Tap = {
             let digest = Arc::clone(&digest);
@@ -206,27 +224,44 @@ impl Handle<UploadPartCopyInput, UploadPartCopyOutput> for Handlers {
             })?;
             Ok(ObjectSeal { etag: checksum::hex(&digests.md5), checksums: digests.checksums })
         });
-        let copy = PartCopyRequest {
-            source_bucket,
-            source_key,
-            source_version: Some(source.version),
-            range,
-            part,
+        let stored = if is_layered {
+            // What is under another key passes through here.
+            let open = self.store.open(&source_bucket, &source_key, version).await;
+            let open = open.map_err(from_grid)?;
+            if open.info().version != source.version {
+                return Err(from_grid(GridError::PreconditionFailed));
+            }
+            let whole = ResolvedRange { start: 0, end: source.size };
+            let at = range.and_then(|range| resolve(range, source.size)).unwrap_or(whole);
+            let part = PartRequest { length: Some(at.end.saturating_sub(at.start)), ..part };
+            let stream = opening.read(open, range, at).await.map_err(from_grid)?;
+            let incoming = body::rehash(stream, algorithm, &self.digests);
+            let incoming = sealing.seal(incoming, self.kms.random_salt(), true);
+            self.store.upload_part(part, incoming.stream, incoming.finish).await
+        } else {
+            let copy = PartCopyRequest {
+                source_bucket,
+                source_key,
+                source_version: Some(source.version),
+                range,
+                part,
+            };
+            self.store.upload_part_copy(copy, version, tap, finish).await
         };
-        let stored =
-            self.store.upload_part_copy(copy, version, tap, finish).await.map_err(from_grid)?;
+        let stored = stored.map_err(from_grid)?;
         let mut result = CopyPartResult {
             e_tag: etag(&stored.etag),
             last_modified: Some(timestamp_ms(stored.last_modified)),
             ..Default::default()
         };
         show_checksum!(result, ShownChecksum::of(&stored.checksums, 0));
-        Ok(S3Response::new(UploadPartCopyOutput {
+        let mut output = UploadPartCopyOutput {
             copy_part_result: Some(result),
             copy_source_version_id: source.version_name.map(|version| version.to_string()),
-            server_side_encryption: encryption(),
             ..Default::default()
-        }))
+        };
+        show_encryption!(output, &sealing.shown);
+        Ok(S3Response::new(output))
     }
 }
 
@@ -342,14 +377,19 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             return Err(malformed("a completion names between 1 and 10000 parts"));
         }
         let upload_id = UploadId(input.upload_id);
-        let upload = self
-            .store
-            .head_upload(&input.bucket, &input.key, &upload_id)
-            .await
-            .map_err(from_grid)?;
+        let upload = match self.store.head_upload(&input.bucket, &input.key, &upload_id).await {
+            Ok(upload) => Some(upload),
+            // It may be complete: who asks again because the answer was lost gets it again.
+            Err(GridError::NoSuchUpload) => None,
+            Err(error) => return Err(from_grid(error)),
+        };
+        let cipher = upload.as_ref().map(|upload| &upload.meta.cipher);
+        let encryption = cipher.map(|cipher| self.described(&request.headers, cipher));
+        let encryption = encryption.transpose()?.unwrap_or_default();
+        let checksum = upload.as_ref().and_then(|upload| upload.checksum);
 
         let mut chosen: Vec<ChosenPart> = Vec::with_capacity(parts.len());
-        let mut claims = Claims { checksum: upload.checksum, ..Claims::default() };
+        let mut claims = Claims { checksum, ..Claims::default() };
         for part in &parts {
             let number =
                 part_number(part.part_number.ok_or_else(|| malformed("a part has no number"))?)?;
@@ -369,8 +409,8 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             }
         }
         if let Some(kind) = &input.checksum_type {
-            let ours = upload.checksum.map_or(ChecksumKind::FullObject, |(_, kind)| kind);
-            if kind.as_str() != checksum_type(ours).as_str() {
+            let ours = checksum.map_or(ChecksumKind::FullObject, |(_, kind)| kind);
+            if upload.is_some() && kind.as_str() != checksum_type(ours).as_str() {
                 return Err(refuse(
                     RejectKind::InvalidRequest,
                     "x-amz-checksum-type differs from the upload's",
@@ -408,12 +448,16 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             location,
             e_tag: etag(&made.etag),
             version_id: made.version_name.map(|version| version.to_string()),
-            server_side_encryption: encryption(),
+            server_side_encryption: encryption.sse(),
+            ssekms_key_id: encryption.kms_key.clone(),
+            bucket_key_enabled: encryption.bucket_key,
             checksum_type: shown.checksum_type(),
             ..Default::default()
         };
         show_checksum!(output, shown);
-        Ok(S3Response::new(output))
+        let mut response = S3Response::new(output);
+        encryption.customer_headers(&mut response.headers);
+        Ok(response)
     }
 }
 
@@ -437,7 +481,7 @@ impl Handle<AbortMultipartUploadInput, AbortMultipartUploadOutput> for Handlers 
 impl Handle<ListPartsInput, ListPartsOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<ListPartsInput>,
     ) -> S3Result<S3Response<ListPartsOutput>> {
         let input = request.input;
@@ -472,6 +516,8 @@ impl Handle<ListPartsInput, ListPartsOutput> for Handlers {
             })
             .collect();
         let opened_by = &page.upload.owner;
+        let accounts = self.accounts().await?;
+        let owners = Owners::of(&accounts, caller.bucket_rules()?);
         Ok(S3Response::new(ListPartsOutput {
             bucket: Some(input.bucket),
             key: Some(input.key),
@@ -481,12 +527,9 @@ impl Handle<ListPartsInput, ListPartsOutput> for Handlers {
             max_parts: i32::try_from(max).ok(),
             is_truncated: Some(page.next.is_some()),
             parts: Some(parts),
-            owner: Some(owner(opened_by)),
-            initiator: Some(Initiator {
-                id: Some(opened_by.clone()),
-                display_name: Some(opened_by.clone()),
-            }),
-            storage_class: Some(StorageClass::from_static(StorageClass::STANDARD)),
+            owner: Some(owners.shown(page.upload.meta.owner.as_deref())),
+            initiator: Some(shown_initiator(&accounts, opened_by)),
+            storage_class: Some(class_name(page.upload.meta.storage_class.as_deref()).into()),
             checksum_algorithm: page
                 .upload
                 .checksum

@@ -1,21 +1,24 @@
 //! Objects: put, get, head.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{ByteRange, ObjectInfo, PutRequest};
+use nexusgrid_grid::{ByteRange, GridError, ObjectInfo, PutRequest, VersionName};
 use s3s::dto::*;
 use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::body::{self, BodyPlan, Outgoing};
 use super::conditions::{Conditions, Verdict, precondition, timestamp};
+use super::encryption::{KeyOf, show_encryption};
 use super::headers::{
     DEFAULT_CONTENT_TYPE, ShownChecksum, object_meta, show_checksum, user_metadata,
 };
+use super::lifecycle::expiration;
 use super::lock::{check_said, show_lock};
 use super::ranges::{Located, Wanted, content_range, locate, wanted};
-use super::versions::{read_error, version_name};
-use super::{Handle, Handlers, encryption, etag};
+use super::versions::version_name;
+use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
 use crate::error::from_grid;
+use crate::store::OpenObject;
 
 #[async_trait]
 impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
@@ -26,8 +29,12 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
     ) -> S3Result<S3Response<PutObjectOutput>> {
         let input = request.input;
         let plan = BodyPlan::of(&request.headers, caller.payload(), None)?;
-        let meta = object_meta(&request.headers, input.metadata)?;
+        let mut meta = object_meta(&request.headers, input.metadata)?;
+        self.give_owner(&caller, &request.headers, &input.key, &mut meta).await?;
         check_said(&caller, &meta, &input.bucket, &input.key)?;
+        let sealing = self.sealing(&caller, &request.headers).await?;
+        meta.cipher = sealing.cipher.clone();
+        let tags = meta.tags.clone();
         let conditional = input.if_match.is_some();
         let put = PutRequest {
             bucket: input.bucket,
@@ -39,18 +46,22 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
         };
         let (bucket, key) = (put.bucket.clone(), put.key.clone());
         let incoming = body::incoming(input.body, plan, request.trailing_headers, &self.digests);
+        let incoming = sealing.seal(incoming, self.kms.random_salt(), false);
         let stored = match self.store.put(put, incoming.stream, incoming.finish).await {
             Ok(stored) => stored,
             Err(error) => return Err(self.write_error(error, &bucket, &key, conditional).await),
         };
         let shown = ShownChecksum::of(&stored.checksums, 0);
+        let (rules, modified) = (caller.bucket_rules()?, stored.last_modified);
         let mut output = PutObjectOutput {
+            expiration: expiration(rules, &key, stored.size, &tags, modified),
             e_tag: etag(&stored.etag),
-            server_side_encryption: encryption(),
+            ssekms_encryption_context: sealing.shown.context.clone(),
             checksum_type: shown.checksum_type(),
             version_id: stored.version_name.map(|version| version.to_string()),
             ..Default::default()
         };
+        show_encryption!(output, &sealing.shown);
         show_checksum!(output, shown);
         Ok(S3Response::new(output))
     }
@@ -121,6 +132,19 @@ fn length_of(at: Located) -> u64 {
     at.range.end.saturating_sub(at.range.start)
 }
 
+/// When an object expires; of a version that is named nobody can tell, for it may not be current.
+fn shown_expiration(
+    caller: &AuthenticatedRequest,
+    version: Option<VersionName>,
+    object: &ObjectInfo,
+) -> S3Result<Option<String>> {
+    if version.is_some() {
+        return Ok(None);
+    }
+    let (size, tags) = (object.size, &object.meta.tags);
+    Ok(expiration(caller.bucket_rules()?, &object.key, size, tags, object.last_modified))
+}
+
 /// Sets what GET and HEAD say alike.
 macro_rules! describe {
     ($output:expr, $object:expr, $at:expr, $wanted:expr, $mode:expr) => {{
@@ -140,44 +164,78 @@ macro_rules! describe {
         $output.e_tag = etag(&object.etag);
         $output.last_modified = Some(timestamp(object.last_modified));
         $output.metadata = user_metadata(&object.meta);
+        $output.storage_class = object.meta.storage_class.clone().map(StorageClass::from);
         $output.version_id = object.version_name.map(|version| version.to_string());
         $output.tag_count = i32::try_from(object.meta.tags.len()).ok().filter(|count| *count > 0);
         show_lock!($output, object.meta.lock);
         $output.parts_count = parts_count($wanted, object);
-        $output.server_side_encryption = encryption();
         $output.checksum_type = shown.checksum_type();
         show_checksum!($output, shown);
     }};
+}
+
+/// Shows the checksum of a part that is asked for by its number.
+macro_rules! show_part {
+    ($output:expr, $wanted:expr, $open:expr) => {
+        if let Some(shown) = checksum_of_part($wanted, $open).await.map_err(from_grid)? {
+            $output.checksum_type = shown.checksum_type();
+            show_checksum!($output, shown);
+        }
+    };
+}
+
+/// The checksum of a part of an upload, of the kind that the object's is.
+async fn checksum_of_part(
+    wanted: Wanted,
+    open: &dyn OpenObject,
+) -> Result<Option<ShownChecksum>, GridError> {
+    let Wanted::Part(number) = wanted else { return Ok(None) };
+    if open.info().part_sizes.is_empty() {
+        return Ok(None);
+    }
+    let kind = open.info().checksums.values().map(|checksum| checksum.kind).next();
+    let index = usize::try_from(number).unwrap_or(usize::MAX).saturating_sub(1);
+    let part = open.parts(index, 1).await?.into_iter().next();
+    let shown = part.map(|part| ShownChecksum::of(&part.checksums, 0));
+    Ok(shown.map(|shown| ShownChecksum { kind, ..shown }))
 }
 
 #[async_trait]
 impl Handle<GetObjectInput, GetObjectOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<GetObjectInput>,
     ) -> S3Result<S3Response<GetObjectOutput>> {
         let input = request.input;
         let wanted = wanted(input.range, input.part_number)?;
         let version = version_name(input.version_id.as_deref())?;
         let open = self.store.open(&input.bucket, &input.key, version).await;
-        let open = open.map_err(|error| read_error(error, version))?;
+        let open = open.map_err(|error| caller.read_error(&input.key, version, error))?;
+        caller.admit_object(open.info())?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
             if_modified_since: input.if_modified_since,
             if_unmodified_since: input.if_unmodified_since,
         };
+        let opening = {
+            let (headers, info) = (&request.headers, open.info());
+            self.opening(&caller, headers, KeyOf::Object, info).await?
+        };
         check(&conditions, open.info())?;
         let at = locate(wanted, open.info())?;
         let mut output = GetObjectOutput::default();
         describe!(output, open.info(), at, wanted, input.checksum_mode.as_ref());
+        show_encryption!(output, &opening.shown);
+        output.expiration = shown_expiration(&caller, version, open.info())?;
+        show_part!(output, wanted, open.as_ref());
         let length = length_of(at);
         if length > 0 {
             let range = at
                 .partial
                 .then(|| ByteRange::FromTo(at.range.start, at.range.end.saturating_sub(1)));
-            let (_, stream) = open.read(range).map_err(from_grid)?;
+            let stream = opening.read(open, range, at.range).await.map_err(from_grid)?;
             let body = Outgoing::begin(stream, length).await.map_err(from_grid)?;
             output.body = Some(StreamingBlob::from(Body::http_body_unsync(body)));
         }
@@ -189,14 +247,24 @@ impl Handle<GetObjectInput, GetObjectOutput> for Handlers {
 impl Handle<HeadObjectInput, HeadObjectOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<HeadObjectInput>,
     ) -> S3Result<S3Response<HeadObjectOutput>> {
         let input = request.input;
         let wanted = wanted(input.range, input.part_number)?;
         let version = version_name(input.version_id.as_deref())?;
-        let object = self.store.head(&input.bucket, &input.key, version).await;
-        let object = object.map_err(|error| read_error(error, version))?;
+        let open = match wanted {
+            // A part's checksum stands with the part.
+            Wanted::Part(_) => self.store.open(&input.bucket, &input.key, version).await.map(Some),
+            Wanted::All | Wanted::Range(_) => Ok(None),
+        };
+        let object = match open {
+            Ok(Some(ref open)) => Ok(open.info().clone()),
+            Ok(None) => self.store.head(&input.bucket, &input.key, version).await,
+            Err(ref error) => Err(error.clone()),
+        };
+        let object = caller.admit(&input.key, version, object)?;
+        let encryption = self.described(&request.headers, &object.meta.cipher)?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -207,6 +275,11 @@ impl Handle<HeadObjectInput, HeadObjectOutput> for Handlers {
         let at = locate(wanted, &object)?;
         let mut output = HeadObjectOutput::default();
         describe!(output, &object, at, wanted, input.checksum_mode.as_ref());
+        show_encryption!(output, &encryption);
+        output.expiration = shown_expiration(&caller, version, &object)?;
+        if let Ok(Some(open)) = open {
+            show_part!(output, wanted, open.as_ref());
+        }
         Ok(S3Response::new(output))
     }
 }

@@ -79,13 +79,13 @@ pub(super) fn tags_of_header(headers: &HeaderMap) -> S3Result<Vec<(String, Strin
 impl Handle<GetObjectTaggingInput, GetObjectTaggingOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<GetObjectTaggingInput>,
     ) -> S3Result<S3Response<GetObjectTaggingOutput>> {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
         let object = self.store.head(&input.bucket, &input.key, version).await;
-        let object = object.map_err(|error| read_error(error, version))?;
+        let object = caller.admit(&input.key, version, object)?;
         let tags = object.meta.tags.into_iter();
         Ok(S3Response::new(GetObjectTaggingOutput {
             tag_set: tags.map(|(key, value)| Tag { key: Some(key), value: Some(value) }).collect(),
@@ -98,11 +98,13 @@ impl Handle<GetObjectTaggingInput, GetObjectTaggingOutput> for Handlers {
 impl Handle<PutObjectTaggingInput, PutObjectTaggingOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<PutObjectTaggingInput>,
     ) -> S3Result<S3Response<PutObjectTaggingOutput>> {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
+        let object = self.store.head(&input.bucket, &input.key, version).await;
+        caller.admit(&input.key, version, object)?;
         let malformed = || S3Error::new(S3ErrorCode::MalformedXML);
         let tag = |tag: Tag| Some((tag.key?, tag.value?));
         let tags: Option<Vec<_>> = input.tagging.tag_set.into_iter().map(tag).collect();
@@ -118,11 +120,13 @@ impl Handle<PutObjectTaggingInput, PutObjectTaggingOutput> for Handlers {
 impl Handle<DeleteObjectTaggingInput, DeleteObjectTaggingOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<DeleteObjectTaggingInput>,
     ) -> S3Result<S3Response<DeleteObjectTaggingOutput>> {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
+        let object = self.store.head(&input.bucket, &input.key, version).await;
+        caller.admit(&input.key, version, object)?;
         let change = VersionChange::Tags(Vec::new());
         let changed = self.store.change_version(&input.bucket, &input.key, version, change).await;
         let changed = changed.map_err(|error| read_error(error, version))?;

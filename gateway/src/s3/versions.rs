@@ -10,8 +10,9 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::conditions::{timestamp, timestamp_ms};
 use super::encoding::{KeyEncoding, page_size};
-use super::headers::checksum_algorithm;
-use super::{Handle, Handlers, etag, owner};
+use super::headers::{checksum_algorithm, class_name};
+use super::object_acls::Owners;
+use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
 use crate::error::{from_grid, invalid_argument, not_implemented};
 
@@ -25,7 +26,7 @@ pub(crate) fn version_name(text: Option<&str>) -> S3Result<Option<VersionName>> 
 }
 
 /// The answer to a read that failed: a delete marker is told from a key that was never there.
-pub(super) fn read_error(error: GridError, asked: Option<VersionName>) -> S3Error {
+pub(crate) fn read_error(error: GridError, asked: Option<VersionName>) -> S3Error {
     let GridError::DeleteMarker { version, modified } = &error else { return from_grid(error) };
     let mut headers = HeaderMap::new();
     headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
@@ -98,7 +99,7 @@ impl Handle<PutBucketVersioningInput, PutBucketVersioningOutput> for Handlers {
 impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<ListObjectVersionsInput>,
     ) -> S3Result<S3Response<ListObjectVersionsOutput>> {
         let input = request.input;
@@ -114,7 +115,8 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
             ));
         }
         let after_version = version_name(version_marker.as_deref())?;
-        let bucket = self.bucket(&input.bucket).await?;
+        let accounts = self.accounts().await?;
+        let owners = Owners::of(&accounts, caller.bucket_rules()?);
         let page = if max == 0 {
             VersionsPage::default()
         } else {
@@ -134,7 +136,7 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
                 let object = version.object;
                 let algorithms = object.checksum_algorithms.iter().copied();
                 let algorithms: Vec<_> = algorithms.map(checksum_algorithm).collect();
-                let class = ObjectVersionStorageClass::STANDARD;
+                let class = class_name(version.object.storage_class.as_deref());
                 Ok(ObjectVersion {
                     key: Some(encoding.write(&object.key)?),
                     version_id: Some(version.version.to_string()),
@@ -142,8 +144,8 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
                     size: i64::try_from(object.size).ok(),
                     e_tag: etag(&object.etag),
                     last_modified: Some(timestamp_ms(object.last_modified)),
-                    storage_class: Some(ObjectVersionStorageClass::from_static(class)),
-                    owner: Some(owner(&bucket.owner)),
+                    storage_class: Some(class.into()),
+                    owner: Some(owners.shown(object.owner.as_deref())),
                     checksum_algorithm: Some(algorithms).filter(|all| !all.is_empty()),
                     ..Default::default()
                 })
@@ -158,7 +160,7 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
                     version_id: Some(marker.version.to_string()),
                     is_latest: Some(marker.is_latest),
                     last_modified: Some(timestamp_ms(marker.last_modified)),
-                    owner: Some(owner(&bucket.owner)),
+                    owner: Some(owners.shown(None)),
                 })
             })
             .collect::<S3Result<Vec<_>>>()?;

@@ -17,6 +17,8 @@ struct Stored {
     info: ObjectInfo,
     bytes: Bytes,
     is_marker: bool,
+    /// What its upload's parts were stored with.
+    parts: Vec<PartInfo>,
 }
 
 struct Upload {
@@ -28,12 +30,14 @@ struct Upload {
 struct State {
     buckets: BTreeMap<String, BucketInfo>,
     rules: BTreeMap<String, VersionRules>,
+    lifecycles: BTreeMap<String, Vec<u8>>,
     /// Of each key all versions, newest first; never empty.
     objects: BTreeMap<(String, String), Vec<Stored>>,
     uploads: BTreeMap<(String, String, String), Upload>,
     counter: u64,
     records: BTreeMap<String, (u64, Vec<u8>)>,
     rules_version: u64,
+    own: BTreeMap<String, Bytes>,
 }
 
 /// See the module.
@@ -44,9 +48,14 @@ pub struct MemoryStore {
 
 struct Open(Stored);
 
+#[async_trait]
 impl OpenObject for Open {
     fn info(&self) -> &ObjectInfo {
         &self.0.info
+    }
+
+    async fn parts(&self, from: usize, count: usize) -> Result<Vec<PartInfo>, GridError> {
+        Ok(self.0.parts.iter().skip(from).take(count).cloned().collect())
     }
 
     fn read(
@@ -85,6 +94,7 @@ fn summary(stored: &Stored) -> ObjectSummary {
         etag: stored.info.etag.clone(),
         last_modified: stored.info.last_modified,
         storage_class: None,
+        owner: stored.info.meta.owner.clone(),
         checksum_algorithms: stored.info.checksums.keys().copied().collect(),
     }
 }
@@ -202,6 +212,27 @@ impl State {
         if !holds(&delete.precondition, current.as_deref()) {
             return Err(GridError::PreconditionFailed);
         }
+        if let Some(expected) = &delete.expected {
+            let all = self.objects.get(&(bucket.to_owned(), delete.key.clone()));
+            let found = all.and_then(|all| match delete.version {
+                None => all.first(),
+                version => all.iter().find(|stored| stored.info.version_name == version),
+            });
+            let second = |time: UnixMillis| time.0 / 1000;
+            let is_it = found.is_none_or(|stored| {
+                let info = &stored.info;
+                *expected == Expected::default()
+                    || !stored.is_marker
+                        && expected.etag.as_ref().is_none_or(|etag| *etag == info.etag)
+                        && expected.size.is_none_or(|size| size == info.size)
+                        && expected
+                            .modified
+                            .is_none_or(|time| second(time) == second(info.last_modified))
+            });
+            if !is_it {
+                return Err(GridError::PreconditionFailed);
+            }
+        }
         if let Some(name) = delete.version {
             return self.remove(bucket, delete, name);
         }
@@ -221,7 +252,8 @@ impl State {
             meta: ObjectMeta::default(),
             part_sizes: Vec::new(),
         };
-        let version = self.push(bucket, Stored { info, bytes: Bytes::new(), is_marker: true });
+        let version = self
+            .push(bucket, Stored { info, bytes: Bytes::new(), is_marker: true, parts: Vec::new() });
         Ok(DeleteOutcome { version, is_marker: true })
     }
 
@@ -240,7 +272,7 @@ impl State {
         precondition: &Precondition,
         seal: ObjectSeal,
         bytes: Bytes,
-        part_sizes: Vec<u64>,
+        parts: Vec<PartInfo>,
     ) -> Result<PutOutcome, GridError> {
         self.bucket(bucket)?;
         let current = self.current(bucket, key);
@@ -266,7 +298,7 @@ impl State {
             version: VersionTag(self.counter),
             version_name: None,
             meta,
-            part_sizes,
+            part_sizes: parts.iter().map(|part| part.size).collect(),
         };
         let mut outcome = PutOutcome {
             etag: seal.etag,
@@ -276,7 +308,7 @@ impl State {
             version_name: info.version_name,
             last_modified: info.last_modified,
         };
-        outcome.version_name = self.push(bucket, Stored { info, bytes, is_marker: false });
+        outcome.version_name = self.push(bucket, Stored { info, bytes, is_marker: false, parts });
         Ok(outcome)
     }
 }
@@ -293,6 +325,16 @@ impl MemoryStore {
             owner: owner.to_owned(),
         };
         state.buckets.insert(name.to_owned(), info);
+    }
+
+    /// Whether these bytes stand anywhere in it: in objects, parts, or records.
+    pub fn holds(&self, bytes: &[u8]) -> bool {
+        let state = self.state.lock();
+        let is_in = |all: &[u8]| all.windows(bytes.len()).any(|window| window == bytes);
+        let uploads = state.uploads.values().flat_map(|upload| upload.parts.values());
+        state.objects.values().flatten().any(|stored| is_in(&stored.bytes))
+            || uploads.into_iter().any(|(_, content)| is_in(content))
+            || state.records.values().any(|(_, value)| is_in(value))
     }
 
     /// How many objects there are.
@@ -374,6 +416,41 @@ impl ObjectStore for MemoryStore {
         secret.map(<[u8]>::to_vec).ok_or_else(|| GridError::Internal("not of that name".into()))
     }
 
+    async fn own_put(&self, key: &str, bytes: Bytes) -> Result<(), GridError> {
+        self.state.lock().own.insert(key.to_owned(), bytes);
+        Ok(())
+    }
+
+    async fn own_list(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+        max: u32,
+    ) -> Result<Vec<String>, GridError> {
+        let state = self.state.lock();
+        let keys = state.own.keys().filter(|key| key.starts_with(prefix));
+        let keys = keys.filter(|key| after.as_ref().is_none_or(|after| *key > after));
+        Ok(keys.take(max as usize).cloned().collect())
+    }
+
+    async fn own_get(&self, key: &str) -> Result<Bytes, GridError> {
+        self.state.lock().own.get(key).cloned().ok_or(GridError::NoSuchKey)
+    }
+
+    async fn own_delete(&self, keys: Vec<String>) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        keys.iter().for_each(|key| drop(state.own.remove(key)));
+        Ok(())
+    }
+
+    fn own_node(&self) -> u64 {
+        1
+    }
+
+    fn acts_for(&self, node: u64) -> bool {
+        node == 1
+    }
+
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {
         Ok(self.state.lock().buckets.values().cloned().collect())
     }
@@ -438,6 +515,23 @@ impl ObjectStore for MemoryStore {
         let state = self.state.lock();
         state.bucket(bucket)?;
         Ok(state.rules(bucket))
+    }
+
+    async fn lifecycle(&self, bucket: &str) -> Result<Option<Vec<u8>>, GridError> {
+        Ok(self.state.lock().lifecycles.get(bucket).cloned())
+    }
+
+    async fn set_lifecycle(
+        &self,
+        bucket: &str,
+        rules: Option<(nexusgrid_grid::lifecycle::Lifecycle, Vec<u8>)>,
+    ) -> Result<(), GridError> {
+        let lifecycles = &mut self.state.lock().lifecycles;
+        match rules {
+            Some((_, text)) => _ = lifecycles.insert(bucket.to_owned(), text),
+            None => _ = lifecycles.remove(bucket),
+        }
+        Ok(())
     }
 
     async fn set_version_rules(&self, bucket: &str, change: RulesChange) -> Result<(), GridError> {
@@ -566,7 +660,7 @@ impl ObjectStore for MemoryStore {
         }
         let seal = ObjectSeal { etag: source.info.etag, checksums: source.info.checksums };
         let meta = request.meta.unwrap_or(source.info.meta);
-        let (bytes, parts) = (source.bytes, source.info.part_sizes);
+        let (bytes, parts) = (source.bytes, source.parts);
         state.store(&request.bucket, &request.key, meta, &request.precondition, seal, bytes, parts)
     }
 
@@ -694,10 +788,9 @@ impl ObjectStore for MemoryStore {
         }
         let sealed = seal(&chosen)?;
         let meta = upload.info.meta.clone();
-        let sizes = chosen.iter().map(|part| part.size).collect();
         let CompleteUploadRequest { bucket, key, upload, precondition, .. } = request;
         let outcome =
-            state.store(&bucket, &key, meta, &precondition, sealed, bytes.freeze(), sizes)?;
+            state.store(&bucket, &key, meta, &precondition, sealed, bytes.freeze(), chosen)?;
         state.uploads.remove(&(bucket, key, upload.0));
         Ok(outcome)
     }

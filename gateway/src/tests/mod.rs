@@ -4,10 +4,11 @@ mod client;
 mod memory;
 
 mod auth;
-mod form;
 mod encryption;
+mod form;
 mod fuzz;
 mod identity;
+mod matrix;
 mod multipart;
 mod object_acls;
 mod objects;

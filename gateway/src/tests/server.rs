@@ -237,7 +237,7 @@ async fn who_waits_for_continue_is_refused_before_sending() {
 async fn who_sends_on_still_gets_to_read_the_refusal() {
     let running = start(Default::default(), Default::default()).await;
     let body = vec![0; 8 << 20];
-    for (path, code) in [("/absent/k", "NoSuchBucket"), ("/bucket/k?acl=", "NotImplemented")] {
+    for (path, code) in [("/absent/k", "NoSuchBucket"), ("/bucket/k?torrent=", "NotImplemented")] {
         let put = call("PUT", path).payload("UNSIGNED-PAYLOAD").body(body.clone());
         let mut stream = net::connect(running.address).await.unwrap();
         stream.write_all(&wire(&put, "")).await.unwrap();

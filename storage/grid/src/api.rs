@@ -183,6 +183,21 @@ pub struct BucketInfo {
     pub owner: String,
 }
 
+/// What a bucket holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BucketUsage {
+    /// Objects, all their versions.
+    pub objects: u64,
+    /// Bytes of objects.
+    pub bytes: u64,
+    /// Uploads under way.
+    pub uploads: u64,
+    /// Bytes of their parts.
+    pub part_bytes: u64,
+    /// The most bytes of objects and parts; `None`: no quota.
+    pub quota_bytes: Option<u64>,
+}
+
 /// An object, as `head` gives it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ObjectInfo {
@@ -330,6 +345,8 @@ pub struct ObjectSummary {
     pub last_modified: UnixMillis,
     /// Storage class, as sent; `None` is STANDARD.
     pub storage_class: Option<String>,
+    /// The account that owns it; `None`: the bucket's owner's.
+    pub owner: Option<String>,
     /// Algorithms of its stored checksums.
     pub checksum_algorithms: Vec<ChecksumAlgorithm>,
 }

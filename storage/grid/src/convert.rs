@@ -253,6 +253,7 @@ pub(crate) fn object_summary(key: &[u8], object: &row::Object) -> api::ObjectSum
         etag: object.meta.etag.clone(),
         last_modified: UnixMillis(object.modified_ms),
         storage_class: storage_class(&object.meta.storage_class),
+        owner: object.meta.owner.clone(),
         checksum_algorithms: object
             .meta
             .checksums

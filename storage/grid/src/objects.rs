@@ -147,7 +147,8 @@ impl Grid {
     /// Removes an object; fine if there is none.
     pub async fn delete(&self, request: DeleteRequest) -> Result<(), GridError> {
         let DeleteRequest { bucket, key, precondition } = request;
-        let delete = VersionDelete { key, version: None, precondition, bypass: false };
+        let delete =
+            VersionDelete { key, version: None, precondition, expected: None, bypass: false };
         let mut results = self.delete_versions(&bucket, vec![delete]).await?;
         results.pop().unwrap_or_else(|| Err(internal("reply to a delete"))).map(|_| ())
     }
@@ -162,6 +163,7 @@ impl Grid {
             key: key.clone(),
             version: None,
             precondition: Default::default(),
+            expected: None,
             bypass: false,
         };
         let results = self.delete_versions(bucket, keys.iter().map(delete).collect()).await?;
@@ -303,7 +305,7 @@ impl Grid {
 
     /// A page of objects.
     pub async fn list(&self, request: ListRequest) -> Result<ListPage, GridError> {
-        let bucket = self.core.map.bucket(&request.bucket).await?;
+        let bucket = self.named(&request.bucket).await?;
         let delimiter = request.delimiter.filter(|delimiter| !delimiter.is_empty());
         if request.max == 0 {
             return Ok(ListPage::default());

@@ -139,6 +139,17 @@ pub enum VersionChange {
     Acl(Vec<u8>),
 }
 
+/// What is expected to be deleted; what is `None` does not matter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Expected {
+    /// Its ETag, without quotes.
+    pub etag: Option<String>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// When it was written, to the second.
+    pub modified: Option<UnixMillis>,
+}
+
 /// Deletes an object, or removes a version for good.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct VersionDelete {
@@ -148,6 +159,9 @@ pub struct VersionDelete {
     pub version: Option<VersionName>,
     /// Of that version, or else of the current one; checked in the commit.
     pub precondition: Precondition,
+    /// Whatever is deleted, a delete marker too, must be this; checked in the commit. Unlike a
+    /// precondition it holds where there is nothing. `None`: anything may be.
+    pub expected: Option<Expected>,
     /// The caller may bypass governance.
     pub bypass: bool,
 }

@@ -79,7 +79,7 @@ impl Grid {
         if deletes.len() > limits::DELETE_KEYS_MAX {
             return Err(GridError::InvalidArgument("too many keys".to_owned()));
         }
-        let bucket = self.core.map.bucket(bucket).await?;
+        let bucket = self.named(bucket).await?;
         let mut results = Vec::with_capacity(deletes.len());
         for chunk in deletes.chunks(meta_limits::VERSION_DELETES_MAX) {
             results.extend(self.delete_chunk(&bucket, chunk).await?);
@@ -146,6 +146,13 @@ impl Grid {
         bucket: &Bucket,
         delete: &VersionDelete,
     ) -> Result<row::Precondition, GridError> {
+        if let Some(expected) = &delete.expected {
+            return Ok(row::Precondition::IfAny(row::Expected {
+                etag: expected.etag.clone(),
+                size: expected.size,
+                modified_s: expected.modified.map(|time| time.0 / 1000),
+            }));
+        }
         let Some(version) = delete.version else {
             return self.condition(bucket, &delete.key, &delete.precondition).await;
         };

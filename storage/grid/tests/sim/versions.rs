@@ -30,7 +30,7 @@ async fn until_shards(cluster: &Cluster, wanted: u64) {
 
 fn delete(version: Option<VersionName>) -> Vec<VersionDelete> {
     let (key, precondition) = ("dir/k".to_owned(), Precondition::default());
-    vec![VersionDelete { key, version, precondition, bypass: false }]
+    vec![VersionDelete { key, version, precondition, expected: None, bypass: false }]
 }
 
 #[test]

@@ -1,0 +1,102 @@
+//! A form's signature: Signature Version 4 over the policy, as it was sent.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac as _};
+use s3s::{S3Error, S3ErrorCode, S3Result};
+use sha2::Sha256;
+use subtle::ConstantTimeEq as _;
+
+use super::parts::Fields;
+use crate::checksum::hex;
+use crate::error::{access_denied, invalid_argument};
+use crate::limits;
+
+/// What a form says about its signature.
+pub(super) struct Signature {
+    /// The access key's id.
+    pub key: String,
+    date: String,
+    region: String,
+    signature: String,
+}
+
+/// Whether a form claims to be signed by anybody.
+pub(super) fn is_signed(fields: &Fields) -> bool {
+    ["x-amz-signature", "x-amz-credential", "signature", "awsaccesskeyid"]
+        .iter()
+        .any(|name| fields.get(name).is_some())
+}
+
+/// The policy's JSON.
+pub(super) fn decode(encoded: &str) -> S3Result<Vec<u8>> {
+    let text: String = encoded.chars().filter(|letter| !letter.is_ascii_whitespace()).collect();
+    STANDARD.decode(text).map_err(|_| {
+        S3Error::with_message(S3ErrorCode::InvalidPolicyDocument, "Invalid Policy: not base64")
+    })
+}
+
+fn missing(name: &str) -> S3Error {
+    invalid_argument(format!("Bucket POST must contain a field named '{name}'."))
+}
+
+fn mac(key: &[u8], data: &[u8]) -> S3Result<Vec<u8>> {
+    let unusable = |_| S3Error::new(S3ErrorCode::InternalError);
+    let mut mac = Hmac::<Sha256>::new_from_slice(key).map_err(unusable)?;
+    mac.update(data);
+    Ok(mac.finalize().into_bytes().to_vec())
+}
+
+impl Signature {
+    /// Reads it, and refuses one that is of another kind or of another time.
+    pub fn of(fields: &Fields, now_unix_ms: u64) -> S3Result<Signature> {
+        let field = |name: &str| fields.get(name).filter(|value| !value.is_empty());
+        if field("x-amz-signature").is_none() && field("signature").is_some() {
+            if field("awsaccesskeyid").is_none() {
+                return Err(missing("AWSAccessKeyId"));
+            }
+            tracing::info!("a form with a signature of version 2 was refused");
+            return Err(S3Error::with_message(
+                S3ErrorCode::AccessDenied,
+                "Signature Version 2 is not supported. Please use AWS4-HMAC-SHA256.",
+            ));
+        }
+        let of = |name| field(name).ok_or_else(|| missing(name));
+        let signature = of("x-amz-signature")?.to_owned();
+        if of("x-amz-algorithm")? != "AWS4-HMAC-SHA256" {
+            return Err(invalid_argument("x-amz-algorithm is AWS4-HMAC-SHA256"));
+        }
+        let time = of("x-amz-date")?;
+        let credential: Vec<&str> = of("x-amz-credential")?.split('/').collect();
+        let [key, date, region, "s3", "aws4_request"] = credential.as_slice() else {
+            return Err(invalid_argument("x-amz-credential names no scope of S3"));
+        };
+        let is_time = time.len() == 16 && time.ends_with('Z');
+        let signed = nexusgrid_iam::time::parse(time).filter(|_| is_time);
+        let signed = signed.ok_or_else(|| invalid_argument("x-amz-date is no time"))?;
+        if !time.starts_with(date) || date.len() != 8 {
+            return Err(invalid_argument("x-amz-date is not of the day of x-amz-credential"));
+        }
+        let now = i64::try_from(now_unix_ms).unwrap_or(i64::MAX);
+        let age = now.saturating_sub(signed) / 1000;
+        let skew = i64::from(limits::CLOCK_SKEW_SECONDS_MAX);
+        if age < -skew || age > i64::from(limits::PRESIGNED_SECONDS_MAX) {
+            return Err(access_denied());
+        }
+        Ok(Signature {
+            key: (*key).to_owned(),
+            date: (*date).to_owned(),
+            region: (*region).to_owned(),
+            signature,
+        })
+    }
+
+    /// Whether the holder of this secret signed this policy.
+    pub fn is_of(&self, secret: &str, policy: &str) -> S3Result<bool> {
+        let key = mac(format!("AWS4{secret}").as_bytes(), self.date.as_bytes())?;
+        let key = mac(&key, self.region.as_bytes())?;
+        let key = mac(&mac(&key, b"s3")?, b"aws4_request")?;
+        let expected = hex(&mac(&key, policy.as_bytes())?);
+        Ok(expected.as_bytes().ct_eq(self.signature.as_bytes()).into())
+    }
+}
