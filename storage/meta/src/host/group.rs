@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::future::{BoxFuture, Shared};
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{BootInstant, Env, NodeId, Rpc, RpcRequest};
 use openraft::async_runtime::watch::WatchReceiver;
@@ -18,7 +19,7 @@ use crate::machine::StateMachine;
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::log::SegmentLog;
 use crate::raft::state::{Machine, StateStore};
-use crate::raft::types::{Envelope, MetaTypes, RaftId, node_of};
+use crate::raft::types::{Envelope, MetaTypes, RaftId, Vote, node_of};
 use crate::raft::wire::{GroupHead, Outcome, READ_INDEX};
 
 /// Who leads a group, as one of its replicas sees it.
@@ -45,6 +46,9 @@ pub struct MemberView {
     /// The newest entry it is known to hold; only the leader knows.
     pub matched: Option<u64>,
 }
+
+/// The outcome of an installation, for all who ask: the receiver's vote, or why not.
+pub(crate) type Installing = Shared<BoxFuture<'static, Result<Vote, String>>>;
 
 /// A replica as it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +97,9 @@ pub(crate) struct Group {
     pub log: SegmentLog,
     pub leader: watch::Sender<LeaderView>,
     pub incoming: tokio::sync::Mutex<Option<Incoming>>,
+    /// The transfer that was installed last, or is being installed: a sender that heard nothing asks
+    /// again.
+    pub installing: parking_lot::Mutex<Option<(u64, Installing)>>,
     started: BootInstant,
     /// When a leader was last heard.
     heard: Mutex<Option<BootInstant>>,
@@ -123,6 +130,7 @@ impl Group {
             log,
             leader,
             incoming: tokio::sync::Mutex::new(None),
+            installing: parking_lot::Mutex::new(None),
             started: now,
             heard: Mutex::new(None),
             reads: Mutex::new(ReadRounds::default()),

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{Peer, RpcError, RpcRequest, RpcResponse, RpcService};
 use openraft::Snapshot;
@@ -15,8 +16,9 @@ use openraft::raft::{
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::oneshot;
 
-use super::group::{Group, Tried};
+use super::group::{Group, Installing, Tried};
 use super::incoming::Incoming;
 use super::{Consistency, MetaHost, group_dir};
 use crate::limits::{
@@ -54,6 +56,31 @@ fn outcome(outcome: Outcome, body: Bytes) -> RpcResponse {
 
 /// What an incarnation answers that does not run here.
 type NotHere = Answer<()>;
+
+/// Begins to install what was received; goes on whether or not its sender waits.
+fn install(group: &Arc<Group>, mut incoming: Incoming, body: EndBody) -> Installing {
+    let EndBody { transfer, vote, meta } = body;
+    let (done, outcome) = oneshot::channel();
+    let own = Arc::clone(group);
+    drop(group.env.exec.spawn(async move {
+        let finished = own.env.exec.blocking(move || incoming.finish()).await;
+        let outcome = match finished {
+            Ok(snapshot) => {
+                let snapshot = Snapshot { meta, snapshot };
+                let answer = own.raft.install_full_snapshot(vote, snapshot).await;
+                answer.map(|answer| answer.vote).map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.to_string()),
+        };
+        // Fine if the replica ends meanwhile.
+        let _ = done.send(outcome);
+    }));
+    let ended = || Err("the installation ended early".to_owned());
+    let installing = outcome.map(move |outcome| outcome.unwrap_or_else(|_| ended()));
+    let installing = installing.boxed().shared();
+    *group.installing.lock() = Some((transfer, installing.clone()));
+    installing
+}
 
 impl MetaService {
     /// The replica a message is for, once its sender is believed.
@@ -147,16 +174,23 @@ impl MetaService {
         group: Arc<Group>,
         body: EndBody,
     ) -> Result<openraft::raft::SnapshotResponse<MetaTypes>, RpcError> {
-        let mut incoming = {
+        let installing = {
             let mut slot = group.incoming.lock().await;
-            match slot.take().filter(|incoming| incoming.transfer == body.transfer) {
-                Some(incoming) => incoming,
-                None => return Err(failed("no such transfer")),
+            let is_it = slot.as_ref().is_some_and(|incoming| incoming.transfer == body.transfer);
+            match slot.take_if(|_| is_it) {
+                Some(incoming) => install(&group, incoming, body),
+                // Asked before, by one who did not hear the answer.
+                None => {
+                    let known = group.installing.lock().clone();
+                    match known.filter(|(transfer, _)| *transfer == body.transfer) {
+                        Some((_, installing)) => installing,
+                        None => return Err(failed("no such transfer")),
+                    }
+                }
             }
         };
-        let snapshot = group.env.exec.blocking(move || incoming.finish()).await.map_err(failed)?;
-        let snapshot = Snapshot { meta: body.meta, snapshot };
-        group.raft.install_full_snapshot(body.vote, snapshot).await.map_err(failed)
+        let vote = installing.await.map_err(failed)?;
+        Ok(openraft::raft::SnapshotResponse::new(vote))
     }
 
     async fn invite(&self, group: GroupId, only_looking: bool) -> Result<RpcResponse, RpcError> {

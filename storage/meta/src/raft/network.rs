@@ -153,7 +153,20 @@ impl Connection {
             }
         }
         let end = EndBody { transfer, vote, meta };
-        self.call(SNAPSHOT_END, &end, self.connector.install_timeout).await
+        // The receiver goes on installing, and tells whoever asks again: an answer that is lost costs
+        // one deadline, not the time that installing may take.
+        let clock = &env.clock;
+        let begun = clock.now();
+        loop {
+            match self.call(SNAPSHOT_END, &end, self.connector.bulk_timeout).await {
+                Err(RPCError::Network(error))
+                    if clock.now().since(begun) < self.connector.install_timeout =>
+                {
+                    tracing::debug!(%error, "the end of a snapshot is asked for again");
+                }
+                outcome => return outcome,
+            }
+        }
     }
 }
 

@@ -348,3 +348,29 @@ fn rough_seas() {
         });
     }
 }
+
+/// The answer to a snapshot's last message is lost now and then; nobody waits for it as long as
+/// installing may take.
+#[test]
+fn a_snapshot_whose_end_was_lost_is_asked_for_again() {
+    run(29, |world| async move {
+        let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
+        let mut value = 0;
+        for cut_after_ms in (0..60).step_by(3) {
+            let leader = cluster.leader().await;
+            let behind = (1..=3).find(|node| *node != leader).unwrap();
+            let others: Vec<_> = (1..=3).filter(|node| *node != behind).map(NodeId).collect();
+            world.net().partition(&[NodeId(behind)], &others);
+            for _ in 0..120 {
+                value += 1;
+                assert_eq!(cluster.propose(leader, add(1, 1)).await, Ok(value));
+            }
+            world.net().heal();
+            cluster.sleep(Duration::from_millis(cut_after_ms)).await;
+            world.net().partition(&[NodeId(behind)], &others);
+            cluster.sleep(Duration::from_millis(100)).await;
+            world.net().heal();
+            cluster.caught_up(behind).await;
+        }
+    });
+}
