@@ -196,6 +196,9 @@ pub struct Timers {
     /// Pause between two looks for packs half dead and for data in the code of fewer hosts; what is
     /// found is rewritten. Default 600 000 (10 min).
     pub rewrite_every_ms: u64,
+    /// How long a day is in lifecycle rules that are laid down from now on; shorter than real ones to try
+    /// rules out. Default 86 400 000 (24 h), and then days end at midnight UTC.
+    pub lifecycle_day_ms: u64,
     /// A block unknown to metadata goes to the trash when it was so twice, this far apart. Default
     /// 86 400 000 (24 h).
     pub orphan_age_ms: u64,
@@ -251,6 +254,7 @@ impl Default for Timers {
             sweep_every_ms: 3_600 * 1_000,
             scrub_every_ms: 60 * 1_000,
             rewrite_every_ms: 600 * 1_000,
+            lifecycle_day_ms: 24 * 3_600 * 1_000,
             orphan_age_ms: 24 * 3_600 * 1_000,
             checkpoint_every_ms: 900 * 1_000,
             checkpoint_root_every_ms: 300 * 1_000,
@@ -329,6 +333,9 @@ impl Config {
         let timers = &self.timers;
         if timers.raft_election_ms < 2 * timers.raft_heartbeat_ms || timers.raft_heartbeat_ms == 0 {
             bail!("timers.raft_election_ms must be at least twice timers.raft_heartbeat_ms");
+        }
+        if timers.lifecycle_day_ms == 0 {
+            bail!("timers.lifecycle_day_ms must not be 0");
         }
         Ok(())
     }

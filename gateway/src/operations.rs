@@ -156,6 +156,13 @@ const ACL: &[&str] = &[
     "x-amz-grant-write-acp",
 ];
 const LAID_DOWN: &[&str] = &["x-amz-confirm-remove-self-bucket-access"];
+const RENAME: &[&str] = &[
+    "x-amz-rename-source",
+    "x-amz-rename-source-if-match",
+    "x-amz-rename-source-if-none-match",
+    "x-amz-rename-source-if-modified-since",
+    "x-amz-rename-source-if-unmodified-since",
+];
 /// What a deleter expects to delete.
 const IF_DELETED: &[&str] = &["x-amz-if-match-last-modified-time", "x-amz-if-match-size"];
 const LIFECYCLE: &[&str] = &["x-amz-transition-default-minimum-object-size"];
@@ -302,6 +309,10 @@ pub static OPERATIONS: &[Operation] = &[
             &["x-amz-checksum-algorithm"],
         ],
     )),
+    naming(
+        row("RenameObject", Action::PutObject, Scope::Object, &[RENAME]),
+        &["renameObject"],
+    ),
     versioned(
         naming(
             row("DeleteObject", Action::DeleteObject, Scope::Object, &[BYPASS, IF_DELETED]),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nexusgrid_env::{BootInstant, Env};
+use nexusgrid_grid::lifecycle::Lifecycle;
 use nexusgrid_grid::{BucketInfo, GridError, RecordWrite};
 use nexusgrid_iam::acl::Acl;
 use nexusgrid_iam::policy::{Document, DocumentKind};
@@ -18,6 +19,7 @@ use s3s::dto::BucketLoggingStatus;
 use serde::{Deserialize, Serialize};
 
 use crate::access_log::Target;
+use crate::events::{self, Rule};
 use crate::limits;
 use crate::s3::read_xml;
 use crate::store::SharedStore;
@@ -47,6 +49,10 @@ pub enum Kind {
     Website,
     /// Where records of its requests go: XML.
     Logging,
+    /// Who is told of what happens: XML.
+    Notification,
+    /// What becomes of its objects with time, as far as clients are told: encoded.
+    Lifecycle,
 }
 
 impl Kind {
@@ -63,6 +69,8 @@ impl Kind {
             Kind::RequestPayment => "request-payment",
             Kind::Website => "website",
             Kind::Logging => "logging",
+            Kind::Notification => "notification",
+            Kind::Lifecycle => "lifecycle",
         }
     }
 }
@@ -150,6 +158,8 @@ pub struct BucketRules {
     ownership: Stored<Ownership>,
     block: Stored<PublicAccessBlock>,
     logging: Option<Target>,
+    events: Vec<Rule>,
+    lifecycle: Option<Lifecycle>,
 }
 
 /// The account that a bucket's row names. Buckets of before there were accounts name a key: they
@@ -178,7 +188,22 @@ impl BucketRules {
         let logging = text(Kind::Logging)
             .and_then(|text| read_xml::<BucketLoggingStatus>(text).ok()?.logging_enabled);
         let logging = logging.as_ref().and_then(Target::read);
-        BucketRules { owner, policy, acl, ownership, block, logging, texts, info }
+        let events = text(Kind::Notification)
+            .and_then(|text| events::read(&read_xml(text).ok()?, &owner).ok())
+            .unwrap_or_default();
+        let lifecycle = text(Kind::Lifecycle).and_then(|text| Lifecycle::decode(text).ok());
+        BucketRules {
+            lifecycle,
+            owner,
+            policy,
+            acl,
+            ownership,
+            block,
+            logging,
+            events,
+            texts,
+            info,
+        }
     }
 
     /// The text of something that was laid down.
@@ -189,6 +214,16 @@ impl BucketRules {
     /// Where records of its requests go, if anybody wants them.
     pub(crate) fn logging(&self) -> Option<&Target> {
         self.logging.as_ref()
+    }
+
+    /// What becomes of its objects with time.
+    pub(crate) fn lifecycle(&self) -> Option<&Lifecycle> {
+        self.lifecycle.as_ref()
+    }
+
+    /// Who is told of what happens to its objects.
+    pub(crate) fn events(&self) -> &[Rule] {
+        &self.events
     }
 
     /// The policy, if there is one that can be read.

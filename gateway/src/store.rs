@@ -4,19 +4,17 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use nexusgrid_grid::{
-    BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
-    DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
-    ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest,
-    PartsPage, PutOutcome, PutRequest, ReadStream, Record, RecordWrite, ResolvedRange, RulesChange,
-    Tap, UploadId, UploadInfo, UploadsPage, VersionChange, VersionDelete, VersionName,
-    VersionRules, VersionsPage,
-};
+use bytes::Bytes;
+use nexusgrid_grid::lifecycle::Lifecycle;
+use nexusgrid_grid::{BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest, DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest, ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest, PartsPage, PutOutcome, PutRequest, ReadStream, Record, RecordWrite, ResolvedRange, RulesChange, Tap, UploadId, UploadInfo, UploadsPage, VersionChange, VersionDelete, VersionName, VersionRules, VersionsPage, Precondition, VersionTag};
 
 /// One version of an object, opened for reading and pinned until dropped.
-pub trait OpenObject: Send {
+#[async_trait]
+pub trait OpenObject: Send + Sync {
     /// What is being read.
     fn info(&self) -> &ObjectInfo;
+    /// Up to `count` of its parts from the `from`-th (from 0) on, if an upload made it.
+    async fn parts(&self, from: usize, count: usize) -> Result<Vec<PartInfo>, GridError>;
     /// A range of its bytes, all if `None`.
     fn read(
         self: Box<Self>,
@@ -43,6 +41,17 @@ pub trait ObjectStore: Send + Sync + 'static {
     async fn write_records(&self, writes: Vec<RecordWrite>) -> Result<(), GridError>;
     fn seal_secret(&self, name: &str, secret: &[u8]) -> Result<Vec<u8>, GridError>;
     fn open_secret(&self, name: &str, sealed: &[u8]) -> Result<Vec<u8>, GridError>;
+    async fn own_put(&self, key: &str, bytes: Bytes) -> Result<(), GridError>;
+    async fn own_list(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+        max: u32,
+    ) -> Result<Vec<String>, GridError>;
+    async fn own_get(&self, key: &str) -> Result<Bytes, GridError>;
+    async fn own_delete(&self, keys: Vec<String>) -> Result<(), GridError>;
+    fn own_node(&self) -> u64;
+    fn acts_for(&self, node: u64) -> bool;
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError>;
     async fn delete_bucket(&self, name: &str) -> Result<(), GridError>;
     async fn put(
@@ -73,8 +82,21 @@ pub trait ObjectStore: Send + Sync + 'static {
         request: CopyRequest,
         version: Option<VersionName>,
     ) -> Result<PutOutcome, GridError>;
+    async fn rename(
+        &self,
+        bucket: &str,
+        source: (&str, VersionTag),
+        target: &str,
+        precondition: &Precondition,
+    ) -> Result<(), GridError>;
     async fn version_rules(&self, bucket: &str) -> Result<VersionRules, GridError>;
     async fn set_version_rules(&self, bucket: &str, change: RulesChange) -> Result<(), GridError>;
+    async fn lifecycle(&self, bucket: &str) -> Result<Option<Vec<u8>>, GridError>;
+    async fn set_lifecycle(
+        &self,
+        bucket: &str,
+        rules: Option<(Lifecycle, Vec<u8>)>,
+    ) -> Result<(), GridError>;
     async fn change_version(
         &self,
         bucket: &str,
@@ -129,9 +151,14 @@ pub trait ObjectStore: Send + Sync + 'static {
 /// A shared store.
 pub type SharedStore = Arc<dyn ObjectStore>;
 
+#[async_trait]
 impl OpenObject for ObjectReader {
     fn info(&self) -> &ObjectInfo {
         ObjectReader::info(self)
+    }
+
+    async fn parts(&self, from: usize, count: usize) -> Result<Vec<PartInfo>, GridError> {
+        ObjectReader::parts(self, from, count).await
     }
 
     fn read(
@@ -189,6 +216,35 @@ impl ObjectStore for Grid {
         Grid::open_secret(self, name, sealed)
     }
 
+    async fn own_put(&self, key: &str, bytes: Bytes) -> Result<(), GridError> {
+        Grid::own_put(self, key, bytes).await
+    }
+
+    async fn own_list(
+        &self,
+        prefix: &str,
+        after: Option<String>,
+        max: u32,
+    ) -> Result<Vec<String>, GridError> {
+        Grid::own_list(self, prefix, after, max).await
+    }
+
+    async fn own_get(&self, key: &str) -> Result<Bytes, GridError> {
+        Grid::own_get(self, key).await
+    }
+
+    async fn own_delete(&self, keys: Vec<String>) -> Result<(), GridError> {
+        Grid::own_delete(self, keys).await
+    }
+
+    fn own_node(&self) -> u64 {
+        Grid::own_node(self)
+    }
+
+    fn acts_for(&self, node: u64) -> bool {
+        Grid::acts_for(self, node)
+    }
+
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {
         Grid::list_buckets(self).await
     }
@@ -240,12 +296,34 @@ impl ObjectStore for Grid {
         Grid::copy_version(self, request, version).await
     }
 
+    async fn rename(
+        &self,
+        bucket: &str,
+        source: (&str, VersionTag),
+        target: &str,
+        precondition: &Precondition,
+    ) -> Result<(), GridError> {
+        Grid::rename(self, bucket, source, target, precondition).await
+    }
+
     async fn version_rules(&self, bucket: &str) -> Result<VersionRules, GridError> {
         Grid::version_rules(self, bucket).await
     }
 
     async fn set_version_rules(&self, bucket: &str, change: RulesChange) -> Result<(), GridError> {
         Grid::set_version_rules(self, bucket, change).await
+    }
+
+    async fn lifecycle(&self, bucket: &str) -> Result<Option<Vec<u8>>, GridError> {
+        Grid::lifecycle(self, bucket).await
+    }
+
+    async fn set_lifecycle(
+        &self,
+        bucket: &str,
+        rules: Option<(Lifecycle, Vec<u8>)>,
+    ) -> Result<(), GridError> {
+        Grid::set_lifecycle(self, bucket, rules).await
     }
 
     async fn change_version(

@@ -27,6 +27,10 @@ HERE = pathlib.Path(__file__).resolve().parent
 FILES = ["test_s3.py", "test_headers.py", "test_iam.py", "test_sts.py"]
 # A test that waits for ever is a failed test.
 SECONDS_PER_TEST = 300
+# How long a day is in lifecycle rules, in seconds.
+LIFECYCLE_DAY = 10
+# Beside STANDARD.
+STORAGE_CLASSES = "REPLICATED, REDUCED_REDUNDANCY"
 
 
 def python_of(cache):

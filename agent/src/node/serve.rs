@@ -315,6 +315,7 @@ fn grid_options(config: &Config) -> GridOptions {
     care.remap.grace_urgent = Duration::from_millis(config.timers.repair_grace_urgent_ms);
     care.sweep_every = Duration::from_millis(config.timers.sweep_every_ms);
     care.rewrite.every = Duration::from_millis(config.timers.rewrite_every_ms);
+    care.lifecycle_day = Duration::from_millis(config.timers.lifecycle_day_ms);
     care.scrub_every = Duration::from_millis(config.timers.scrub_every_ms);
     care.orphan_age = Duration::from_millis(config.timers.orphan_age_ms);
     let horizon = Duration::from_millis(config.timers.reader_horizon_ms);

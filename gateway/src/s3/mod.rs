@@ -25,6 +25,7 @@ mod multipart;
 mod notification;
 mod object_acls;
 mod objects;
+mod renames;
 mod tags;
 mod versions;
 
@@ -185,6 +186,7 @@ operations! {
     head_object: HeadObjectInput -> HeadObjectOutput;
     get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput;
     copy_object: CopyObjectInput -> CopyObjectOutput;
+    rename_object: RenameObjectInput -> RenameObjectOutput;
     delete_object: DeleteObjectInput -> DeleteObjectOutput;
     delete_objects: DeleteObjectsInput -> DeleteObjectsOutput;
     get_object_tagging: GetObjectTaggingInput -> GetObjectTaggingOutput;

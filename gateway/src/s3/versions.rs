@@ -136,7 +136,7 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
                 let object = version.object;
                 let algorithms = object.checksum_algorithms.iter().copied();
                 let algorithms: Vec<_> = algorithms.map(checksum_algorithm).collect();
-                let class = class_name(version.object.storage_class.as_deref());
+                let class = class_name(object.storage_class.as_deref());
                 Ok(ObjectVersion {
                     key: Some(encoding.write(&object.key)?),
                     version_id: Some(version.version.to_string()),

@@ -511,6 +511,33 @@ impl ObjectStore for MemoryStore {
         Ok(deletes.iter().map(|delete| state.delete(bucket, delete)).collect())
     }
 
+    async fn rename(
+        &self,
+        bucket: &str,
+        source: (&str, VersionTag),
+        target: &str,
+        precondition: &Precondition,
+    ) -> Result<(), GridError> {
+        let mut state = self.state.lock();
+        if state.rules(bucket).versioning != Versioning::Off {
+            return Err(GridError::BucketState);
+        }
+        let at = |key: &str| (bucket.to_owned(), key.to_owned());
+        let found = state.object(bucket, source.0, None)?;
+        let current = state.current(bucket, target);
+        if found.info.version != source.1 || !holds(precondition, current.as_deref()) {
+            return Err(GridError::PreconditionFailed);
+        }
+        let Some(mut moved) = state.objects.remove(&at(source.0)) else {
+            return Err(GridError::NoSuchKey);
+        };
+        for stored in &mut moved {
+            stored.info.key = target.to_owned();
+        }
+        state.objects.insert(at(target), moved);
+        Ok(())
+    }
+
     async fn version_rules(&self, bucket: &str) -> Result<VersionRules, GridError> {
         let state = self.state.lock();
         state.bucket(bucket)?;

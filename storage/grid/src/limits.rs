@@ -45,6 +45,8 @@ pub const USER_METADATA_BYTES_MAX: usize = 2048;
 pub const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// Keys and folded prefixes in one page of a listing.
 pub const LIST_PAGE_MAX: u32 = 1000;
+/// Largest object of the grid's own that is read as a whole, bytes.
+pub const OWN_BYTES_MAX: u64 = 16 << 20;
 /// Keys in one multi-delete.
 pub const DELETE_KEYS_MAX: usize = 1000;
 /// How long a writer waits for drives of nodes that membership holds alive.
@@ -209,3 +211,8 @@ pub const RESTORE_CLAIM: Duration = Duration::from_secs(60);
 pub const RESTORE_CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 /// Records asked for at once.
 pub const RECORDS_PAGE_MAX: usize = 1_000;
+
+/// Shortest and longest pause between two looks for objects whose end has come.
+pub const LIFECYCLE_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`LIFECYCLE_PAUSE_MIN`].
+pub const LIFECYCLE_PAUSE_MAX: Duration = Duration::from_secs(60);

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 
 use crate::care::checkpoint::{CheckpointParts, Checkpoints};
 use crate::care::remap::{self, leftovers, planner};
-use crate::care::{Workers, collect, fsck, rewrite, scrub, sweep};
+use crate::care::{Workers, collect, fsck, lifecycle, rewrite, scrub, sweep};
 use crate::core::{Core, GridOptions};
 use crate::facade::Grid;
 use crate::keys::KeyRing;
@@ -91,6 +91,8 @@ impl GridNode {
         drop(env.exec.spawn(sweep::run(Arc::clone(&core), Arc::clone(&shards), worker)));
         let worker = workers.add_paced("rewrite", "empties half-dead packs, moves to today's code");
         drop(env.exec.spawn(rewrite::worker::run(Arc::clone(&core), worker)));
+        let worker = workers.add("lifecycle", "ends objects as their owners laid down");
+        drop(env.exec.spawn(lifecycle::run(Arc::clone(&core), worker)));
         let worker =
             workers.add("remap-plan", "decides which slots move off lost and leaving drives");
         let balancer = workers.add("balance", "evens out how much drives hold for their weight");

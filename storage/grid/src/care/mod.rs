@@ -9,6 +9,7 @@
 //! | `inventory` | leader of each metadata group | compares its live blocks with the drives (I2) |
 //! | `scrub` | every node, own drives | reads and checks all that is stored |
 //! | `rewrite` | one gateway for each metadata group | empties half-dead packs and codes of yesterday |
+//! | `lifecycle` | one gateway for each metadata group | ends objects as their owners laid down ([`lifecycle`]) |
 //! | `remap` | root leader plans, target nodes work | moves slots off lost and leaving drives (R2, R4, R7) |
 //!
 //! [`fsck`] compares metadata with drives when someone asks.
@@ -20,6 +21,7 @@ pub mod collect;
 pub mod fsck;
 mod horizon;
 mod kept;
+pub(crate) mod lifecycle;
 pub mod names;
 mod passes;
 pub mod remap;
@@ -60,6 +62,9 @@ pub struct CareOptions {
     pub rewrite: RewriteOptions,
     /// When slots move off lost and leaving drives, and how fast.
     pub remap: RemapOptions,
+    /// How long a day is in rules about the ends of objects that are laid down from now on; default 24 h,
+    /// and then days end at midnight UTC.
+    pub lifecycle_day: Duration,
 }
 
 impl Default for CareOptions {
@@ -74,6 +79,7 @@ impl Default for CareOptions {
             inventory_every: Duration::from_secs(6 * 3600),
             rewrite: RewriteOptions::default(),
             remap: RemapOptions::default(),
+            lifecycle_day: Duration::from_secs(24 * 3600),
         }
     }
 }

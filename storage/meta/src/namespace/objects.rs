@@ -304,6 +304,34 @@ impl Change<'_> {
     }
 
     #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
+    /// Gives an object another key: one change, so that it is never under both, nor under none. All
+    /// that is known of it stays, when it was written too.
+    pub(super) fn rename(
+        &mut self,
+        bucket: BucketId,
+        (source, sequence): (&[u8], u64),
+        (target, precondition): (&[u8], &Precondition),
+        now_ms: u64,
+    ) -> Step<NamespaceOk> {
+        check_key(source)?;
+        check_key(target)?;
+        let rules = self.bucket(bucket)?.rules;
+        if rules.versioning != Versioning::Off || source == target {
+            return Err(NamespaceError::BucketState.into());
+        }
+        let from = tree::lookup(&self.tx, bucket, source)?.ok_or(NamespaceError::NoSuchKey)?;
+        if from.sequence != sequence {
+            return Err(NamespaceError::PreconditionFailed.into());
+        }
+        // No byte is added: a full bucket can be tidied up.
+        let lock = ObjectLock::default();
+        let into = self.check_target(bucket, target, precondition, 0, &lock, now_ms)??;
+        let object = Object { sequence: self.sequence, upload: None, ..from.clone() };
+        let done = self.replace(bucket, target, into, object, now_ms)?;
+        self.remove_current(bucket, source, &rules, &from, now_ms)?;
+        Ok(NamespaceOk::Put(vec![Ok(done)]))
+    }
+
     pub(super) fn link(
         &mut self,
         session: SessionId,

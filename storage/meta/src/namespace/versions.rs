@@ -452,7 +452,7 @@ impl Change<'_> {
     }
 
     /// Removes the current object for good; the version before it takes its place. Locks were checked.
-    fn remove_current(
+    pub(super) fn remove_current(
         &mut self,
         bucket: BucketId,
         key: &[u8],
@@ -513,6 +513,13 @@ impl Change<'_> {
                 return Err(NamespaceError::NoLock.into());
             }
             VersionChange::LegalHold(held) => object.meta.lock.legal_hold = held,
+            VersionChange::StorageClass(class, content) => {
+                if object.content != content {
+                    return Err(NamespaceError::SourceChanged.into());
+                }
+                object.meta.storage_class = class;
+                check_meta(&object.meta)?;
+            }
             VersionChange::Acl(acl) => {
                 object.meta.acl = acl;
                 check_meta(&object.meta)?;

@@ -13,9 +13,7 @@ use nexusgrid_meta::namespace::types::{
     ContentBody, DeleteObject, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceError,
     NamespaceOk, NamespaceQuery, ObjectMeta, PieceData, PutObject, RangeSpec,
 };
-use nexusgrid_meta::root::SYSTEM_BUCKET;
 use nexusgrid_meta::root::topology::Bucket;
-use nexusgrid_meta::root::types::RootCommand;
 
 use super::Checkpoints;
 use super::record::{RecordBody, RecordHead};
@@ -26,6 +24,7 @@ use crate::core::internal;
 use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::{MetaError, ROOT};
+use crate::own::system_bucket;
 use crate::shard::wire::{ShardMethod, decode, encode};
 
 /// Checkpoints share the byte budget as one tenant.
@@ -37,7 +36,7 @@ impl Checkpoints {
         let _one = self.taking.lock().await;
         let core = &self.core;
         let keys = core.keys.record_keys()?;
-        let bucket = self.system_bucket().await?;
+        let bucket = system_bucket(&self.core).await?;
         let map = core.map.refresh().await?;
         let host = self.host.clone();
         let export = core.env.exec.blocking(move || host.export(group)).await;
@@ -152,25 +151,6 @@ impl Checkpoints {
             return Err(GridError::Unavailable(why));
         }
         Ok(())
-    }
-
-    /// The bucket of checkpoints; makes it.
-    async fn system_bucket(&self) -> Result<Bucket, GridError> {
-        let core = &self.core;
-        let mut map = core.map.current();
-        if map.system_bucket().is_none() {
-            let command = RootCommand::CreateSystemBucket {
-                sealed_key: core.keys.new_bucket_key(SYSTEM_BUCKET)?,
-                now_ms: core.meta.now_ms(),
-            };
-            core.meta.root_command(&command).await?;
-            map = core.map.refresh().await?;
-        }
-        let bucket = map.system_bucket().ok_or_else(|| internal("the system bucket"))?.clone();
-        // Fine if the group knows it: whoever made it may have died in between.
-        let init = NamespaceCommand::InitBucket { bucket: bucket.id, quota_bytes: None };
-        core.meta.command(bucket.group, &init).await?;
-        Ok(bucket)
     }
 
     /// Groups of this node whose newest checkpoint was moved to other blocks since (by a rewrite into

@@ -63,7 +63,8 @@ pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
     }
 }
 
-fn is_own(core: &Core, map: &Topology, group: GroupId) -> bool {
+/// Whether it is this gateway that cares for a group.
+pub(crate) fn is_own(core: &Core, map: &Topology, group: GroupId) -> bool {
     let awake = |node| core.map.node_hint(map, node) == NodeHint::Alive;
     plan::owner(map, group, awake) == Some(core.node)
 }

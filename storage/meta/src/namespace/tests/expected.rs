@@ -49,3 +49,50 @@ fn what_is_deleted_is_what_was_expected_or_nothing() {
     assert!(delete(&mut group, version, size(5)).unwrap().existed);
     assert!(!delete(&mut group, version, size(4)).unwrap().existed);
 }
+
+#[test]
+fn an_object_is_under_one_key_whatever_it_is_renamed_to() {
+    let mut group = Group::new();
+    let one = group.put(b"a/one", b"bytes", 1, Precondition::None).unwrap();
+    let two = group.put(b"two", b"others", 1, Precondition::None).unwrap();
+    let rename = |group: &mut Group, source: &[u8], sequence, target: &[u8], precondition| {
+        group.apply(NamespaceCommand::Rename {
+            bucket: BUCKET,
+            source: source.to_vec(),
+            sequence,
+            target: target.to_vec(),
+            precondition,
+            now_ms: 9_000,
+        })
+    };
+    let none = || Precondition::None;
+    let refused = Err(NamespaceError::PreconditionFailed);
+    assert_eq!(rename(&mut group, b"a/one", one.sequence + 1, b"b", none()), refused);
+    assert_eq!(rename(&mut group, b"a/one", one.sequence, b"two", Precondition::Absent), refused);
+    let missing = rename(&mut group, b"a", one.sequence, b"b", none());
+    assert_eq!(missing, Err(NamespaceError::NoSuchKey));
+    // Over another: that one goes.
+    let Ok(NamespaceOk::Put(mut done)) =
+        rename(&mut group, b"a/one", one.sequence, b"two", Precondition::EtagIs(two.etag))
+    else {
+        panic!("not renamed")
+    };
+    let done = done.remove(0).unwrap();
+    assert_eq!((done.content, done.size, done.modified_ms), (one.content, 5, one.modified_ms));
+    assert!(done.replaced);
+    // Below what was its name, and back.
+    for (from, to) in [(&b"two"[..], &b"two/two"[..]), (b"two/two", b"two/"), (b"two/", b"a/one")] {
+        let sequence = group.store.index;
+        let Ok(NamespaceOk::Put(_)) = rename(&mut group, from, sequence, to, none()) else {
+            panic!("not renamed to {to:?}")
+        };
+    }
+    let again = group.put(b"two", b"x", 0, Precondition::Absent);
+    assert!(again.is_ok());
+    group.check();
+    let change = RulesChange::Versioning(Versioning::Enabled);
+    group.apply(NamespaceCommand::SetRules { bucket: BUCKET, change }).unwrap();
+    let sequence = group.store.index;
+    let kept = rename(&mut group, b"two", sequence, b"three", none());
+    assert_eq!(kept, Err(NamespaceError::BucketState));
+}

@@ -386,6 +386,19 @@ fn values() {
             "011c0701016b01ac02000101",
         ),
         (
+            "rename",
+            NamespaceCommand::Rename {
+                bucket: BucketId(7),
+                source: b"a".to_vec(),
+                sequence: 300,
+                target: b"b".to_vec(),
+                precondition: Precondition::Absent,
+                now_ms: 1,
+            }
+            .encode(),
+            "",
+        ),
+        (
             "delete what is expected",
             NamespaceCommand::DeleteVersions {
                 bucket: BucketId(7),

@@ -424,6 +424,21 @@ pub enum NamespaceCommand {
         /// Now.
         now_ms: u64,
     },
+    /// Gives an object another key, at once, where versions are not kept. → `Put`, one result.
+    Rename {
+        /// The bucket.
+        bucket: BucketId,
+        /// The key that it has.
+        source: Vec<u8>,
+        /// The change that made it what it is: what the gateway checked conditions on.
+        sequence: u64,
+        /// The key that it is to have.
+        target: Vec<u8>,
+        /// Of what has that key.
+        precondition: Precondition,
+        /// Now.
+        now_ms: u64,
+    },
 }
 
 /// A command's success.

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{BucketId, Object, Precondition, VersionId};
+use super::{BucketId, ContentId, Object, Precondition, StorageClass, VersionId};
 
 /// Whether a bucket keeps what is replaced or deleted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -139,6 +139,8 @@ pub enum VersionChange {
     LegalHold(bool),
     /// Its access control list; empty: its owner's alone.
     Acl(Vec<u8>),
+    /// Its storage class, if it still holds this content.
+    StorageClass(StorageClass, ContentId),
 }
 
 /// A change of how a bucket treats versions.
