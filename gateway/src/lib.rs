@@ -33,8 +33,6 @@ pub mod server;
 pub mod service;
 pub mod store;
 
-
-
 mod accept;
 mod form;
 mod s3;

@@ -53,12 +53,19 @@ pub struct Metrics {
     pub refused: Counter,
     /// Access records that were not delivered.
     pub access_records_lost: Counter,
+    /// Messages with events that their targets took.
+    pub events_delivered: Counter,
+    /// Attempts that targets did not take.
+    pub events_refused: Counter,
+    /// Messages that were given up.
+    pub events_dead: Counter,
+    /// Messages that are gone untold: of removed targets, and given up ones of which there were too many.
+    pub events_lost: Counter,
 }
 
-impl Metrics {
-    /// Makes the metrics and enters them in the registry.
-    pub fn register(registry: &SharedRegistry) -> Metrics {
-        let metrics = Metrics {
+impl Default for Metrics {
+    fn default() -> Metrics {
+        Metrics {
             requests: Family::default(),
             duration: Family::new_with_constructor(|| Histogram::new(DURATION_BUCKETS)),
             received: Counter::default(),
@@ -67,7 +74,18 @@ impl Metrics {
             in_flight: Gauge::default(),
             refused: Counter::default(),
             access_records_lost: Counter::default(),
-        };
+            events_delivered: Counter::default(),
+            events_refused: Counter::default(),
+            events_dead: Counter::default(),
+            events_lost: Counter::default(),
+        }
+    }
+}
+
+impl Metrics {
+    /// Makes the metrics and enters them in the registry.
+    pub fn register(registry: &SharedRegistry) -> Metrics {
+        let metrics = Metrics::default();
         let mut registry = registry.lock();
         let s3 = registry.sub_registry_with_prefix("nexusgrid_s3");
         s3.register("requests", "S3 requests answered", metrics.requests.clone());
@@ -86,6 +104,22 @@ impl Metrics {
         s3.register("refused", "Requests and connections told SlowDown", metrics.refused.clone());
         let lost = metrics.access_records_lost.clone();
         s3.register("access_records_lost", "Access records that were not delivered", lost);
+        for (name, about, counter) in [
+            (
+                "events_delivered",
+                "Messages with events that their targets took",
+                &metrics.events_delivered,
+            ),
+            (
+                "events_refused",
+                "Attempts that targets of events did not take",
+                &metrics.events_refused,
+            ),
+            ("events_dead", "Messages with events that were given up", &metrics.events_dead),
+            ("events_lost", "Messages with events that are gone untold", &metrics.events_lost),
+        ] {
+            s3.register(name, about, counter.clone());
+        }
         metrics
     }
 }

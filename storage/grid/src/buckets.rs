@@ -8,10 +8,12 @@
 //!
 //! A crash in between is healed by whoever comes next.
 
-use nexusgrid_meta::namespace::types::{NamespaceCommand, NamespaceError};
+use nexusgrid_meta::namespace::types::{
+    NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceQuery,
+};
 use nexusgrid_meta::root::types::{BucketSettings, RootCommand, RootError, RootOk};
 
-use crate::api::BucketInfo;
+use crate::api::{BucketInfo, BucketUsage};
 use crate::convert;
 use crate::core::internal;
 use crate::error::GridError;
@@ -66,6 +68,37 @@ impl Grid {
         let map = self.core.map.refresh().await?;
         let active = map.buckets.keys().filter_map(|name| map.bucket(name));
         Ok(active.map(convert::bucket_info).collect())
+    }
+
+    /// What a bucket holds, and the most it may.
+    pub async fn bucket_usage(&self, name: &str) -> Result<BucketUsage, GridError> {
+        let bucket = self.core.map.bucket(name).await?;
+        let query = NamespaceQuery::BucketUsage { bucket: bucket.id };
+        match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::Usage(usage)) => Ok(BucketUsage {
+                objects: usage.objects,
+                bytes: usage.bytes,
+                uploads: usage.uploads,
+                part_bytes: usage.part_bytes,
+                quota_bytes: bucket.settings.quota_bytes,
+            }),
+            Ok(_) => Err(internal("answer to a query for usage")),
+            Err(error) => Err(self.explain(&bucket, error).await),
+        }
+    }
+
+    /// Sets the most bytes that a bucket may hold; what it holds already stays.
+    pub async fn set_quota(&self, name: &str, quota_bytes: Option<u64>) -> Result<(), GridError> {
+        let bucket = self.core.map.bucket(name).await?;
+        // The root group's word is what a group is told that has lost the bucket; its own counts.
+        let settings = BucketSettings { quota_bytes, ..bucket.settings.clone() };
+        let command = RootCommand::SetBucketSettings { bucket: bucket.id, settings };
+        self.core.meta.root_command(&command).await?;
+        let command = NamespaceCommand::SetQuota { bucket: bucket.id, quota_bytes };
+        match self.core.meta.command(bucket.group, &command).await {
+            Ok(_) => self.core.map.refresh().await.map(drop).map_err(GridError::from),
+            Err(error) => Err(self.explain(&bucket, error).await),
+        }
     }
 
     /// Removes an empty bucket.

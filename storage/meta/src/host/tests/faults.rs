@@ -356,7 +356,7 @@ fn a_snapshot_whose_end_was_lost_is_asked_for_again() {
     run(29, |world| async move {
         let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
         let mut value = 0;
-        for cut_after_ms in (0..60).step_by(3) {
+        for cut_after_ms in (0..330).step_by(3) {
             let leader = cluster.leader().await;
             let behind = (1..=3).find(|node| *node != leader).unwrap();
             let others: Vec<_> = (1..=3).filter(|node| *node != behind).map(NodeId).collect();

@@ -1,0 +1,269 @@
+//! The queues of events: objects of the grid's own, one per message, in order of key.
+//!
+//! `event/ACCOUNT/TARGET/TIME-NODE-NUMBER` waits; `event-dead/…` was given up. What is told at once is
+//! written at once: whoever comes while a message is being written shares the next one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use nexusgrid_env::Env;
+use nexusgrid_grid::GridError;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::sync::{Notify, oneshot};
+
+use super::targets::TargetId;
+use crate::limits;
+use crate::metrics::Metrics;
+use crate::store::SharedStore;
+
+/// Messages that wait.
+pub(super) const WAITING: &str = "event/";
+/// Messages that nobody took.
+pub(super) const DEAD: &str = "event-dead/";
+
+/// A message that was given up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeadLetter {
+    /// Its target.
+    pub target: TargetId,
+    /// Names it among those of its target.
+    pub id: String,
+    /// What was not taken: JSON.
+    pub message: Bytes,
+}
+
+type Answer = oneshot::Sender<Result<(), GridError>>;
+
+#[derive(Default)]
+struct State {
+    is_writing: bool,
+    entries: Vec<(TargetId, Value, Answer)>,
+}
+
+/// The queues, as one gateway writes them; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Queue {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    env: Env,
+    store: SharedStore,
+    metrics: Metrics,
+    state: Mutex<State>,
+    added: Notify,
+}
+
+/// A key's part behind its target: when it was written, and by which node.
+pub(super) fn origin(key: &str) -> Option<(u64, u64)> {
+    let mut parts = key.rsplit('/').next()?.split('-');
+    let unix_ms = parts.next()?.parse().ok()?;
+    Some((unix_ms, parts.next()?.parse().ok()?))
+}
+
+impl Queue {
+    pub fn new(env: Env, store: SharedStore, metrics: Metrics) -> Queue {
+        let (state, added) = Default::default();
+        Queue { inner: Arc::new(Inner { env, store, metrics, state, added }) }
+    }
+
+    /// Waits until something was added.
+    pub async fn added(&self) {
+        self.inner.added.notified().await;
+    }
+
+    pub(super) fn store(&self) -> &SharedStore {
+        &self.inner.store
+    }
+
+    pub(super) fn env(&self) -> &Env {
+        &self.inner.env
+    }
+
+    pub(super) fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
+    }
+
+    /// Adds records; comes back when all of them stand in the grid.
+    pub async fn add(&self, records: Vec<(TargetId, Value)>) -> Result<(), GridError> {
+        if records.is_empty() {
+            return Ok(());
+        }
+        let mut answers = Vec::with_capacity(records.len());
+        {
+            let mut state = self.inner.state.lock();
+            if state.entries.len() + records.len() > limits::EVENTS_UNWRITTEN_MAX {
+                return Err(GridError::SlowDown);
+            }
+            for (target, record) in records {
+                let (answer, answered) = oneshot::channel();
+                state.entries.push((target, record, answer));
+                answers.push(answered);
+            }
+            if !state.is_writing {
+                state.is_writing = true;
+                let queue = self.clone();
+                drop(self.inner.env.exec.spawn(async move { queue.write_all().await }));
+            }
+        }
+        for answer in join_all(answers).await {
+            let lost = || GridError::Unavailable("the queue of events has ended".to_owned());
+            answer.map_err(|_| lost())??;
+        }
+        Ok(())
+    }
+
+    /// Adds a message of its own form.
+    pub async fn add_alone(&self, target: &TargetId, message: &Value) -> Result<(), GridError> {
+        self.put(target, Bytes::from(message.to_string())).await?;
+        self.inner.added.notify_one();
+        Ok(())
+    }
+
+    /// Writes until nobody waits.
+    async fn write_all(&self) {
+        loop {
+            let entries = {
+                let mut state = self.inner.state.lock();
+                if state.entries.is_empty() {
+                    state.is_writing = false;
+                    return;
+                }
+                std::mem::take(&mut state.entries)
+            };
+            let mut by_target: BTreeMap<TargetId, Vec<(Value, Answer)>> = BTreeMap::new();
+            for (target, record, answer) in entries {
+                by_target.entry(target).or_default().push((record, answer));
+            }
+            let mut writes = Vec::new();
+            for (target, mut records) in by_target {
+                while !records.is_empty() {
+                    let rest = records.split_off(records.len().min(limits::EVENTS_PER_MESSAGE_MAX));
+                    writes.push(self.write(target.clone(), std::mem::replace(&mut records, rest)));
+                }
+            }
+            join_all(writes).await;
+            self.inner.added.notify_one();
+        }
+    }
+
+    async fn write(&self, target: TargetId, records: Vec<(Value, Answer)>) {
+        let (records, answers): (Vec<Value>, Vec<Answer>) = records.into_iter().unzip();
+        let message = Bytes::from(json!({ "Records": records }).to_string());
+        let outcome = self.put(&target, message).await;
+        for answer in answers {
+            // Whoever does not wait any more was told nothing.
+            let _ = answer.send(outcome.clone());
+        }
+    }
+
+    async fn put(&self, target: &TargetId, message: Bytes) -> Result<(), GridError> {
+        let inner = &*self.inner;
+        let now = inner.env.clock.wall().0;
+        let number = inner.env.rng.u64() as u32;
+        let node = inner.store.own_node();
+        let key = format!("{WAITING}{}{now:013}-{node}-{number:08x}", target.queue());
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match inner.store.own_put(&key, message.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(error) if pause > limits::EVENT_WRITE_PAUSE_MAX => return Err(error),
+                Err(error) => tracing::debug!(%error, "an event is written again"),
+            }
+            inner.env.clock.sleep(pause).await;
+            pause *= 2;
+        }
+    }
+
+    /// Targets for which something waits.
+    pub(super) async fn targets(&self) -> Result<Vec<TargetId>, GridError> {
+        let mut found: Vec<TargetId> = Vec::new();
+        let mut after = None;
+        while found.len() < limits::EVENT_TARGETS_MAX {
+            let keys = self.inner.store.own_list(WAITING, after, 1).await?;
+            let Some(key) = keys.first() else { break };
+            match key.strip_prefix(WAITING).and_then(TargetId::of_queue) {
+                Some(target) => {
+                    // '0' follows '/': all keys of the target are passed over.
+                    let queue = target.queue();
+                    after = Some(format!("{WAITING}{}0", queue.trim_end_matches('/')));
+                    found.push(target);
+                }
+                None => after = Some(key.clone()),
+            }
+        }
+        Ok(found)
+    }
+
+    /// The first messages of a target's queue: their keys.
+    pub(super) async fn first(&self, target: &TargetId) -> Result<Vec<String>, GridError> {
+        let prefix = format!("{WAITING}{}", target.queue());
+        self.inner.store.own_list(&prefix, None, limits::EVENTS_READ_AT_ONCE).await
+    }
+
+    /// Moves a message to those that were given up, of which a target has so many.
+    pub(super) async fn bury(&self, target: &TargetId, key: &str) -> Result<(), GridError> {
+        let store = &self.inner.store;
+        let message = store.own_get(key).await?;
+        let id = key.rsplit('/').next().unwrap_or_default();
+        let grave = format!("{DEAD}{}", target.queue());
+        store.own_put(&format!("{grave}{id}"), message).await?;
+        store.own_delete(vec![key.to_owned()]).await?;
+        self.inner.metrics.events_dead.inc();
+        let all = store.own_list(&grave, None, limits::EVENTS_DEAD_MAX + 1).await?;
+        let excess = all.len().saturating_sub(limits::EVENTS_DEAD_MAX as usize);
+        let oldest: Vec<String> = all.into_iter().take(excess).collect();
+        if !oldest.is_empty() {
+            self.inner.metrics.events_lost.inc_by(oldest.len() as u64);
+            store.own_delete(oldest).await?;
+        }
+        Ok(())
+    }
+
+    /// Whether as much waits for a target as may.
+    pub(super) async fn is_full(&self, target: &TargetId) -> Result<bool, GridError> {
+        let prefix = format!("{WAITING}{}", target.queue());
+        let (mut seen, mut after) = (0u32, None);
+        while seen < limits::EVENTS_WAITING_MAX {
+            let page = self.inner.store.own_list(&prefix, after, limits::LIST_PAGE_MAX).await?;
+            let Some(last) = page.last() else { return Ok(false) };
+            seen += page.len() as u32;
+            after = Some(last.clone());
+        }
+        Ok(true)
+    }
+
+    /// What was given up of a target, oldest first.
+    pub async fn dead(&self, target: &TargetId) -> Result<Vec<DeadLetter>, GridError> {
+        let grave = format!("{DEAD}{}", target.queue());
+        let mut found = Vec::new();
+        for key in self.inner.store.own_list(&grave, None, limits::EVENTS_DEAD_MAX).await? {
+            let message = match self.inner.store.own_get(&key).await {
+                Ok(message) => message,
+                Err(GridError::NoSuchKey) => continue,
+                Err(error) => return Err(error),
+            };
+            let id = key.rsplit('/').next().unwrap_or_default().to_owned();
+            found.push(DeadLetter { target: target.clone(), id, message });
+        }
+        Ok(found)
+    }
+
+    /// Tries again what was given up of a target, or forgets it. Gives how many there were.
+    pub async fn raise(&self, target: &TargetId, again: bool) -> Result<usize, GridError> {
+        let letters = self.dead(target).await?;
+        for letter in &letters {
+            if again {
+                self.put(target, letter.message.clone()).await?;
+            }
+            let key = format!("{DEAD}{}{}", target.queue(), letter.id);
+            self.inner.store.own_delete(vec![key]).await?;
+        }
+        self.inner.added.notify_one();
+        Ok(letters.len())
+    }
+}
