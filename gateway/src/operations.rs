@@ -309,10 +309,7 @@ pub static OPERATIONS: &[Operation] = &[
             &["x-amz-checksum-algorithm"],
         ],
     )),
-    naming(
-        row("RenameObject", Action::PutObject, Scope::Object, &[RENAME]),
-        &["renameObject"],
-    ),
+    naming(row("RenameObject", Action::PutObject, Scope::Object, &[RENAME]), &["renameObject"]),
     versioned(
         naming(
             row("DeleteObject", Action::DeleteObject, Scope::Object, &[BYPASS, IF_DELETED]),

@@ -6,7 +6,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use bytes::Bytes;
 use nexusgrid_grid::lifecycle::Lifecycle;
-use nexusgrid_grid::{BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest, DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest, ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest, PartsPage, PutOutcome, PutRequest, ReadStream, Record, RecordWrite, ResolvedRange, RulesChange, Tap, UploadId, UploadInfo, UploadsPage, VersionChange, VersionDelete, VersionName, VersionRules, VersionsPage, Precondition, VersionTag};
+use nexusgrid_grid::{
+    BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
+    DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
+    ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest,
+    PartsPage, Precondition, PutOutcome, PutRequest, ReadStream, Record, RecordWrite,
+    ResolvedRange, RulesChange, Tap, UploadId, UploadInfo, UploadsPage, VersionChange,
+    VersionDelete, VersionName, VersionRules, VersionTag, VersionsPage,
+};
 
 /// One version of an object, opened for reading and pinned until dropped.
 #[async_trait]

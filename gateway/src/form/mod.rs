@@ -115,7 +115,7 @@ impl Stream for Measured {
 }
 
 /// Fields that say how the form is signed, and are no headers of the object.
-const SIGNING: &[&str] = &["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature"];
+const SIGNING: &[&str] = &["x-amz-algorithm", "x-amz-credential", "x-amz-signature"];
 /// Fields that are stored as headers of the same name.
 const CONTENT: &[&str] = &[
     "cache-control",

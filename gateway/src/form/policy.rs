@@ -95,6 +95,9 @@ impl Policy {
 
     fn add(&mut self, condition: &Value) -> Result<(), PolicyError> {
         if let Some(pairs) = condition.as_object() {
+            if pairs.is_empty() {
+                return Err(PolicyError::Invalid("a condition is empty"));
+            }
             for (name, value) in pairs {
                 self.conditions.push(Condition::Equals(name.to_ascii_lowercase(), text(value)?));
             }
@@ -204,6 +207,7 @@ mod tests {
             r#"[["content-length-range",0]]"#,
             r#"[["content-length-range",-1,5]]"#,
             r#"[{"a":1}]"#,
+            "[{}]",
         ] {
             assert!(matches!(policy(bad), Err(PolicyError::Invalid(_))), "{bad}");
         }

@@ -5,6 +5,7 @@
 
 use async_trait::async_trait;
 use http::StatusCode;
+use nexusgrid_grid::GridError;
 use nexusgrid_iam::limits as iam_limits;
 use nexusgrid_iam::policy::{Document, DocumentKind, InvalidDocument};
 use s3s::dto::*;
@@ -50,7 +51,11 @@ impl Handlers {
         caller: &AuthenticatedRequest,
         values: Vec<(Kind, Option<Vec<u8>>)>,
     ) -> S3Result<()> {
-        self.rules.set(&caller.bucket_rules()?.info, values).await.map_err(from_grid)
+        let bucket = &caller.bucket_rules()?.info;
+        if !self.directory.may_change(&bucket.owner) {
+            return Err(from_grid(GridError::SlowDown));
+        }
+        self.rules.set(bucket, values).await.map_err(from_grid)
     }
 }
 
@@ -107,6 +112,14 @@ impl Handle<PutBucketPolicyInput, PutBucketPolicyOutput> for Handlers {
         let kind = DocumentKind::Bucket(&input.bucket);
         let document = Document::parse(&input.policy, kind, iam_limits::BUCKET_POLICY_BYTES_MAX)
             .map_err(|error| malformed(&error))?;
+        if let Some(key) = document.unknown_key() {
+            let text = format!("Policy has an invalid condition key: {key}");
+            return Err(malformed(&InvalidDocument::Element(text)));
+        }
+        if document.allows_all_but() {
+            let text = "Allow with NotPrincipal is not supported.".to_owned();
+            return Err(malformed(&InvalidDocument::Element(text)));
+        }
         let block = rules.public_access_block().unwrap_or_default();
         if block.block_policy && document.is_public() {
             return Err(access_denied());

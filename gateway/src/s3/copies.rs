@@ -14,6 +14,7 @@ use super::conditions::{Conditions, Verdict, precondition, timestamp_ms};
 use super::encryption::{KeyOf, says_encryption, show_encryption};
 use super::headers::{ShownChecksum, object_meta, show_checksum};
 use super::lock::check_said;
+use super::versions::told;
 use super::{Handle, Handlers, etag};
 use crate::auth::{AuthenticatedRequest, copy_source};
 use crate::checksum;
@@ -122,12 +123,11 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         let kept = source.info().meta.clone();
         if !retag && !kept.tags.is_empty() {
             // Policies rely on tags: who copies them reads them there and sets them here.
-            let from = Resource::Object { bucket: &source_bucket, key: &source_key };
             let read = match version {
                 Some(_) => Action::GetObjectVersionTagging,
                 None => Action::GetObjectTagging,
             };
-            caller.require_of(&rules, read, &from)?;
+            caller.admit_of(&rules, read, source.info())?;
             let to = Resource::Object { bucket: &input.bucket, key: &input.key };
             caller.require(Action::PutObjectTagging, &to)?;
         }
@@ -200,7 +200,7 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         let mut output = CopyObjectOutput {
             copy_object_result: Some(result),
             ssekms_encryption_context: sealing.shown.context.clone(),
-            version_id: copied.version_name.map(|version| version.to_string()),
+            version_id: told(copied.version_name),
             copy_source_version_id: source_version,
             ..Default::default()
         };

@@ -17,8 +17,8 @@ use parking_lot::Mutex;
 use s3s::dto::{
     AbortMultipartUploadInput, AbortMultipartUploadOutput, CompleteMultipartUploadInput,
     CompleteMultipartUploadOutput, CompletedPart, CopyPartResult, CreateMultipartUploadInput,
-    CreateMultipartUploadOutput, ListPartsInput, ListPartsOutput, Part,
-    UploadPartCopyInput, UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
+    CreateMultipartUploadOutput, ListPartsInput, ListPartsOutput, Part, UploadPartCopyInput,
+    UploadPartCopyOutput, UploadPartInput, UploadPartOutput,
 };
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
@@ -35,6 +35,7 @@ use super::lock::check_said;
 use super::object_acls::{Owners, shown_initiator};
 use super::objects::known_length;
 use super::ranges::{copy_range, part_number, resolve};
+use super::versions::told;
 use super::{Handle, Handlers, etag};
 use crate::auth::{AuthenticatedRequest, copy_source};
 use crate::checksum::{self, BodyDigest};
@@ -394,8 +395,16 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             let number =
                 part_number(part.part_number.ok_or_else(|| malformed("a part has no number"))?)?;
             let etag = part.e_tag.clone().ok_or_else(|| malformed("a part has no ETag"))?;
-            if chosen.last().is_some_and(|last| last.number >= number) {
-                return Err(from_grid(GridError::InvalidPartOrder));
+            match chosen.last() {
+                Some(last) if last.number > number => {
+                    return Err(from_grid(GridError::InvalidPartOrder));
+                }
+                // Named again: what is said last counts.
+                Some(last) if last.number == number => {
+                    chosen.pop();
+                    claims.parts.pop();
+                }
+                Some(_) | None => {}
             }
             chosen.push(ChosenPart { number, etag: etag.into_value() });
             claims.parts.push(claimed(part)?);
@@ -423,6 +432,7 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             Some(Err(_)) => return Err(invalid_argument("x-amz-mp-object-size is negative")),
         };
         let conditional = input.if_match.is_some();
+        let count = chosen.len();
         let complete = CompleteUploadRequest {
             bucket: input.bucket.clone(),
             key: input.key.clone(),
@@ -430,7 +440,6 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             parts: chosen,
             precondition: precondition(input.if_match, input.if_none_match),
         };
-        let count = parts.len();
         let finish: FinishParts = Box::new(move |stored| seal(stored, &claims));
         let made = match self.store.complete_upload(complete, finish).await {
             Ok(made) => made,
@@ -447,7 +456,7 @@ impl Handle<CompleteMultipartUploadInput, CompleteMultipartUploadOutput> for Han
             key: Some(input.key),
             location,
             e_tag: etag(&made.etag),
-            version_id: made.version_name.map(|version| version.to_string()),
+            version_id: told(made.version_name),
             server_side_encryption: encryption.sse(),
             ssekms_key_id: encryption.kms_key.clone(),
             bucket_key_enabled: encryption.bucket_key,

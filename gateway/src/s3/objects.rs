@@ -14,7 +14,7 @@ use super::headers::{
 use super::lifecycle::expiration;
 use super::lock::{check_said, show_lock};
 use super::ranges::{Located, Wanted, content_range, locate, wanted};
-use super::versions::version_name;
+use super::versions::{told, version_name};
 use super::{Handle, Handlers, etag};
 use crate::auth::AuthenticatedRequest;
 use crate::error::from_grid;
@@ -58,7 +58,7 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
             e_tag: etag(&stored.etag),
             ssekms_encryption_context: sealing.shown.context.clone(),
             checksum_type: shown.checksum_type(),
-            version_id: stored.version_name.map(|version| version.to_string()),
+            version_id: told(stored.version_name),
             ..Default::default()
         };
         show_encryption!(output, &sealing.shown);

@@ -105,13 +105,8 @@ pub fn locate(wanted: Wanted, object: &ObjectInfo) -> Result<Located, S3Error> {
     }
 }
 
-/// A code that s3s has no name for.
 fn no_such_part() -> S3Error {
-    let code =
-        S3ErrorCode::from_bytes(b"InvalidPartNumber").unwrap_or(S3ErrorCode::InvalidArgument);
-    let mut error = S3Error::with_message(code, "the object has no such part");
-    error.set_status_code(http::StatusCode::RANGE_NOT_SATISFIABLE);
-    error
+    S3Error::with_message(S3ErrorCode::InvalidPart, "the object has no such part")
 }
 
 /// The Content-Range of a part of an object.
@@ -174,7 +169,7 @@ mod tests {
         let part = |n| locate(Wanted::Part(n), &object).map(|l| (l.range.start, l.range.end));
         assert_eq!(part(1).unwrap(), (0, 10));
         assert_eq!(part(3).unwrap(), (20, 25));
-        assert_eq!(part(4).unwrap_err().status_code().unwrap().as_u16(), 416);
+        assert_eq!(part(4).unwrap_err().status_code().unwrap().as_u16(), 400);
         let single = self::object(7, vec![]);
         assert_eq!(locate(Wanted::Part(1), &single).unwrap().range.end, 7);
         assert!(locate(Wanted::Part(2), &single).is_err());

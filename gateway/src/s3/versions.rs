@@ -25,6 +25,11 @@ pub(crate) fn version_name(text: Option<&str>) -> S3Result<Option<VersionName>> 
     }
 }
 
+/// A new version as its writer is told it: S3 says nothing of null versions there.
+pub(super) fn told(version: Option<VersionName>) -> Option<String> {
+    version.filter(|version| *version != VersionName::Null).map(|version| version.to_string())
+}
+
 /// The answer to a read that failed: a delete marker is told from a key that was never there.
 pub(crate) fn read_error(error: GridError, asked: Option<VersionName>) -> S3Error {
     let GridError::DeleteMarker { version, modified } = &error else { return from_grid(error) };

@@ -119,7 +119,7 @@ async fn ranges() {
     let got = call("GET", "/bucket/k?partNumber=1").send(&gateway).await;
     assert_eq!((got.status, got.text().as_str()), (206, "0123456789"));
     let got = call("GET", "/bucket/k?partNumber=2").send(&gateway).await;
-    assert_eq!(got.outcome(), (416, "InvalidPartNumber".into()));
+    assert_eq!(got.outcome(), (400, "InvalidPart".into()));
     put(&gateway, "empty", "").await;
     let got = call("GET", "/bucket/empty").send(&gateway).await;
     assert_eq!((got.status, got.header("content-length"), got.whole), (200, "0", true));
@@ -258,6 +258,27 @@ async fn copies() {
     }
     let missing = call("PUT", "/bucket/x").header("x-amz-copy-source", "bucket/none");
     assert_eq!(missing.send(&gateway).await.outcome(), (404, "NoSuchKey".into()));
+}
+
+#[tokio::test]
+async fn a_rename_keeps_what_is_known_of_an_object() {
+    let gateway = gateway();
+    call("PUT", "/bucket/a").header("x-amz-meta-m", "1").body("x").send(&gateway).await;
+    call("PUT", "/bucket/b").body("other").send(&gateway).await;
+    let rename = |from: &str, to: &str| {
+        let call = call("PUT", &format!("/bucket/{to}?renameObject="));
+        call.header("x-amz-rename-source", from)
+    };
+    let refused = rename("a", "b").header("if-none-match", "*").send(&gateway).await;
+    assert_eq!(refused.outcome(), (412, "PreconditionFailed".into()));
+    let other = rename("a", "c").header("x-amz-rename-source-if-match", "\"x\"");
+    assert_eq!(other.send(&gateway).await.outcome(), (412, "PreconditionFailed".into()));
+    assert_eq!(rename("a", "a").send(&gateway).await.status, 400);
+    assert_eq!(rename("none", "c").send(&gateway).await.outcome(), (404, "NoSuchKey".into()));
+    assert_eq!(rename("/bucket/a", "b").send(&gateway).await.status, 200);
+    let moved = call("GET", "/bucket/b").send(&gateway).await;
+    assert_eq!((moved.text().as_str(), moved.header("x-amz-meta-m")), ("x", "1"));
+    assert_eq!(call("GET", "/bucket/a").send(&gateway).await.status, 404);
 }
 
 #[tokio::test]

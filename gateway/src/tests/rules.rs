@@ -58,7 +58,8 @@ async fn a_policy_opens_and_closes_a_bucket() {
     assert_eq!(delete().by(READER).send(&gateway).await.status, 403);
     assert_eq!(delete().send(&gateway).await.status, 204);
     assert_eq!(get().send(&gateway).await.status, 200);
-    for bad in ["", "{", r#"{"Version":"2012-10-17"}"#, &open.replace("bucket", "other")] {
+    let but = open.replace("\"Principal\":\"*\"", "\"NotPrincipal\":{\"AWS\":\"000000000002\"}");
+    for bad in ["", "{", r#"{"Version":"2012-10-17"}"#, &open.replace("bucket", "other"), &but] {
         let refused = lay_down(&gateway, "policy", bad).await;
         assert!((400..500).contains(&refused.status), "{bad}: {}", refused.text());
     }

@@ -22,6 +22,7 @@ use crate::facade::Grid;
 use crate::limits;
 use crate::meta_port::MetaError;
 use crate::pack::SmallPut;
+use crate::storage_class;
 use crate::version::{VersionDelete, VersionName};
 use crate::versions::version_ref;
 use crate::write::Received;
@@ -47,7 +48,8 @@ impl Grid {
         let core = &self.core;
         let key = core.keys.fresh(bucket.id, &bucket.name, bucket.key_version).await?;
         let mut reader = BodyReader::new(body, request.length, limit);
-        let received = core.receive(&request.tenant, &mut reader, bucket.group, &key).await?;
+        let kind = storage_class::block_kind(request.meta.storage_class.as_deref());
+        let received = core.receive(&request.tenant, &mut reader, bucket.group, &key, kind).await?;
         let seal = finish()?;
         let meta = convert::meta_row(&request.meta, &seal)?;
         let done = match received {
@@ -193,12 +195,49 @@ impl Grid {
             etag: object.meta.etag.clone(),
             checksums: convert::checksums(&object.meta.checksums),
         };
+        // Bytes that are to lie elsewhere are copied.
+        let kind = |class: &str| storage_class::block_kind(Some(class));
+        let wanted = match &request.meta {
+            Some(meta) => storage_class::block_kind(meta.storage_class.as_deref()),
+            None => kind(storage_class::name(&object.meta.storage_class)),
+        };
+        let lies_well = object.size <= self.core.options.packed_bytes as u64
+            || wanted == kind(storage_class::name(&object.meta.storage_class));
         if source.id == target.id
+            && lies_well
             && let Some(done) = self.link(&request, version, &target, &object, &seal).await?
         {
             return Ok(convert::put_outcome(&done, seal.checksums));
         }
         self.copy_bytes(request, version, &object, seal).await
+    }
+
+    /// Gives an object another key of its bucket, at once; `BucketState` where versions are kept.
+    /// `source_version` is what the caller checked conditions on.
+    pub async fn rename(
+        &self,
+        bucket: &str,
+        source: (&str, crate::api::VersionTag),
+        target: &str,
+        precondition: &crate::api::Precondition,
+    ) -> Result<(), GridError> {
+        let (source, source_version) = source;
+        let bucket = self.place(bucket, target).await?;
+        self.core.check_writable()?;
+        let precondition = self.condition(&bucket, target, precondition).await?;
+        let command = NamespaceCommand::Rename {
+            bucket: bucket.id,
+            source: source.as_bytes().to_vec(),
+            sequence: source_version.0,
+            target: target.as_bytes().to_vec(),
+            precondition,
+            now_ms: self.core.meta.now_ms(),
+        };
+        match self.core.meta.command(bucket.group, &command).await {
+            Ok(NamespaceOk::Put(_)) => Ok(()),
+            Ok(_) => Err(internal("reply to a rename")),
+            Err(error) => Err(self.explain(&bucket, error).await),
+        }
     }
 
     /// Links within a bucket; `None` if the bytes have to be copied after all.

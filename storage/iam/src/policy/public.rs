@@ -27,6 +27,17 @@ impl Document {
     }
 }
 
+impl Document {
+    /// Whether a statement allows something to all but a few: AWS has that for denials alone, and
+    /// refuses it where a policy is put.
+    pub fn allows_all_but(&self) -> bool {
+        self.statements.iter().any(|statement| {
+            statement.effect == Effect::Allow
+                && matches!(statement.principals, Some(Among::AllBut(_)))
+        })
+    }
+}
+
 impl Statement {
     fn is_public(&self) -> bool {
         let everybody = match &self.principals {

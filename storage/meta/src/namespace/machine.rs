@@ -238,6 +238,7 @@ impl<'a> Change<'a> {
             }
             C::SetLifecycle { bucket, rules } => self.set_lifecycle(bucket, rules),
             C::RunLifecycle { now_ms } => self.run_lifecycle(now_ms),
+            C::SetCopies { contents, copies } => self.set_copies(&contents, copies),
             C::Rename { bucket, source, sequence, target, precondition, now_ms } => {
                 self.rename(bucket, (&source, sequence), (&target, &precondition), now_ms)
             }

@@ -27,8 +27,8 @@ use super::rows::{self, BucketRow, LiveBucket, VersionRow};
 use super::tree;
 use super::types::{
     BucketId, DeleteMarker, DeleteVersion, LockRules, Malformed, NamespaceError, NamespaceOk,
-    Object, ObjectLock, ObjectMeta, Retention, RetentionMode, RetentionPeriod, RulesChange,
-    VersionChange, VersionDeleted, VersionId, VersionRef, VersionRules, Versioning,
+    Object, ObjectLock, ObjectMeta, Precondition, Retention, RetentionMode, RetentionPeriod,
+    RulesChange, VersionChange, VersionDeleted, VersionId, VersionRef, VersionRules, Versioning,
 };
 use crate::rows::tx::{Tx, decode_row};
 
@@ -392,12 +392,16 @@ impl Change<'_> {
                 let current = tree::lookup(&self.tx, bucket, key)?;
                 let goes = current.as_ref().filter(|object| rules.overwrites(object));
                 let lock = goes.map(|object| object.meta.lock).unwrap_or_default();
-                let of_marker = match precondition.check_marker() {
-                    Err(error) if current.is_none() && self.is_hidden(bucket, key, &rules)? => {
-                        Err(error)
+                let mut of_marker = Ok(());
+                if current.is_none() && matches!(precondition, Precondition::IfAny(_)) {
+                    if !self.is_hidden(bucket, key, &rules)? {
+                        // Who expects something finds nothing: nothing is to be done.
+                        let nothing =
+                            VersionDeleted { version: None, is_marker: false, existed: false };
+                        return Ok(Ok(nothing));
                     }
-                    _ => Ok(()),
-                };
+                    of_marker = precondition.check_marker();
+                }
                 let checked = of_marker
                     .and_then(|()| precondition.check(current.as_ref()))
                     .and_then(|()| check_unlocked(&lock, now_ms, false));

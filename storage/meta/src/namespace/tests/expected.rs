@@ -38,6 +38,8 @@ fn what_is_deleted_is_what_was_expected_or_nothing() {
 
     let change = RulesChange::Versioning(Versioning::Enabled);
     group.apply(NamespaceCommand::SetRules { bucket: BUCKET, change }).unwrap();
+    let nothing = delete(&mut group, None, Expected::default()).unwrap();
+    assert!(!nothing.is_marker && !nothing.existed);
     let version = group.put(b"k", b"bytes", 0, Precondition::None).unwrap().version;
     assert_eq!(delete(&mut group, version, size(4)), refused);
     let marker = delete(&mut group, None, size(5)).unwrap();

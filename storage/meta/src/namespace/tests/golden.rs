@@ -396,7 +396,7 @@ fn values() {
                 now_ms: 1,
             }
             .encode(),
-            "",
+            "0121070161ac0201620101",
         ),
         (
             "delete what is expected",
@@ -415,7 +415,7 @@ fn values() {
                 now_ms: 1,
             }
             .encode(),
-            "011c0701016b0006010165",
+            "011c0701016b000601016501ac02000001",
         ),
         (
             "change version",

@@ -439,6 +439,15 @@ pub enum NamespaceCommand {
         /// Now.
         now_ms: u64,
     },
+    /// Says that contents that lie in blocks are to lie in copies whatever their size, or as their size has
+    /// it; at most `limits::SWAPS_MAX`. It moves nothing: rewriting does. Contents that are gone, or lie in
+    /// no blocks, are passed over. → `Done`.
+    SetCopies {
+        /// The contents.
+        contents: Vec<ContentId>,
+        /// Whether in copies.
+        copies: bool,
+    },
 }
 
 /// A command's success.
