@@ -33,9 +33,14 @@ install_checks() {
 # Real S3 clients. Debian's AWS CLI and boto3 are too old for modern checksums.
 client_env="${XDG_CACHE_HOME:-$HOME/.cache}/nexusgrid/clients"
 install_clients() {
-    apt_install restic rclone python3-venv
+    apt_install restic rclone python3-venv s3cmd nats-server
     if [ ! -x "$client_env/bin/aws" ] || [ ! -x "$client_env/bin/pytest" ]; then
         python3 -m venv "$client_env"
         "$client_env/bin/pip" install --quiet awscli 'boto3[crt]' pytest
+    fi
+    # An OpenID Connect provider to log in at.
+    if [ ! -d "$client_env/node_modules/oidc-provider" ]; then
+        command -v npm >/dev/null || apt_install nodejs npm
+        npm install --silent --no-audit --no-fund --prefix "$client_env" oidc-provider@8
     fi
 }

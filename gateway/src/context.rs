@@ -38,6 +38,8 @@ const OTHER_HEADER_KEYS: &[(&str, &str)] = &[
     ("x-amz-object-lock-mode", "s3:object-lock-mode"),
     ("x-amz-object-lock-retain-until-date", "s3:object-lock-retain-until-date"),
     ("x-amz-object-lock-legal-hold", "s3:object-lock-legal-hold"),
+    ("if-match", "s3:if-match"),
+    ("if-none-match", "s3:if-none-match"),
     ("user-agent", "aws:UserAgent"),
     ("referer", "aws:Referer"),
 ];
@@ -74,6 +76,8 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
         PrincipalKind::Grid => "Service",
     };
     context.set("aws:PrincipalType", kind);
+    // Whether it is a session's key: Ceph's word for it.
+    context.set("sts:authentication", principal.expires_unix_ms.is_some().to_string());
     if let Some(account) = &principal.account {
         context.set("aws:PrincipalAccount", account.clone());
         let arn = principal.role_arn.as_ref().unwrap_or(&principal.arn);
@@ -124,4 +128,34 @@ pub fn add_request(context: &mut Context, headers: &HeaderMap, uri: &Uri) {
     let presigned = pairs.iter().any(|(name, _)| name.eq_ignore_ascii_case("X-Amz-Signature"));
     context.set("s3:authType", if presigned { "REST-QUERY-STRING" } else { "REST-HEADER" });
     context.set("s3:signatureversion", "AWS4-HMAC-SHA256");
+    let in_query = pairs.iter().find(|(name, _)| name.eq_ignore_ascii_case("X-Amz-Date"));
+    let signed = in_query.map(|(_, date)| date.as_str()).or_else(|| text("x-amz-date"));
+    let signed = signed.and_then(nexusgrid_iam::time::parse);
+    let now = context.single("aws:epochtime").and_then(nexusgrid_iam::time::parse);
+    if let (Some(signed), Some(now)) = (signed, now) {
+        context.set("s3:signatureAge", now.saturating_sub(signed).max(0).to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_signatures_age_is_known_wherever_it_stands() {
+        let of = |uri: &str, date: Option<&str>| {
+            let mut context = of_caller(&Principal::anonymous(), 1_800_000_000_000);
+            let mut headers = HeaderMap::new();
+            if let Some(date) = date {
+                headers.insert("x-amz-date", date.parse().unwrap());
+            }
+            add_request(&mut context, &headers, &uri.parse().unwrap());
+            context.single("s3:signatureage").map(str::to_owned)
+        };
+        assert_eq!(of("/b/k", Some("20270115T075950Z")).as_deref(), Some("10000"));
+        assert_eq!(of("/b/k?X-Amz-Date=20270115T075900Z", None).as_deref(), Some("60000"));
+        assert_eq!(of("/b/k", Some("20270115T080010Z")).as_deref(), Some("0"));
+        assert_eq!(of("/b/k", Some("yesterday")), None);
+        assert_eq!(of("/b/k", None), None);
+    }
 }

@@ -45,6 +45,12 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const REFUSALS_MAX: usize = 1024;
 /// Requests worked on at once; more wait, then are told SlowDown.
 pub const REQUESTS_MAX: usize = 256;
+/// Requests that wait for their turn, of all tenants.
+pub const REQUESTS_WAITING_MAX: usize = 4096;
+/// Requests of one tenant that wait for their turn.
+pub const REQUESTS_OF_TENANT_WAITING_MAX: usize = 1024;
+/// Tenants that are known to have signed lately, twice.
+pub const TENANTS_SEEN_MAX: usize = 10_000;
 /// How long a request waits for its turn.
 pub const REQUEST_QUEUE_WAIT: Duration = Duration::from_secs(5);
 /// How long a client may take to send a request head, idle time before it included.
@@ -118,7 +124,7 @@ pub const EVENT_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Targets that are served at once.
 pub const EVENT_TARGETS_AT_ONCE: usize = 16;
 /// How often it is looked for messages that other gateways have left behind.
-pub const EVENTS_LOOK_EVERY: Duration = Duration::from_secs(30);
+pub const EVENTS_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Connections to NATS servers that are kept.
 pub const NATS_CONNECTIONS_MAX: usize = 64;
 /// NATS' own port.

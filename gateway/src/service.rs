@@ -18,11 +18,11 @@ use s3s::host::SingleDomain;
 use s3s::service::{S3Service, S3ServiceBuilder};
 use s3s::{S3Error, S3ErrorCode, StdError};
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
+use crate::context::query_pairs;
 use crate::cors;
 use crate::digest::DigestPool;
 use crate::error::{GatewayError, from_grid, refuse};
@@ -39,6 +39,7 @@ use crate::outbound::{Outbound, Private};
 use crate::rules::Rules;
 use crate::s3::{Handlers, UNNAMED_REGION};
 use crate::store::SharedStore;
+use crate::turns::Turns;
 use crate::wire::{FinalChunk, RequestBody, RequestEnd, ResponseBody, WholeCheck};
 
 /// How identity providers are asked for their keys.
@@ -105,7 +106,7 @@ struct Inner {
     rules: Arc<Rules>,
     #[cfg(test)]
     directory: Arc<Directory>,
-    slots: Arc<Semaphore>,
+    turns: Turns,
     options: GatewayOptions,
     env: Env,
     metrics: Metrics,
@@ -179,7 +180,7 @@ impl Gateway {
         if let Some(host) = host {
             builder.set_host(host);
         }
-        let slots = Arc::new(Semaphore::new(options.requests_max));
+        let turns = Turns::new(options.requests_max);
         let s3 = builder.build();
         Ok(Gateway {
             inner: Arc::new(Inner {
@@ -188,7 +189,7 @@ impl Gateway {
                 rules,
                 #[cfg(test)]
                 directory: kept,
-                slots,
+                turns,
                 options,
                 env,
                 metrics,
@@ -275,12 +276,10 @@ impl Gateway {
             exec: inner.env.exec.clone(),
         };
 
-        let slot = tokio::time::timeout(
-            inner.options.queue_wait,
-            Arc::clone(&inner.slots).acquire_owned(),
-        );
+        let key = claimed_key(&parts);
+        let slot = tokio::time::timeout(inner.options.queue_wait, inner.turns.take(key.as_deref()));
         let reply = match slot.await {
-            Ok(Ok(slot)) => {
+            Ok(Some(slot)) => {
                 inner.metrics.in_flight.inc();
                 end.slot = Some(slot);
                 match refused_beforehand(&parts) {
@@ -288,6 +287,9 @@ impl Gateway {
                     None => {
                         let origin = origin(&parts);
                         let mut reply = self.answer(parts, body, &notes).await;
+                        if let Some(key) = notes.key.get() {
+                            inner.turns.signed(key);
+                        }
                         if let Some((method, uri, headers)) = origin {
                             let said =
                                 cors::reply_headers(&inner.rules, &method, &uri, &headers).await;
@@ -302,7 +304,7 @@ impl Gateway {
                     }
                 }
             }
-            Ok(Err(_)) | Err(_) => {
+            Ok(None) | Err(_) => {
                 inner.metrics.refused.inc();
                 error_reply(from_grid(GridError::SlowDown))
             }
@@ -350,6 +352,17 @@ impl Gateway {
         }
         reply
     }
+}
+
+/// The access key that a request says it is signed by: from its header, or its query.
+fn claimed_key(parts: &http::request::Parts) -> Option<String> {
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let in_header = header.and_then(|value| value.split_once("Credential=")).map(|(_, it)| it);
+    let query = parts.uri.query().unwrap_or("");
+    let in_query = query.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Credential="));
+    let credential = in_header.or(in_query)?;
+    let key = credential.split(['/', '%']).next().filter(|key| key.len() <= 128)?;
+    Some(key.to_owned())
 }
 
 /// What of a request its reply must be told to a web page by; `None`: no web page asks.
@@ -435,6 +448,19 @@ fn whole_check(
 
 /// What s3s must not see.
 fn refused_beforehand(parts: &http::request::Parts) -> Option<S3Error> {
+    // S3 has no URLs that are valid for longer than a week, and none that never were.
+    let expires = query_pairs(&parts.uri).into_iter().find(|(name, _)| name == "X-Amz-Expires");
+    if let Some((_, seconds)) = expires {
+        let is_one = seconds
+            .parse()
+            .is_ok_and(|seconds: u32| (1..=limits::PRESIGNED_SECONDS_MAX).contains(&seconds));
+        if !is_one {
+            return Some(S3Error::with_message(
+                S3ErrorCode::AccessDenied,
+                "X-Amz-Expires must be between 1 and 604800 seconds",
+            ));
+        }
+    }
     let repeated = [header::HOST, header::AUTHORIZATION, header::CONTENT_LENGTH]
         .into_iter()
         .find(|name| parts.headers.get_all(name).iter().count() > 1);
@@ -483,6 +509,9 @@ fn finish(reply: Response<s3s::Body>, mut end: RequestEnd) -> Response<ResponseB
         name_request(&mut parts.headers, &mut body, &end.notes.id);
     }
     parts.headers.insert(header::SERVER, HeaderValue::from_static("NexusGrid"));
+    // What somebody stored as text is not to become a page that runs.
+    let nosniff = HeaderValue::from_static("nosniff");
+    parts.headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     end.status = parts.status.as_u16();
     end.answered = Some(end.clock.now());
     if end.notes.asked.get().is_some() {

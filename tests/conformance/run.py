@@ -10,12 +10,14 @@ is filtered or skipped; what fails is listed, with the reason from reasons.json 
 
 import argparse
 import collections
+import contextlib
 import datetime
 import json
 import os
 import pathlib
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -57,7 +59,11 @@ class Grid:
         # What takes a day in lifecycle rules takes as long as `lc_debug_interval` says.
         arguments += ["--set", f"timers.lifecycle_day_ms={LIFECYCLE_DAY * 1000}"]
         self.process = subprocess.Popen(
-            [program, *arguments], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+            [program, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            start_new_session=True,
         )
         for line in self.process.stdout:
             if line.startswith("ready "):
@@ -92,11 +98,14 @@ class Grid:
         return self.run("kms", "create", "--account", account["id"])["arn"]
 
     def stop(self):
+        """Ends the grid, and whatever of it is still there."""
         self.process.terminate()
         try:
             self.process.wait(60)
         except subprocess.TimeoutExpired:
-            self.process.kill()
+            pass
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
 
 
 def configuration(grid, port):

@@ -264,7 +264,7 @@ impl Kind {
 fn printed_document(mut answer: Value, name: &str) -> anyhow::Result<()> {
     decoded(&mut answer);
     let text = answer.get(name).and_then(Value::as_str).unwrap_or("").to_owned();
-    print!("{}\n", text.trim_end());
+    println!("{}", text.trim_end());
     Ok(())
 }
 

@@ -57,7 +57,7 @@ pub struct Directory {
     kept: Mutex<Kept>,
     accounts: Mutex<Option<(u64, Arc<Accounts>)>>,
     /// How fast accounts may change their identities.
-    pub(super) pace: Pace,
+    pace: Pace,
     /// What secrets of sessions follow from, once read.
     pub(super) signing: Mutex<Option<Arc<Vec<u8>>>>,
 }
@@ -209,6 +209,11 @@ impl Directory {
         }
         bytes.truncate(30);
         Secret::new(base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+
+    /// Whether an account may change something that all gateways read again: it is counted.
+    pub fn may_change(&self, account: &str) -> bool {
+        self.pace.take(account)
     }
 
     /// Unix milliseconds.

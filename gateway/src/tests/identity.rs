@@ -292,3 +292,104 @@ async fn what_a_url_was_signed_for_is_no_form() {
     let reply = super::client::send(&gateway, presigned).await;
     assert_ne!(reply.status, 200, "{}", reply.text());
 }
+
+#[tokio::test]
+async fn trust_in_a_user_is_not_trust_in_the_next_of_its_name() {
+    let gateway = gateway();
+    let first = user(&gateway, "ann").await;
+    let trust = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":{"AWS":"arn:aws:iam::000000000001:user/ann"},"Action":"sts:AssumeRole"}}"#;
+    let create = [("Action", "CreateRole"), ("RoleName", "r"), ("AssumeRolePolicyDocument", trust)];
+    let arn = done(&gateway, &create).await.element("Arn");
+    let assume = [("Action", "AssumeRole"), ("RoleArn", &*arn), ("RoleSessionName", "s1")];
+    assert_eq!(status(&gateway, form("sts", &assume), &first).await, 200);
+
+    let gone = [("Action", "DeleteAccessKey"), ("UserName", "ann"), ("AccessKeyId", &*first.0)];
+    done(&gateway, &gone).await;
+    done(&gateway, &[("Action", "DeleteUser"), ("UserName", "ann")]).await;
+    let second = user(&gateway, "ann").await;
+    assert_eq!(status(&gateway, form("sts", &assume), &second).await, 403);
+    // Said again, it means the one that there is now; and nobody that there is not.
+    let again =
+        [("Action", "UpdateAssumeRolePolicy"), ("RoleName", "r"), ("PolicyDocument", trust)];
+    done(&gateway, &again).await;
+    assert_eq!(status(&gateway, form("sts", &assume), &second).await, 200);
+    let nobody = trust.replace("user/ann", "user/nobody");
+    let nobody = [again[0], again[1], ("PolicyDocument", &*nobody)];
+    assert_eq!(refused(&gateway, &nobody).await, (400, "MalformedPolicyDocument".into()));
+}
+
+#[tokio::test]
+async fn a_policy_that_bounds_somebody_stays() {
+    let gateway = gateway();
+    let create = [("Action", "CreatePolicy"), ("PolicyName", "most"), ("PolicyDocument", READ)];
+    let arn = done(&gateway, &create).await.element("Arn");
+    let bounded = [("Action", "CreateUser"), ("UserName", "ann"), ("PermissionsBoundary", &*arn)];
+    done(&gateway, &bounded).await;
+    let role = [("Action", "PutUserPermissionsBoundary"), ("UserName", "ann")];
+    done(&gateway, &[&role[..], &[("PermissionsBoundary", &arn)]].concat()).await;
+    let get = [("Action", "GetPolicy"), ("PolicyArn", &*arn)];
+    let count = done(&gateway, &get).await.element("PermissionsBoundaryUsageCount");
+    assert_eq!(count, "1");
+    let delete = [("Action", "DeletePolicy"), ("PolicyArn", &*arn)];
+    assert_eq!(refused(&gateway, &delete).await, (409, "DeleteConflict".into()));
+    let other = [("Action", "CreateUser"), ("UserName", "bob"), ("PermissionsBoundary", "arn:x")];
+    assert_eq!(refused(&gateway, &other).await, (404, "NoSuchEntity".into()));
+    // It goes with who was bounded, and who is in groups leaves them.
+    done(&gateway, &[("Action", "CreateGroup"), ("GroupName", "g")]).await;
+    let add = [("Action", "AddUserToGroup"), ("GroupName", "g"), ("UserName", "ann")];
+    done(&gateway, &add).await;
+    done(&gateway, &[("Action", "DeleteUser"), ("UserName", "ann")]).await;
+    done(&gateway, &delete).await;
+    done(&gateway, &[("Action", "DeleteGroup"), ("GroupName", "g")]).await;
+}
+
+#[tokio::test]
+async fn an_account_has_no_more_than_its_share_of_identities() {
+    use nexusgrid_grid::RecordWrite;
+    let (gateway, store) = super::gateway_with(crate::GatewayOptions::default());
+    let create = |name: &'static str| [("Action", "CreateUser"), ("UserName", name)];
+    done(&gateway, &create("ann")).await;
+    // As if there were as many as there may be.
+    let store: crate::SharedStore = store;
+    let path = "usage/000000000001".to_owned();
+    let found = store.records_at(std::slice::from_ref(&path)).await.unwrap();
+    assert!(String::from_utf8_lossy(&found[0].value).contains(r#""user":1"#));
+    let full = br#"{"kinds":{"user":5000}}"#.to_vec();
+    let write = RecordWrite { path, expect: None, value: Some(full) };
+    store.write_records(vec![write]).await.unwrap();
+    assert_eq!(refused(&gateway, &create("bob")).await, (409, "LimitExceeded".into()));
+    assert_eq!(refused(&gateway, &create("ann")).await.0, 409);
+    done(&gateway, &[("Action", "DeleteUser"), ("UserName", "ann")]).await;
+    done(&gateway, &create("bob")).await;
+    assert_eq!(refused(&gateway, &create("eve")).await, (409, "LimitExceeded".into()));
+    // Groups are counted by themselves.
+    done(&gateway, &[("Action", "CreateGroup"), ("GroupName", "g")]).await;
+}
+
+#[tokio::test]
+async fn an_account_that_changes_too_much_is_told_to_wait() {
+    let gateway = gateway();
+    done(&gateway, &[("Action", "CreateUser"), ("UserName", "ann")]).await;
+    let tag = [
+        ("Action", "TagUser"),
+        ("UserName", "ann"),
+        ("Tags.member.1.Key", "a"),
+        ("Tags.member.1.Value", "b"),
+    ];
+    let mut outcome = (200, String::new());
+    for _ in 0..5_000 {
+        let reply = iam(&gateway, &tag).await;
+        outcome = (reply.status, reply.text());
+        if reply.status != 200 {
+            break;
+        }
+    }
+    assert_eq!(outcome.0, 400, "{}", outcome.1);
+    assert!(outcome.1.contains("<Code>Throttling</Code>"), "{}", outcome.1);
+    // Reading goes on, and so do others.
+    done(&gateway, &[("Action", "GetUser"), ("UserName", "ann")]).await;
+    let other = gateway.directory().create_account("other", "o@example.com").await.unwrap();
+    let create = form("iam", &[("Action", "CreateUser"), ("UserName", "bob")]);
+    let reply = create.with(&other.key, other.secret.expose()).send(&gateway).await;
+    assert_eq!(reply.status, 200, "{}", reply.text());
+}

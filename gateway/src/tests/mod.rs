@@ -3,6 +3,7 @@
 mod client;
 mod memory;
 
+mod attacks;
 mod auth;
 mod encryption;
 mod form;

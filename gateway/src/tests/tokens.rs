@@ -442,6 +442,12 @@ async fn a_providers_keys_change_and_are_asked_for_no_more_than_needed() {
     assert_eq!(world.in_role(&by(&new), &role).await.status, 200);
     assert_eq!(asked(), 2);
     assert_eq!(world.refused(&by(&old), &role).await, "InvalidIdentityToken");
+    // A session ends with its time.
+    let session = world.in_role(&by(&new), &role).await;
+    assert_eq!(world.status(call("GET", "/bucket/k"), &session).await, 200);
+    world.later.fetch_add(3601, Ordering::SeqCst);
+    assert_eq!(world.status(call("GET", "/bucket/k"), &session).await, 400);
+    assert_eq!(world.in_role(&by(&new), &role).await.status, 200);
     // While it does not answer, what was known is good for a while, and no longer.
     *world.answers.keys.lock() = "{".to_owned();
     world.later.fetch_add(700, Ordering::SeqCst);

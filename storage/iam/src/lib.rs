@@ -65,7 +65,8 @@ impl<'a> Resource<'a> {
     /// As policies name it.
     pub fn arn(&self) -> String {
         match *self {
-            Resource::Cluster => "*".to_owned(),
+            // Of nothing in particular; who writes policies names all of S3.
+            Resource::Cluster => "arn:aws:s3:::*".to_owned(),
             Resource::Bucket(bucket) => format!("arn:aws:s3:::{bucket}"),
             Resource::Object { bucket, key } => format!("arn:aws:s3:::{bucket}/{key}"),
         }

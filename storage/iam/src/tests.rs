@@ -243,6 +243,54 @@ fn taking_on_a_role_takes_its_trust() {
 }
 
 #[test]
+fn a_name_that_was_given_again_is_another() {
+    use std::collections::BTreeMap;
+    let arn = "arn:aws:iam::000000000001:user/ann";
+    let allow = format!(r#""Principal":{{"AWS":"{arn}"}},"Action":"sts:AssumeRole""#);
+    let trust = Document::parse(&statement("Allow", &allow), DocumentKind::Trust, 10_000);
+    let meant = |id: &str| {
+        let ids = BTreeMap::from([(arn.to_owned(), id.to_owned())]);
+        trust.clone().expect("a document").meaning(&ids)
+    };
+    let may = |trust: &Document| {
+        let (ann, context) = (user(US, &[]), Context::default());
+        let role = "arn:aws:iam::000000000001:role/r";
+        authorize_assume(&ann, "sts:AssumeRole", role, US, trust, &context, NOW).allowed()
+    };
+    assert!(may(&meant(&user(US, &[]).id)));
+    assert!(!may(&meant("AIDAANOTHER")));
+}
+
+#[test]
+fn a_token_is_trusted_by_who_names_its_provider_only() {
+    let provider = "arn:aws:iam::000000000001:oidc-provider/login.example.com";
+    let holder = Principal { provider: Some(provider.into()), ..Principal::anonymous() };
+    let may = |principal: &str| {
+        let action = "sts:AssumeRoleWithWebIdentity";
+        let text = statement("Allow", &format!(r#""Principal":{principal},"Action":"{action}""#));
+        let trust = Document::parse(&text, DocumentKind::Trust, 10_000).expect("a document");
+        let (role, context) = ("arn:aws:iam::000000000001:role/r", Context::default());
+        authorize_assume(&holder, action, role, US, &trust, &context, NOW).allowed()
+    };
+    assert!(may(&format!(r#"{{"Federated":"{provider}"}}"#)));
+    assert!(may(&format!(r#"{{"Federated":["a","{provider}"],"AWS":"*"}}"#)));
+    for other in [r#""*""#, r#"{"AWS":"*"}"#, r#"{"Federated":"*"}"#, r#"{"AWS":"000000000001"}"#] {
+        assert!(!may(other), "{other}");
+    }
+}
+
+#[test]
+fn the_list_of_buckets_is_of_everything_and_of_all_of_s3() {
+    for (resource, allowed) in [("*", true), ("arn:aws:s3:::*", true), ("arn:aws:s3:::b", false)] {
+        let more = format!(r#""Action":"s3:ListAllMyBuckets","Resource":"{resource}""#);
+        let ann = user(US, &[&statement("Allow", &more)]);
+        assert_eq!(ask(&ann, Action::ListBuckets, &ours()).allowed(), allowed, "{resource}");
+        let ann = user(US, &[ALLOW_ALL, &statement("Deny", &more)]);
+        assert_eq!(ask(&ann, Action::ListBuckets, &ours()).allowed(), !allowed, "{resource}");
+    }
+}
+
+#[test]
 fn what_is_no_policy_is_refused() {
     let parse = |text: &str, kind| Document::parse(text, kind, 10_000);
     let identity = DocumentKind::Identity;
@@ -272,6 +320,26 @@ fn what_is_no_policy_is_refused() {
     assert!(matches!(of_bucket(&fine.replace(":b/", ":c/")), Err(InvalidDocument::Resource(_))));
     assert!(matches!(of_bucket(&fine.replace("/*", "")), Err(InvalidDocument::Action(_))));
     assert!(of_bucket(&fine.replace("s3:GetObject", "iam:GetUser")).is_err());
+    // A key that does not exist would deny nothing in a denial.
+    for (key, known) in [
+        ("aws:SourceIp", true),
+        ("AWS:PrincipalTag/Team", true),
+        ("aws:PrincipalTag/", false),
+        ("aws:SourceIpAddress", false),
+        ("s3:prefix", true),
+        ("s3:ExistingObjectTag/a", true),
+        ("s3:prefixes", false),
+        ("login.example.com:sub", true),
+        ("nonsense", false),
+    ] {
+        let text = format!(r#"{fine},"Condition":{{"Null":{{"{key}":"true"}}}}"#);
+        let fine = of_bucket(&text).is_ok_and(|document| document.unknown_key().is_none());
+        assert_eq!(fine, known, "{key}");
+        let text = format!(
+            r#""Action":"s3:*","Resource":"*","Condition":{{"Null":{{"{key}":"true"}}}}"#
+        );
+        assert_eq!(parse(&statement("Allow", &text), identity).is_ok(), key.contains(':'), "{key}");
+    }
     assert!(of_bucket(&fine.replace("\"*\",\"Action", "\"me\",\"Action")).is_err());
 }
 

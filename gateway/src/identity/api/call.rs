@@ -61,7 +61,7 @@ impl Call<'_> {
 
     /// Writes several records; `false` if another change came between.
     pub async fn commit(&self, writes: Vec<RecordWrite>) -> Result<bool, ApiError> {
-        if !self.directory.pace.take(self.account.as_str()) {
+        if !self.directory.may_change(self.account.as_str()) {
             let message = "Rate exceeded";
             return Err(ApiError::new("Throttling", http::StatusCode::BAD_REQUEST, message));
         }

@@ -192,3 +192,62 @@ impl Key {
         verified.is_ok()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A key's public half, and tokens that OpenSSL signed with the other.
+    const KEYS: &str = r#"{"keys":[{"kty":"RSA","kid":"r","e":"AQAB","n":"zIkgRvYqVkRECj6zADlEMlyNFhzSLZU51v3c-H5CDHMWMyBapnDhCxhBzPI9Qs8CxYqcjqECTfjG-S1JhUJuFgBIjsfgOWaHqmZqjfCeyLs1XH2hx7kVbysXJ4lkbf6I4OrrAW3bhsYIa0EsK_roUFOu7T3v66yMMAozqCZApoxb34uqa9gtskzfYZNZn7ey0pobK1iQAxTMU97rMGdjdgQ9D1G2Ui-GExL3RGskK-kAY9Yw4ZEiOk2rwHDTVN-KV2JvHIoej-4VIieB-lWajb73Ih8QBcTEvMb3kex_CyDGdOQE_GoqgRcsVb5DzXy3p77z-iPWTquDtKULm2TnWQ"}]}"#;
+    const RS256: &str = "eyJhbGciOiAiUlMyNTYiLCAia2lkIjogInIifQ.eyJzdWIiOiAiYW5uIn0.PIU1EXJbchQO6bpoBTnghv-PF4WwVgVkgAzwvMr58A3jySsVJDBZA9f2VM7Y7hDH6TEkQ7o1xFCI2uw0ch6azFZaeqbh6jN3BnhOeAxsi9VUJJVu6WWtkqLGsMyylCbNn4w2JuS0vLhyYfBOMD0QSy-YMOvVVrOhiiBT00I4itdBZ4XRsRev0ydKGQReyhmAwrVaDTZVP2b6MFP3u9FacW1jqSKqv3z_MZ6476pKCdDTPGGnOMqp7k3OiJSOlowlmFA4Wi5HxZAjxcFzwL5oeENeI5IW_ZXUPHQgYCIKsx6ZtO9hVvUWJ0nlAgTRjFwHgr3GlQY_ljSkv2f33-zH2Q";
+    const PS256: &str = "eyJhbGciOiAiUFMyNTYiLCAia2lkIjogInIifQ.eyJzdWIiOiAiYW5uIn0.mF0wWtPeGZMiCkU7cnqN0zKqBk8dfHH1LXp5xSd-hhz8vMFPQzKXpN4uG6ognI8giWnzMEGHWAIZyDuBBaWEn1WUSstmHlKgTnLJ14x_06G8Rry_qtc1XtH9p-cWKTPOpn-du5TNTsMlM-RbrayEcHKYMEkbNAfUaG8fKOofi4GAm5BS-plx4uK4FC91tVKatte48G5iEkMLIO-EaEj-CRUWdxgrKdjCuJoX9pItUuYDnJL00XTjI_kkeeCFhC3q-PBMhUdd_KnbNX1zd8bYuvsb5q1xLZWyTSXFXl2ayYAWeUmPaLYixXYRnJ6NM8y0M0TGj7fJb70om_DGff2IFA";
+    /// Key and token of RFC 7515, A.3.
+    const ES256_KEYS: &str = r#"{"keys":[{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0"}]}"#;
+    const ES256: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+
+    fn signed(published: &str, token: &str) -> bool {
+        let keys = keys(published.as_bytes()).unwrap();
+        assert_eq!(keys.len(), 1);
+        keys[0].signed(&Token::parse(token).unwrap())
+    }
+
+    #[test]
+    fn known_answers() {
+        for (published, token) in [(KEYS, RS256), (KEYS, PS256), (ES256_KEYS, ES256)] {
+            assert!(signed(published, token), "{token}");
+            // One bit of the signature, or of what is signed.
+            let (head, signature) = token.rsplit_once('.').unwrap();
+            let mut bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+            bytes[7] ^= 1;
+            assert!(!signed(published, &format!("{head}.{}", URL_SAFE_NO_PAD.encode(bytes))));
+            let other = r#"{"sub":"bob"}"#;
+            let header = head.split('.').next().unwrap();
+            let other = format!("{header}.{}.{signature}", URL_SAFE_NO_PAD.encode(other));
+            assert!(!signed(published, &other));
+        }
+        // A key is for one kind of signature, and for no other algorithm than it says.
+        assert!(!signed(ES256_KEYS, RS256) && !signed(KEYS, ES256));
+        let only = KEYS.replace("\"kid\"", "\"alg\":\"PS256\",\"kid\"");
+        assert!(signed(&only, PS256) && !signed(&only, RS256));
+    }
+
+    #[test]
+    fn keys_of_no_use_are_passed_over() {
+        for one in [
+            r#"{"kty":"oct","k":"c2VjcmV0"}"#,
+            r#"{"kty":"RSA","use":"enc","e":"AQAB","n":"AQAB"}"#,
+            r#"{"kty":"RSA","alg":"RS512","e":"AQAB","n":"AQAB"}"#,
+            r#"{"kty":"RSA","e":"AQAB"}"#,
+            r#"{"kty":"EC","crv":"P-521","x":"AA","y":"AA"}"#,
+            r#"{"kty":"EC","crv":"P-256","x":"AA","y":"AA"}"#,
+            r#"{"kty":7}"#,
+            "null",
+        ] {
+            assert!(keys(format!("{{\"keys\":[{one}]}}").as_bytes()).unwrap().is_empty(), "{one}");
+        }
+        assert!(keys(b"{}").is_err() && keys(b"").is_err());
+        let many = vec![r#"{"kty":"RSA","e":"AQAB","n":"AQAB"}"#; 1_000].join(",");
+        let many = keys(format!("{{\"keys\":[{many}]}}").as_bytes()).unwrap();
+        assert_eq!(many.len(), limits::PROVIDER_KEYS_MAX);
+    }
+}

@@ -8,6 +8,7 @@
 
 mod condition;
 mod evaluate;
+mod keys;
 mod parse;
 mod pattern;
 mod public;
@@ -90,6 +91,13 @@ impl Document {
                 conditions: Vec::new(),
             }],
         }
+    }
+
+    /// A condition key of S3 or of every service that does not exist: to be refused when a bucket's
+    /// policy is put. What was put before is read all the same.
+    pub fn unknown_key(&self) -> Option<&str> {
+        let conditions = self.statements.iter().flat_map(|statement| &statement.conditions);
+        conditions.map(Condition::key).find(|key| !keys::is_known(key))
     }
 
     /// The same, which of these ARNs means only the identity of that unique id.

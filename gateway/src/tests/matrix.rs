@@ -1,0 +1,230 @@
+//! Every operation of the tables, by every way to sign, by every kind of caller: what nobody allows
+//! is refused, and what somebody denies is.
+
+use bytes::Bytes;
+use http::Request;
+use nexusgrid_iam::Action;
+
+use super::auth::{is_denied, request_for};
+use super::client::{Call, Payload, Reply, call, form, send};
+use super::gateway;
+use crate::Gateway;
+use crate::operations::OPERATIONS;
+
+/// A caller: its key, its secret, and its session's token.
+#[derive(Clone)]
+struct Caller {
+    name: &'static str,
+    key: String,
+    secret: String,
+    token: Option<String>,
+}
+
+impl Caller {
+    fn of(name: &'static str, reply: &Reply) -> Caller {
+        let has_token = reply.text().contains("<SessionToken>");
+        Caller {
+            name,
+            key: reply.element("AccessKeyId"),
+            secret: reply.element("SecretAccessKey"),
+            token: has_token.then(|| reply.element("SessionToken")),
+        }
+    }
+
+    fn with(&self, call: Call) -> Call {
+        let call = call.with(&self.key, &self.secret);
+        match &self.token {
+            Some(token) => call.header("x-amz-security-token", token),
+            None => call,
+        }
+    }
+}
+
+async fn iam(gateway: &Gateway, fields: &[(&str, &str)]) -> Reply {
+    let reply = form("iam", fields).send(gateway).await;
+    assert_eq!(reply.status, 200, "{fields:?}: {}", reply.text());
+    reply
+}
+
+/// A user with a key, which may what the statements say.
+async fn user(gateway: &Gateway, name: &'static str, statements: &[String]) -> Caller {
+    iam(gateway, &[("Action", "CreateUser"), ("UserName", name)]).await;
+    may(gateway, name, statements).await;
+    let key = iam(gateway, &[("Action", "CreateAccessKey"), ("UserName", name)]).await;
+    Caller::of(name, &key)
+}
+
+/// Changes what a user may do.
+async fn may(gateway: &Gateway, name: &str, statements: &[String]) {
+    let document = format!(r#"{{"Version":"2012-10-17","Statement":[{}]}}"#, statements.join(","));
+    let put = [("Action", "PutUserPolicy"), ("UserName", name), ("PolicyName", "p")];
+    iam(gateway, &[&put[..], &[("PolicyDocument", &document)]].concat()).await;
+}
+
+fn statement(effect: &str, actions: &str) -> String {
+    format!(r#"{{"Effect":"{effect}","Action":[{actions}],"Resource":"*"}}"#)
+}
+
+/// Ways to sign a request.
+const WAYS: &[&str] = &["header", "unsigned body", "chunks", "query"];
+
+/// The request signed in that way; `None`: it cannot be.
+fn signed(way: &str, caller: &Caller, call: Call) -> Option<Request<Bytes>> {
+    let is_plain = call.headers.is_empty() && caller.token.is_none();
+    match way {
+        "header" => Some(caller.with(call).sign().0),
+        "unsigned body" => {
+            let mut call = caller.with(call);
+            call.payload = Payload::Says("UNSIGNED-PAYLOAD");
+            Some(call.sign().0)
+        }
+        "chunks" if call.method == "PUT" && !call.body.is_empty() => {
+            let body = call.body.clone();
+            Some(caller.with(call).chunked(&[&body], None, |wire| wire))
+        }
+        // The helper signs no further headers in a query.
+        "query" if is_plain => Some(caller.with(call).presign(60)),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn every_operation_by_every_caller_and_way_to_sign() {
+    let gateway = gateway();
+    let other = gateway.directory().create_account("other", "o@example.com").await.unwrap();
+    let stranger = Caller {
+        name: "other tenant",
+        key: other.key.clone(),
+        secret: other.secret.expose().to_owned(),
+        token: None,
+    };
+    let idle = user(&gateway, "idle", &[statement("Allow", r#""sns:*""#)]).await;
+    let able = user(&gateway, "able", &[statement("Allow", r#""s3:*""#)]).await;
+    let session = able.with(form("sts", &[("Action", "GetSessionToken")])).send(&gateway).await;
+    let session = Caller::of("session", &session);
+    let denied = user(&gateway, "denied", &[statement("Allow", r#""*""#)]).await;
+    let stored = call("PUT", "/shared/key").body("x").send(&gateway).await;
+    assert_eq!(stored.status, 200);
+    let mut asked = 0;
+    for operation in OPERATIONS {
+        let name = operation.name;
+        let mut anonymous = request_for(name).sign().0;
+        anonymous.headers_mut().remove("authorization");
+        assert!(is_denied(&send(&gateway, anonymous).await), "{name} anonymous");
+        // May do everything but this.
+        let actions = std::iter::once(operation.action).chain(operation.versioned);
+        let actions: Vec<String> = actions.map(|action| format!("\"{}\"", action.name())).collect();
+        let all_but = [statement("Allow", r#""*""#), statement("Deny", &actions.join(","))];
+        may(&gateway, "denied", &all_but).await;
+        for way in WAYS {
+            for caller in [&stranger, &idle, &denied, &session, &able] {
+                let Some(request) = signed(way, caller, request_for(name)) else { continue };
+                let is_able = caller.name == "able" || caller.name == "session";
+                // What takes the bucket away is left for others to show.
+                if is_able && operation.action == Action::DeleteBucket {
+                    continue;
+                }
+                asked += 1;
+                let reply = send(&gateway, request).await;
+                let is_own = matches!(operation.action, Action::ListBuckets | Action::CreateBucket);
+                if caller.name == "other tenant" && is_own {
+                    assert!(!reply.text().contains("<Name>"), "{name}: {}", reply.text());
+                    assert!(reply.status == 200 || reply.status == 409, "{name}: {}", reply.text());
+                    continue;
+                }
+                assert_eq!(
+                    is_denied(&reply),
+                    !is_able,
+                    "{name} by {} in {way}: {} {}",
+                    caller.name,
+                    reply.status,
+                    reply.text()
+                );
+            }
+        }
+    }
+    assert!(asked > OPERATIONS.len() * 10, "{asked}");
+}
+
+/// The identity interface's operations, as its own table names them.
+fn identity_actions() -> Vec<&'static str> {
+    let table = include_str!("../identity/api/mod.rs");
+    let names = table.lines().filter_map(|line| line.trim().strip_prefix('"'));
+    names.filter_map(|line| line.split_once("\" =>").map(|(name, _)| name)).collect()
+}
+
+#[tokio::test]
+async fn every_operation_on_identities_by_every_caller() {
+    let gateway = gateway();
+    let actions = identity_actions();
+    assert!(actions.len() > 70, "{actions:?}");
+    let arn = |kind: &str, name: &str| format!("arn:aws:iam::000000000001:{kind}/{name}");
+    let (policy, provider) = (arn("policy", "pol"), arn("oidc-provider", "login.example.com"));
+    let document =
+        r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":"s3:*","Resource":"*"}}"#;
+    let trust = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":"*","Action":"sts:AssumeRole"}}"#;
+    for fields in [
+        &[("Action", "CreateUser"), ("UserName", "ann")][..],
+        &[("Action", "CreateGroup"), ("GroupName", "grp")],
+        &[("Action", "CreateRole"), ("RoleName", "rol"), ("AssumeRolePolicyDocument", trust)],
+        &[("Action", "CreatePolicy"), ("PolicyName", "pol"), ("PolicyDocument", document)],
+        &[("Action", "CreateOpenIDConnectProvider"), ("Url", "https://login.example.com")],
+    ] {
+        iam(&gateway, fields).await;
+    }
+    let idle = user(&gateway, "idle", &[statement("Allow", r#""s3:*""#)]).await;
+    let denied = user(&gateway, "denied", &[statement("Allow", r#""*""#)]).await;
+    for action in actions {
+        let is_trust = action == "UpdateAssumeRolePolicy";
+        let fields = [
+            ("Action", action),
+            ("UserName", "ann"),
+            ("GroupName", "grp"),
+            ("RoleName", "rol"),
+            ("PolicyName", "inline"),
+            ("PolicyArn", &*policy),
+            ("PermissionsBoundary", &*policy),
+            ("PolicyDocument", if is_trust { trust } else { document }),
+            ("AssumeRolePolicyDocument", trust),
+            ("OpenIDConnectProviderArn", &*provider),
+            ("Url", "https://login.example.com"),
+            ("ClientID", "c"),
+            ("VersionId", "v1"),
+            ("AccessKeyId", "AKIAQQQQQQQQQQQQQQQQ"),
+            ("Status", "Inactive"),
+            ("ThumbprintList.member.1", "0000000000000000000000000000000000000000"),
+        ];
+        let ask = || form("iam", &fields);
+        let mut anonymous = ask().sign().0;
+        anonymous.headers_mut().remove("authorization");
+        let reply = send(&gateway, anonymous).await;
+        assert_eq!(reply.element("Code"), "MissingAuthenticationToken", "{action}");
+        let deny = statement("Deny", &format!("\"iam:{action}\""));
+        may(&gateway, "denied", &[statement("Allow", r#""*""#), deny]).await;
+        for caller in [&idle, &denied] {
+            for way in ["header", "unsigned body"] {
+                let reply = send(&gateway, signed(way, caller, ask()).unwrap()).await;
+                assert_eq!(
+                    (reply.status, reply.element("Code")),
+                    (403, "AccessDenied".to_owned()),
+                    "{action} by {} in {way}: {}",
+                    caller.name,
+                    reply.text()
+                );
+            }
+        }
+    }
+    // A tenant of another account sees and changes nothing of this one.
+    let other = gateway.directory().create_account("other", "o@example.com").await.unwrap();
+    for fields in [
+        &[("Action", "GetUser"), ("UserName", "ann")][..],
+        &[("Action", "DeleteRole"), ("RoleName", "rol")],
+        &[("Action", "GetPolicy"), ("PolicyArn", &*policy)],
+        &[("Action", "AttachUserPolicy"), ("UserName", "ann"), ("PolicyArn", &*policy)],
+        &[("Action", "DeleteOpenIDConnectProvider"), ("OpenIDConnectProviderArn", &*provider)],
+    ] {
+        let reply = form("iam", fields).with(&other.key, other.secret.expose());
+        let reply = reply.send(&gateway).await;
+        assert_eq!(reply.element("Code"), "NoSuchEntity", "{fields:?}: {}", reply.text());
+    }
+}
