@@ -1115,11 +1115,9 @@ def test_object_lock(s3, bucket):
 
 
 def test_not_implemented_headers(s3, bucket):
-    key = os.urandom(32)
     for options in (
         dict(ACL="aws-exec-read"),
-        dict(ServerSideEncryption="aws:kms"),
-        dict(SSECustomerAlgorithm="AES256", SSECustomerKey=key),
+        dict(ServerSideEncryption="aws:kms:dsse"),
         dict(WebsiteRedirectLocation="/x"),
     ):
         refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"x", **options), "NotImplemented", 501)
@@ -1282,3 +1280,65 @@ def test_a_bucket_policy_opens_and_a_block_closes(s3, bucket):
     s3.delete_bucket_policy(Bucket=bucket)
     assert anonymous() == 403
     refused(lambda: s3.put_bucket_policy(Bucket=bucket, Policy="{}"), "MalformedPolicy", 400)
+
+
+# Keys besides the grid's own
+
+
+def test_keys_of_clients(s3, bucket):
+    mine = dict(SSECustomerAlgorithm="AES256", SSECustomerKey=os.urandom(32))
+    other = dict(SSECustomerAlgorithm="AES256", SSECustomerKey=os.urandom(32))
+    for size in (3, 100_000, 700_000):
+        body = pattern(size)
+        assert s3.put_object(Bucket=bucket, Key="k", Body=body, **mine)["ETag"] != etag_of(body)
+        assert s3.get_object(Bucket=bucket, Key="k", **mine)["Body"].read() == body
+        for wrong in ({}, other):
+            refused(lambda: s3.get_object(Bucket=bucket, Key="k", **wrong), "InvalidRequest", 400)
+    ranged = s3.get_object(Bucket=bucket, Key="k", Range="bytes=99999-600000", **mine)
+    assert ranged["Body"].read() == body[99999:600001]
+    # Parts, and copies of parts.
+    large = pattern(PART + 70_001, 1)
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="up", **mine)["UploadId"]
+    named = dict(Bucket=bucket, Key="up", UploadId=upload, **mine)
+    source = {f"CopySource{name}": value for name, value in mine.items()}
+    first = s3.upload_part(PartNumber=1, Body=large, **named)["ETag"]
+    copied = s3.upload_part_copy(
+        PartNumber=2, CopySource={"Bucket": bucket, "Key": "k"}, **source, **named
+    )["CopyPartResult"]["ETag"]
+    parts = [{"PartNumber": 1, "ETag": first}, {"PartNumber": 2, "ETag": copied}]
+    s3.complete_multipart_upload(MultipartUpload={"Parts": parts}, **named)
+    whole = large + body
+    assert s3.get_object(Bucket=bucket, Key="up", **mine)["Body"].read() == whole
+    across = f"bytes={len(large) - 9}-{len(large) + 9}"
+    got = s3.get_object(Bucket=bucket, Key="up", Range=across, **mine)["Body"].read()
+    assert got == whole[len(large) - 9 : len(large) + 10]
+    s3.copy_object(Bucket=bucket, Key="to", CopySource={"Bucket": bucket, "Key": "up"}, **source, **other)
+    assert s3.get_object(Bucket=bucket, Key="to", **other)["Body"].read() == whole
+
+
+def test_keys_by_name(s3, bucket):
+    kms = service("kms")
+    about = kms.create_key(Description="of a test")["KeyMetadata"]
+    arn, alias = about["Arn"], f"alias/{bucket}"
+    kms.create_alias(AliasName=alias, TargetKeyId=about["KeyId"])
+    managed = dict(ServerSideEncryption="aws:kms", SSEKMSKeyId=alias)
+    body = pattern(700_000)
+    assert s3.put_object(Bucket=bucket, Key="k", Body=body, **managed)["SSEKMSKeyId"] == arn
+    kms.rotate_key_on_demand(KeyId=arn)
+    default = {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": arn}
+    rules = {"Rules": [{"ApplyServerSideEncryptionByDefault": default}]}
+    s3.put_bucket_encryption(Bucket=bucket, ServerSideEncryptionConfiguration=rules)
+    assert s3.put_object(Bucket=bucket, Key="by default", Body=body)["SSEKMSKeyId"] == arn
+    for key in ("k", "by default"):
+        got = s3.get_object(Bucket=bucket, Key=key)
+        assert (got["Body"].read(), got["ServerSideEncryption"]) == (body, "aws:kms")
+    sealed = kms.encrypt(KeyId=alias, Plaintext=b"few", EncryptionContext={"a": "b"})
+    assert kms.decrypt(CiphertextBlob=sealed["CiphertextBlob"], EncryptionContext={"a": "b"})["Plaintext"] == b"few"
+    kms.disable_key(KeyId=arn)
+    refused(lambda: s3.get_object(Bucket=bucket, Key="k"), "KMS.DisabledException", 400)
+    assert kms.describe_key(KeyId=alias)["KeyMetadata"]["KeyState"] == "Disabled"
+    kms.enable_key(KeyId=arn)
+    assert s3.get_object(Bucket=bucket, Key="k")["Body"].read() == body
+    kms.delete_alias(AliasName=alias)
+    kms.schedule_key_deletion(KeyId=arn, PendingWindowInDays=7)
+    s3.delete_bucket_encryption(Bucket=bucket)

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use nexusgrid_tests::{Client, LocalGrid, run};
+use nexusgrid_tests::{Client, GridOptions, LocalGrid, run};
 
 /// A real tree of several thousand files that every build machine has.
 const TREE: &str = "/usr/include";
@@ -111,7 +111,9 @@ fn grid_rclone_and_the_aws_cli_store_and_compare_equal() {
 
 #[test]
 fn grid_boto3_covers_the_api() {
-    let grid = LocalGrid::start();
+    // Rules about the ends of objects are seen at work.
+    let config = "[s3]\nsse_c_without_tls = true\n[timers]\nlifecycle_day_ms = 2000\n".to_owned();
+    let grid = LocalGrid::start_with(&GridOptions { config, ..GridOptions::default() });
     let output = Client::new(&grid, 3).pytest("test_s3_api.py");
     assert!(output.contains(" passed"), "{output}");
 }

@@ -91,7 +91,7 @@ impl GridNode {
         drop(env.exec.spawn(sweep::run(Arc::clone(&core), Arc::clone(&shards), worker)));
         let worker = workers.add_paced("rewrite", "empties half-dead packs, moves to today's code");
         drop(env.exec.spawn(rewrite::worker::run(Arc::clone(&core), worker)));
-        let worker = workers.add("lifecycle", "ends objects as their owners laid down");
+        let worker = workers.add_paced("lifecycle", "ends objects as their owners laid down");
         drop(env.exec.spawn(lifecycle::run(Arc::clone(&core), worker)));
         let worker =
             workers.add("remap-plan", "decides which slots move off lost and leaving drives");

@@ -8,6 +8,8 @@
 
 use nexusgrid_meta::namespace::types::StorageClass;
 
+use crate::stripe::BlockKind;
+
 /// The class whose contents all lie in copies.
 pub const REPLICATED: &str = "REPLICATED";
 
@@ -32,5 +34,10 @@ pub fn name(class: &StorageClass) -> &str {
 
 /// Whether large contents of a class lie in copies.
 pub(crate) fn is_copies(class: &StorageClass) -> bool {
-    matches!(class, StorageClass::Named(name) if name == REPLICATED)
+    name(class) == REPLICATED
+}
+
+/// The blocks that large contents of a class go to; without a name of the first class.
+pub(crate) fn block_kind(class: Option<&str>) -> BlockKind {
+    if class == Some(REPLICATED) { BlockKind::Pack } else { BlockKind::Large }
 }

@@ -44,7 +44,7 @@ use crate::shard::wire::ShardFault;
 pub(crate) enum BlockKind {
     /// A large content alone: erasure-coded.
     Large,
-    /// Small contents packed: copies.
+    /// In copies: small contents packed, or a large one whose storage class says so.
     Pack,
 }
 

@@ -23,6 +23,7 @@ use crate::keys::FreshKey;
 use crate::limits;
 use crate::meta_port::MetaError;
 use crate::objects::body_of;
+use crate::storage_class;
 use crate::stripe::{BlockKind, Payload};
 use crate::version::VersionName;
 use crate::write::{LargeContent, Received, extent};
@@ -109,13 +110,17 @@ impl Grid {
         let upload = upload_ref(&bucket, &request.key, &request.upload)?;
         // Before the body: a client should not send gigabytes to an upload that is gone.
         let query = NamespaceQuery::Upload { upload: upload.clone() };
-        if let Err(error) = self.core.meta.ask(bucket.group, &query).await {
-            return Err(self.explain(&bucket, error).await);
-        }
+        let kind = match self.core.meta.ask(bucket.group, &query).await {
+            Ok(NamespaceAnswer::Upload(info)) => {
+                storage_class::block_kind(Some(storage_class::name(&info.meta.storage_class)))
+            }
+            Ok(_) => return Err(internal("answer to an upload query")),
+            Err(error) => return Err(self.explain(&bucket, error).await),
+        };
         let core = &self.core;
         let key = core.keys.fresh(bucket.id, &bucket.name, bucket.key_version).await?;
         let mut reader = BodyReader::new(body, request.length, limit);
-        let received = core.receive(&request.tenant, &mut reader, bucket.group, &key).await?;
+        let received = core.receive(&request.tenant, &mut reader, bucket.group, &key, kind).await?;
         let seal = finish()?;
         let large = self.part_content(&bucket, &key, received).await?.staged(core).await?;
         let command = NamespaceCommand::PutPart {

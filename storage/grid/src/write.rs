@@ -58,10 +58,12 @@ impl LargeContent {
         if fits {
             return Ok(self);
         }
-        let ContentBody::Extents(extents) =
-            std::mem::replace(&mut self.content.body, ContentBody::Staged(Vec::new()))
-        else {
-            return Err(internal("missing shards of a content without extents"));
+        let whole = std::mem::replace(&mut self.content.body, ContentBody::Staged(Vec::new()));
+        type ToBody = fn(Vec<Extent>) -> ContentBody;
+        let (extents, to_body): (_, ToBody) = match whole {
+            ContentBody::Extents(extents) => (extents, ContentBody::Extents),
+            ContentBody::Copies(extents) => (extents, ContentBody::Copies),
+            _ => return Err(internal("missing shards of a content without extents")),
         };
         // Nothing that is staged from now on is freed before it is linked.
         let _pin = core.sessions.pin(self.session.group);
@@ -85,7 +87,7 @@ impl LargeContent {
                 piece.push(Extent { offset: size, ..extent });
                 size += extent.len;
             }
-            let body = ContentBody::Extents(piece);
+            let body = to_body(piece);
             let command = NamespaceCommand::Stage {
                 session: self.session.id,
                 blocks: of_piece,
@@ -123,21 +125,25 @@ impl Running {
 
 impl Core {
     /// Bytes to reserve for a block of `len` bytes: itself and its parity.
-    fn block_cost(&self, len: usize) -> u64 {
-        let class = placement::classes_of(&self.map.current()).map(|classes| classes.large);
+    fn block_cost(&self, kind: BlockKind, len: usize) -> u64 {
+        let class = placement::classes_of(&self.map.current()).map(|classes| match kind {
+            BlockKind::Large => classes.large,
+            BlockKind::Pack => classes.small,
+        });
         let (k, m) = class.map_or((1, 0), |class| (u64::from(class.k()), u64::from(class.m())));
         let len = len as u64;
         // Copies share their bytes: sealed and plain are all there is.
         if k == 1 { 2 * len } else { len + (len * m).div_ceil(k) }
     }
 
-    /// Reads a body: small ones into memory, large ones into blocks under `key`.
+    /// Reads a body: small ones into memory, large ones into blocks of a kind under `key`.
     pub(crate) async fn receive(
         self: &Arc<Core>,
         tenant: &Tenant,
         body: &mut BodyReader,
         group: nexusgrid_codec::GroupId,
         key: &FreshKey,
+        kind: BlockKind,
     ) -> Result<Received, GridError> {
         let packed = self.options.packed_bytes;
         let first_len = match body.remaining() {
@@ -145,14 +151,15 @@ impl Core {
             Some(len) => usize::try_from(len).unwrap_or(usize::MAX).min(self.options.block_bytes),
             None => self.options.block_bytes,
         };
-        let mut reservation = self.budget.reserve(tenant, self.block_cost(first_len)).await?;
+        let mut reservation = self.budget.reserve(tenant, self.block_cost(kind, first_len)).await?;
         let pieces = body.take(first_len.max(1)).await?;
         let len = total(&pieces);
         if body.ended() && len <= packed {
             reservation.shrink_to(2 * len as u64);
             return Ok(Received::Small { pieces, len: len as u64, reservation });
         }
-        let large = self.receive_blocks(tenant, body, group, key, Some((pieces, reservation)));
+        let begun = Some((pieces, reservation));
+        let large = self.receive_blocks(tenant, body, group, key, kind, begun);
         Ok(Received::Large(large.await?))
     }
 
@@ -163,6 +170,7 @@ impl Core {
         body: &mut BodyReader,
         group: nexusgrid_codec::GroupId,
         key: &FreshKey,
+        kind: BlockKind,
         begun: Option<(Vec<Bytes>, Reservation)>,
     ) -> Result<LargeContent, GridError> {
         let session = self.sessions.get(group).await?;
@@ -170,6 +178,7 @@ impl Core {
             core: self,
             session: Arc::clone(&session),
             key: key.open.clone(),
+            kind,
             running: VecDeque::new(),
             done: Vec::new(),
         };
@@ -181,16 +190,16 @@ impl Core {
                 .remaining()
                 .map_or(usize::MAX, |left| usize::try_from(left).unwrap_or(usize::MAX));
             let len = left.clamp(1, self.options.block_bytes);
-            let mut reservation = self.budget.reserve(tenant, self.block_cost(len)).await?;
+            let mut reservation = self.budget.reserve(tenant, self.block_cost(kind, len)).await?;
             let pieces = body.take(len).await?;
             if pieces.is_empty() {
                 break;
             }
-            reservation.shrink_to(self.block_cost(total(&pieces)));
+            reservation.shrink_to(self.block_cost(kind, total(&pieces)));
             pipeline.push(pieces, reservation).await?;
         }
         let stored = pipeline.finish().await?;
-        Ok(large_content(session, key, stored))
+        Ok(large_content(session, key, kind, stored))
     }
 }
 
@@ -199,6 +208,7 @@ struct Pipeline<'a> {
     core: &'a Arc<Core>,
     session: Arc<Session>,
     key: ContentKey,
+    kind: BlockKind,
     running: VecDeque<Running>,
     done: Vec<Stored>,
 }
@@ -213,10 +223,11 @@ impl Pipeline<'_> {
             self.join_one().await?;
         }
         let (core, session) = (Arc::clone(self.core), Arc::clone(&self.session));
+        let kind = self.kind;
         let payload = Payload::Plain(vec![(self.key.clone(), pieces)]);
         self.running.push_back(Running(self.core.env.exec.spawn(async move {
             let _reservation = reservation;
-            core.store_block(&session, BlockKind::Large, payload).await
+            core.store_block(&session, kind, payload).await
         })));
         Ok(())
     }
@@ -237,7 +248,12 @@ impl Pipeline<'_> {
 }
 
 /// Extents of blocks that each hold one region, in order.
-fn large_content(session: Arc<Session>, key: &FreshKey, stored: Vec<Stored>) -> LargeContent {
+fn large_content(
+    session: Arc<Session>,
+    key: &FreshKey,
+    kind: BlockKind,
+    stored: Vec<Stored>,
+) -> LargeContent {
     let mut offset = 0;
     let mut extents = Vec::new();
     let mut blocks = Vec::new();
@@ -250,8 +266,11 @@ fn large_content(session: Arc<Session>, key: &FreshKey, stored: Vec<Stored>) -> 
         blocks.push(block.row);
         refill.extend(block.refill);
     }
-    let content =
-        NewContent { size: offset, key: key.row.clone(), body: ContentBody::Extents(extents) };
+    let body = match kind {
+        BlockKind::Large => ContentBody::Extents(extents),
+        BlockKind::Pack => ContentBody::Copies(extents),
+    };
+    let content = NewContent { size: offset, key: key.row.clone(), body };
     LargeContent { session, content, blocks, refill }
 }
 

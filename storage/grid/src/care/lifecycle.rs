@@ -17,17 +17,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nexusgrid_codec::GroupId;
+use nexusgrid_meta::namespace::limits::{PACKED_BYTES_MAX, SWAPS_MAX};
 use nexusgrid_meta::namespace::types::{
-    LifecycleLeft, LifecycleMove, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
-    NamespaceQuery, VersionChange, VersionRef,
+    ContentId, FoundExtent, LifecycleLeft, LifecycleMove, NamespaceAnswer, NamespaceCommand,
+    NamespaceError, NamespaceOk, NamespaceQuery, PieceData, VersionChange, VersionRef,
 };
 
+use super::remap::throttle::Throttle;
+use super::rewrite::batch::move_into_one_block;
 use super::rewrite::worker::is_own;
 use super::workers::Worker;
 use crate::core::{Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::MetaError;
+use crate::placement;
+use crate::storage_class;
+use crate::stripe::BlockKind;
 
 /// How often it is looked whether anything is due: as often in a day as there are minutes in one.
 fn pause(day: Duration) -> Duration {
@@ -36,6 +42,8 @@ fn pause(day: Duration) -> Duration {
 
 /// Runs until the agent stops.
 pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
+    let default = core.options.care.rewrite.bytes_per_second;
+    let throttle = Throttle::new(core.env.clone(), worker.rate(default));
     loop {
         worker.turn(pause(core.options.care.lifecycle_day)).await;
         if !core.keys.holds_master() {
@@ -47,7 +55,9 @@ pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
             if !is_own(&core, &core.map.current(), group) {
                 continue;
             }
-            match (Round { core: &core, group, worker: &mut worker }).run().await {
+            let throttle = &throttle;
+            let mut round = Round { core: &core, group, throttle, worker: &mut worker };
+            match round.run().await {
                 Ok(had_work) => is_busy |= had_work,
                 Err(error) => {
                     tracing::info!(group = group.0, %error, "carrying out lifecycle rules");
@@ -74,6 +84,7 @@ fn is_gone(error: &NamespaceError) -> bool {
 struct Round<'a> {
     core: &'a Arc<Core>,
     group: GroupId,
+    throttle: &'a Throttle,
     worker: &'a mut Worker,
 }
 
@@ -127,11 +138,27 @@ impl Round<'_> {
         failed.map_or(Ok(done.more), Err)
     }
 
-    /// Gives a version another storage class, unless it is another by now.
+    /// Gives a version another storage class, unless it is another by now. Bytes that are to lie in copies are
+    /// moved before it says so; what need not any more is left to the rewrite worker.
     async fn move_one(&mut self, wanted: LifecycleMove) -> Result<(), GridError> {
         let LifecycleMove { bucket, key, version, content, class } = wanted;
+        let version = VersionRef { bucket, key, version: Some(version) };
+        let query = NamespaceQuery::HeadVersion { version: version.clone() };
+        let object = match self.core.meta.ask(self.group, &query).await {
+            Ok(NamespaceAnswer::Object(object)) => object,
+            Ok(_) => return Err(internal("answer to a head query")),
+            Err(MetaError::Namespace(error)) if is_gone(&error) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        };
+        if object.content != content {
+            return Ok(());
+        }
+        let copies = storage_class::is_copies(&class);
+        if copies != storage_class::is_copies(&object.meta.storage_class) {
+            self.relocate(content, copies).await?;
+        }
         let command = NamespaceCommand::ChangeVersion {
-            version: VersionRef { bucket, key, version: Some(version) },
+            version,
             change: VersionChange::StorageClass(class, content),
             now_ms: self.core.meta.now_ms(),
         };
@@ -140,5 +167,73 @@ impl Round<'_> {
             Err(MetaError::Namespace(error)) if is_gone(&error) => Ok(()),
             Err(error) => Err(error.into()),
         }
+    }
+
+    /// Has the large contents that an object is made of lie in copies, or not.
+    async fn relocate(&mut self, content: ContentId, copies: bool) -> Result<(), GridError> {
+        let mut after = None;
+        loop {
+            let limit = u32::try_from(SWAPS_MAX).unwrap_or(u32::MAX);
+            let query = NamespaceQuery::Leaves { content, after, limit };
+            let NamespaceAnswer::Leaves { leaves, more } =
+                self.core.meta.ask(self.group, &query).await?
+            else {
+                return Err(internal("answer to a query for the contents of a content"));
+            };
+            after = leaves.last().map(|(leaf, _)| *leaf);
+            let large: Vec<(ContentId, u64)> =
+                leaves.into_iter().filter(|(_, size)| *size > PACKED_BYTES_MAX).collect();
+            // First, so that the rewrite worker does not move back what is moved.
+            let contents = large.iter().map(|(leaf, _)| *leaf).collect();
+            let command = NamespaceCommand::SetCopies { contents, copies };
+            self.core.meta.command(self.group, &command).await?;
+            if copies {
+                for (leaf, size) in large {
+                    self.copy_leaf(leaf, size).await?;
+                }
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Moves what does not lie in copies yet.
+    async fn copy_leaf(&mut self, leaf: ContentId, size: u64) -> Result<(), GridError> {
+        let default = self.core.options.care.rewrite.bytes_per_second;
+        let mut offset = 0;
+        while offset < size {
+            let query = NamespaceQuery::Extents { content: leaf, offset, len: size - offset };
+            let NamespaceAnswer::Map(map) = self.core.meta.ask(self.group, &query).await? else {
+                return Err(internal("answer to a query for extents"));
+            };
+            for piece in map.pieces {
+                let PieceData::Extent(extent) = piece.data else { continue };
+                let key = usize::try_from(piece.key).ok().and_then(|key| map.keys.get(key));
+                let key = key.ok_or_else(|| internal("a piece without its key"))?.clone();
+                if extent.k == 1 {
+                    continue;
+                }
+                self.throttle.set_rate(self.worker.rate(default));
+                let found = FoundExtent { content: leaf, size: 0, key, extent };
+                self.copy_extent(found).await?;
+            }
+            match map.next {
+                Some(next) => offset = next,
+                None => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn copy_extent(&mut self, found: FoundExtent) -> Result<(), GridError> {
+        let classes = placement::classes_of(&self.core.map.current());
+        let none = || GridError::Unavailable("no drives".to_owned());
+        let (classes, kind) = (classes.ok_or_else(none)?, BlockKind::Pack);
+        let (core, batch) = (self.core, vec![found]);
+        let moved =
+            move_into_one_block(core, self.group, kind, classes, batch, self.throttle).await?;
+        self.worker.did(0, moved.bytes);
+        moved.why.map_or(Ok(()), |why| Err(GridError::Unreadable(why)))
     }
 }

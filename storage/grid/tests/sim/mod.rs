@@ -2,6 +2,7 @@ mod cluster;
 mod degraded;
 mod faults;
 mod garbage;
+mod lifecycle;
 mod meta;
 mod objects;
 mod protocol;

@@ -223,7 +223,7 @@ impl Audit {
             let kind = contents.get(&content).map(|row| &row.kind);
             let entries: Vec<(u64, u64)> = match &page {
                 Page::Extents { extents, .. } => {
-                    let size = contents.get(&content).map_or(0, |row| row.size);
+                    let size = contents.get(&content).map_or(0, ContentRow::coded_size);
                     for extent in extents {
                         *self.live_bytes.entry(extent.block).or_default() += extent.len;
                         let code = self.codes.entry((extent.k, extent.m)).or_default();

@@ -106,6 +106,10 @@ impl Change<'_> {
                 if fits { Ok(()) } else { Err(Malformed::Inline.into()) }
             }
             ContentBody::Extents(extents) => Ok(check_extents(content.size, extents, blocks)?),
+            ContentBody::Copies(extents) if extents.iter().any(|extent| extent.k != 1) => {
+                Err(Malformed::Extents.into())
+            }
+            ContentBody::Copies(extents) => Ok(check_extents(content.size, extents, blocks)?),
             ContentBody::Staged(pieces) => self.check_staged(content.size, pieces),
         }
     }
@@ -125,16 +129,12 @@ impl Change<'_> {
                 ContentKind::Inline { key: content.key, block }
             }
             ContentBody::Extents(extents) => {
-                for page in extents.chunks(limits::PAGE_ENTRIES) {
-                    let Some(first) = page.first() else { continue };
-                    let row = Page::Extents { sequence: self.sequence, extents: page.to_vec() };
-                    self.tx.store(rows::CONTENT, rows::page(id, first.offset), &row);
-                }
-                for extent in &extents {
-                    blocks.refer(extent);
-                    self.count_extent(extent, content.size, true);
-                }
+                self.store_extents(id, content.size, &extents, blocks);
                 ContentKind::Extents { key: content.key }
+            }
+            ContentBody::Copies(extents) => {
+                self.store_extents(id, 0, &extents, blocks);
+                ContentKind::Copies { key: content.key }
             }
         };
         let row = ContentRow {
@@ -146,6 +146,25 @@ impl Change<'_> {
         };
         self.tx.store(rows::CONTENT, rows::content(id), &row);
         Ok(id)
+    }
+
+    /// Pages of a content whose code depends on so many bytes.
+    fn store_extents(
+        &mut self,
+        id: ContentId,
+        coded_size: u64,
+        extents: &[Extent],
+        blocks: &mut Blocks,
+    ) {
+        for page in extents.chunks(limits::PAGE_ENTRIES) {
+            let Some(first) = page.first() else { continue };
+            let row = Page::Extents { sequence: self.sequence, extents: page.to_vec() };
+            self.tx.store(rows::CONTENT, rows::page(id, first.offset), &row);
+        }
+        for extent in extents {
+            blocks.refer(extent);
+            self.count_extent(extent, coded_size, true);
+        }
     }
 
     /// Binds the blocks that contents refer to, with their repair rows (I2). The others stay

@@ -171,7 +171,9 @@ impl Builder<'_, '_> {
                 self.push(out, len, key, PieceData::Inline { block, sealed, size, skip });
                 Ok(())
             }
-            ContentKind::Extents { key } => self.add_extents(content, offset, len, out, key),
+            ContentKind::Extents { key } | ContentKind::Copies { key } => {
+                self.add_extents(content, offset, len, out, key)
+            }
             ContentKind::Linked | ContentKind::Parts { .. } => {
                 self.add_segments(content, offset, len, out)
             }

@@ -111,8 +111,8 @@ impl Change<'_> {
                 self.tx.delete(rows::INLINE, rows::inline(content));
                 true
             }
-            ContentKind::Extents { .. } | ContentKind::Linked => {
-                self.expand_pages(content, row.size, true, now_ms)?
+            ContentKind::Extents { .. } | ContentKind::Copies { .. } | ContentKind::Linked => {
+                self.expand_pages(content, row.coded_size(), true, now_ms)?
             }
             ContentKind::Parts { upload } => {
                 self.expand_upload(upload, now_ms)?
@@ -125,7 +125,7 @@ impl Change<'_> {
         Ok(is_done)
     }
 
-    /// Takes pages away of a content of `size` bytes; `counted`: their entries count as references.
+    /// Takes pages away of a content whose code depends on `size` bytes; `counted`: their entries count as references.
     fn expand_pages(
         &mut self,
         content: ContentId,

@@ -47,6 +47,7 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
             A::Versions(version_list::list(tx, &asked, after)?)
         }
         Q::Lifecycle { bucket } => A::LifecycleText(lifecycle::text(tx, bucket)?),
+        Q::Leaves { content, after, limit } => rewrite::leaves(tx, content, after, bounded(limit))?,
         Q::LifecycleLeft { now_ms } => A::LifecycleLeft(lifecycle::left(tx, now_ms)?),
         Q::Extents { content, offset, len } => {
             let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;

@@ -15,7 +15,7 @@
 //! are also kept until the checkpoints know the new ones.
 #![deny(clippy::indexing_slicing)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nexusgrid_codec::id::{BlockId, SessionId};
 use nexusgrid_env::kv::prefix_end;
@@ -23,6 +23,7 @@ use nexusgrid_env::kv::prefix_end;
 use super::contents::Blocks;
 use super::limits;
 use super::machine::{Change, Step, corrupt};
+use super::map;
 use super::outbox::LOOK_MAX;
 use super::rows::{self, ContentKind, ContentRow, MovedRow, Page};
 use super::types::{
@@ -69,7 +70,7 @@ impl Change<'_> {
         let row: Option<ContentRow> = self.tx.load(rows::CONTENT, &rows::content(swap.content))?;
         // One without references is being freed, or staged: not now.
         let Some(row) = row.filter(|row| row.references > 0) else { return Ok(false) };
-        if !matches!(row.kind, ContentKind::Extents { .. }) {
+        if !matches!(row.kind, ContentKind::Extents { .. } | ContentKind::Copies { .. }) {
             return Ok(false);
         }
         let first = rows::pages(swap.content).done();
@@ -86,10 +87,76 @@ impl Change<'_> {
         *at = swap.new;
         let page = Page::Extents { sequence: self.sequence, extents };
         self.tx.store(rows::CONTENT, key.to_vec(), &page);
-        self.count_extent(&swap.old, row.size, false);
-        self.count_extent(&swap.new, row.size, true);
+        self.count_extent(&swap.old, row.coded_size(), false);
+        self.count_extent(&swap.new, row.coded_size(), true);
         Ok(true)
     }
+}
+
+impl Change<'_> {
+    /// Says of contents whether they are to lie in copies.
+    pub(super) fn set_copies(&mut self, contents: &[ContentId], copies: bool) -> Step<NamespaceOk> {
+        if contents.len() > limits::SWAPS_MAX {
+            return Err(NamespaceError::TooLarge.into());
+        }
+        for content in contents {
+            let row: Option<ContentRow> = self.tx.load(rows::CONTENT, &rows::content(*content))?;
+            let Some(row) = row.filter(|row| row.references > 0) else { continue };
+            let kind = match (&row.kind, copies) {
+                (ContentKind::Extents { key }, true) => ContentKind::Copies { key: key.clone() },
+                (ContentKind::Copies { key }, false) => ContentKind::Extents { key: key.clone() },
+                _ => continue,
+            };
+            let before = row.coded_size();
+            let row = ContentRow { sequence: self.sequence, kind, ..row };
+            let prefix = rows::pages(*content).done();
+            let end = prefix_end(&prefix);
+            let pages = self.tx.scan(rows::CONTENT, &prefix, end.as_deref(), usize::MAX)?;
+            for (_, value) in pages {
+                let Page::Extents { extents, .. } = decode_row(rows::CONTENT, &value)? else {
+                    return Err(corrupt("segments in a content that has extents"));
+                };
+                for extent in &extents {
+                    self.count_extent(extent, before, false);
+                    self.count_extent(extent, row.coded_size(), true);
+                }
+            }
+            self.tx.store(rows::CONTENT, rows::content(*content), &row);
+        }
+        Ok(NamespaceOk::Done)
+    }
+}
+
+/// The contents in whose blocks a content's bytes lie.
+pub(super) fn leaves(
+    tx: &Tx<'_>,
+    content: ContentId,
+    after: Option<ContentId>,
+    limit: usize,
+) -> Step<NamespaceAnswer> {
+    let mut open = vec![content];
+    let mut seen = BTreeSet::from([content]);
+    let mut leaves = BTreeMap::new();
+    while let Some(content) = open.pop() {
+        let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(content))?;
+        let row = row.ok_or(NamespaceError::NoSuchContent)?;
+        match row.kind {
+            ContentKind::Empty | ContentKind::Inline { .. } => {}
+            ContentKind::Extents { .. } | ContentKind::Copies { .. } => {
+                leaves.insert(content, row.size);
+            }
+            ContentKind::Linked | ContentKind::Parts { .. } => {
+                for segment in map::all_segments(tx, content)? {
+                    if seen.insert(segment.content) {
+                        open.push(segment.content);
+                    }
+                }
+            }
+        }
+    }
+    let mut rest = leaves.into_iter().filter(|(leaf, _)| after.is_none_or(|after| *leaf > after));
+    let leaves = rest.by_ref().take(limit).collect();
+    Ok(NamespaceAnswer::Leaves { leaves, more: rest.next().is_some() })
 }
 
 /// Where the queue of extents given up begins: commit sequence, and the earliest release of the rows
@@ -196,18 +263,21 @@ pub(super) fn find(
         }
         let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(at.0))?;
         let row = row.ok_or_else(|| corrupt("a page of no content"))?;
-        let ContentKind::Extents { key } = row.kind else { continue };
+        let size = row.coded_size();
+        let (ContentKind::Extents { key } | ContentKind::Copies { key }) = row.kind else {
+            continue;
+        };
         if row.references == 0 {
             continue;
         }
         let passes = |extent: &Extent| {
-            let is_over = |code: &CodeFilter| code.over.is_none_or(|over| row.size > over);
+            let is_over = |code: &CodeFilter| code.over.is_none_or(|over| size > over);
             blocks.contains(&extent.block)
                 || filter.codes.iter().any(|code| by_code(code, extent) && is_over(code))
         };
         found.extend(extents.into_iter().filter(passes).map(|extent| FoundExtent {
             content: at.0,
-            size: row.size,
+            size,
             key: key.clone(),
             extent,
         }));

@@ -208,6 +208,18 @@ pub enum ContentKind {
         /// The upload.
         upload: UploadId,
     },
+    /// As `Extents`, of a content that lies in copies, or is to, whatever its size.
+    Copies {
+        /// Its key.
+        key: WrappedKey,
+    },
+}
+
+impl ContentRow {
+    /// Bytes, as far as it depends on them in which code it is to lie: none of what is to lie in copies.
+    pub fn coded_size(&self) -> u64 {
+        if matches!(self.kind, ContentKind::Copies { .. }) { 0 } else { self.size }
+    }
 }
 
 /// A page: entries in order without gap, the first at the page's offset.

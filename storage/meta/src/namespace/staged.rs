@@ -34,7 +34,7 @@ impl Change<'_> {
         now_ms: u64,
     ) -> Step<NamespaceOk> {
         self.check_session(session)?;
-        if !matches!(content.body, ContentBody::Extents(_)) {
+        if !matches!(content.body, ContentBody::Extents(_) | ContentBody::Copies(_)) {
             return Err(Malformed::Extents.into());
         }
         let mut blocks = self.check_blocks(session, blocks)?;
@@ -59,7 +59,8 @@ impl Change<'_> {
             // Freeing begins with the first page.
             let is_whole = self.tx.get(rows::CONTENT, &rows::page(*piece, 0))?.is_some();
             let is_again = pieces.iter().take(index).any(|other| other == piece);
-            let is_staged = matches!(row.kind, ContentKind::Extents { .. });
+            let is_staged =
+                matches!(row.kind, ContentKind::Extents { .. } | ContentKind::Copies { .. });
             if !is_released || !is_whole || !is_staged || row.references > 0 || is_again {
                 return Err(NamespaceError::NoSuchContent.into());
             }

@@ -26,6 +26,7 @@ use crate::limits;
 use crate::meta_port::{MetaError, ROOT};
 use crate::own::system_bucket;
 use crate::shard::wire::{ShardMethod, decode, encode};
+use crate::stripe::BlockKind;
 
 /// Checkpoints share the byte budget as one tenant.
 const TENANT: &str = "metadata checkpoints";
@@ -53,7 +54,9 @@ impl Checkpoints {
         let key = core.keys.fresh(bucket.id, &bucket.name, bucket.key_version).await?;
         let tenant = Tenant(TENANT.to_owned());
         let mut body = BodyReader::new(rows(core, export), None, limits::CHECKPOINT_BYTES_MAX);
-        let large = core.receive_blocks(&tenant, &mut body, bucket.group, &key, None).await?;
+        let large = core
+            .receive_blocks(&tenant, &mut body, bucket.group, &key, BlockKind::Large, None)
+            .await?;
         let bytes = large.content.size;
         let ContentBody::Extents(extents) = &large.content.body else {
             return Err(internal("a checkpoint without extents"));

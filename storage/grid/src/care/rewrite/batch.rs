@@ -21,18 +21,18 @@ use crate::write::extent;
 
 /// What became of a batch.
 #[derive(Default)]
-pub(super) struct Moved {
+pub(crate) struct Moved {
     /// Extents that lie elsewhere now.
-    pub(super) extents: u64,
+    pub(crate) extents: u64,
     /// Bytes written.
-    pub(super) bytes: u64,
+    pub(crate) bytes: u64,
     /// Extents that could not be read now, and why the first of them.
-    pub(super) unreadable: Vec<FoundExtent>,
-    pub(super) why: Option<String>,
+    pub(crate) unreadable: Vec<FoundExtent>,
+    pub(crate) why: Option<String>,
 }
 
 /// Moves extents of one group into one new block.
-pub(super) async fn move_into_one_block(
+pub(crate) async fn move_into_one_block(
     core: &Arc<Core>,
     group: GroupId,
     kind: BlockKind,

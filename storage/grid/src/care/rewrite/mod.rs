@@ -12,7 +12,7 @@
 //!
 //! State: what was seen of a group in earlier rounds, in memory; whoever begins anew looks again.
 
-mod batch;
+pub(crate) mod batch;
 pub mod plan;
 pub(crate) mod worker;
 

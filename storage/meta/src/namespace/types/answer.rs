@@ -219,6 +219,13 @@ pub enum NamespaceAnswer {
     LifecycleText(Option<Vec<u8>>),
     /// What waits to be carried out.
     LifecycleLeft(LifecycleLeft),
+    /// Contents that lie in blocks, with their bytes.
+    Leaves {
+        /// The contents.
+        leaves: Vec<(ContentId, u64)>,
+        /// Whether there are more.
+        more: bool,
+    },
 }
 
 /// A query's reply.

@@ -91,4 +91,6 @@ pub enum ContentBody {
     Extents(Vec<Extent>),
     /// Staged before, in order (see [`super::NamespaceCommand::Stage`]).
     Staged(Vec<ContentId>),
+    /// As `Extents`, of a content that lies in copies, whatever its size.
+    Copies(Vec<Extent>),
 }

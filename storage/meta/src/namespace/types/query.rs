@@ -204,6 +204,15 @@ pub enum NamespaceQuery {
         /// Now.
         now_ms: u64,
     },
+    /// The contents in whose blocks a content's bytes lie, in order of id. → `Leaves`.
+    Leaves {
+        /// The content.
+        content: ContentId,
+        /// After this one.
+        after: Option<ContentId>,
+        /// At most so many.
+        limit: u32,
+    },
 }
 
 /// Where a listing of uploads goes on.

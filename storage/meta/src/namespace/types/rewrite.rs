@@ -41,7 +41,7 @@ pub struct ExtentFilter {
 pub struct FoundExtent {
     /// Whose.
     pub content: ContentId,
-    /// Bytes of that content.
+    /// Bytes of that content, as far as its code depends on them: 0 of one that is to lie in copies.
     pub size: u64,
     /// Its key.
     pub key: WrappedKey,
