@@ -36,6 +36,7 @@ pub mod store;
 mod accept;
 mod form;
 mod s3;
+mod turns;
 mod wire;
 
 pub use admin::{Admin, Readiness, serve_admin};

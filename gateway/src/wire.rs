@@ -15,7 +15,6 @@ use http_body_util::BodyExt as _;
 use nexusgrid_env::{BootInstant, Clock, Exec};
 use nexusgrid_grid::ChecksumAlgorithm;
 use s3s::StdError;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::access_log::{AccessLog, Answered};
 use crate::auth::RequestNotes;
@@ -23,6 +22,7 @@ use crate::checksum::{self, BodyDigest};
 use crate::limits;
 use crate::metrics::{Metrics, OperationLabels, RequestLabels};
 use crate::s3::body::BodyStalled;
+use crate::turns::Slot;
 
 /// A digest of a small request body that is read as a whole (XML), to be compared at its end.
 pub(crate) struct WholeCheck {
@@ -229,7 +229,7 @@ pub(crate) struct RequestEnd {
     pub started: BootInstant,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
-    pub slot: Option<OwnedSemaphorePermit>,
+    pub slot: Option<Slot>,
     pub sent: u64,
     pub complete: bool,
     pub log: AccessLog,

@@ -80,7 +80,7 @@ impl Workers {
         Worker { workers: self.clone(), name, setting, hurried }
     }
 
-    /// Makes a worker known whose rate can be set.
+    /// The same for one whose rate can be set.
     pub fn add_paced(&self, name: &'static str, about: &'static str) -> Worker {
         let worker = self.add(name, about);
         if let Some(row) = self.rows.lock().get_mut(name) {
@@ -110,7 +110,7 @@ impl Workers {
         for (name, row) in self.rows.lock().iter_mut() {
             let setting = settings.get(*name).copied().unwrap_or_default();
             row.status.paused = setting.paused;
-            let rate = row.default_rate.map(|rate| setting.bytes_per_second.unwrap_or(rate));
+            let rate = setting.bytes_per_second.filter(|_| row.status.paced).or(row.default_rate);
             row.status.bytes_per_second = rate;
             row.setting.send_if_modified(|known| {
                 let is_news = *known != setting;
