@@ -166,7 +166,7 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
                 let whole = ResolvedRange { start: 0, end: source.info().size };
                 let stream = opening.read(source, None, whole).await.map_err(from_grid)?;
                 let incoming = body::rehash(stream, algorithm, &self.digests);
-                let incoming = sealing.seal(incoming, self.kms.random_salt(), false);
+                let incoming = sealing.seal(incoming, None);
                 self.store.put(put, incoming.stream, incoming.finish).await
             }
             None => {

@@ -264,12 +264,11 @@ impl Sealing {
     }
 
     /// A body as it is to be stored: sealed, under an ETag that says nothing about its bytes.
-    /// `random` is new for each body.
-    pub fn seal(&self, incoming: Incoming, random: [u8; SALT_LEN], is_part: bool) -> Incoming {
-        let Some(key) = &self.key else { return incoming };
-        // A part's ETag is kept with it, so it also is what makes the part's stream its own.
-        let nonce = if is_part { random } else { [0; SALT_LEN] };
-        let mut passing = Passing::new(key.clone(), vec![Stretch::whole(nonce)], 0);
+    /// `nonce` is new for each part; none: a whole object.
+    pub fn seal(&self, incoming: Incoming, nonce: Option<[u8; SALT_LEN]>) -> Incoming {
+        let Some(key) = self.key.clone() else { return incoming };
+        let stretch = Stretch::whole(nonce.unwrap_or_default());
+        let mut passing = Passing::new(key.clone(), vec![stretch], 0);
         let stream = incoming.stream.map(move |chunk| {
             let lost = |_| nexusgrid_grid::Reject {
                 kind: RejectKind::IncompleteBody,
@@ -282,11 +281,24 @@ impl Sealing {
             stream: Box::pin(stream),
             finish: Box::new(move || {
                 let mut seal = finish()?;
-                seal.etag = checksum::hex(&random);
+                let etag = checksum::hex(&key.etag(seal.etag.as_bytes()));
+                seal.etag = match nonce {
+                    // Kept with the part: who reads it finds its nonce there.
+                    Some(nonce) => format!("{etag}{NONCE_MARK}{}", checksum::hex(&nonce)),
+                    None => etag,
+                };
                 Ok(seal)
             }),
         }
     }
+}
+
+/// What stands between a part's ETag and its nonce where both are kept.
+const NONCE_MARK: char = '.';
+
+/// A part's ETag as clients are told it.
+pub(super) fn told_etag(kept: &str) -> &str {
+    kept.split_once(NONCE_MARK).map_or(kept, |(told, _)| told)
 }
 
 /// How what a request reads is opened.
@@ -344,7 +356,8 @@ async fn stretches(open: &dyn OpenObject, at: ResolvedRange) -> Result<Vec<Stret
             continue;
         }
         let part = parts.get(index).filter(|part| part.size == end - start).ok_or_else(lost)?;
-        let nonce = checksum::parse_hex_md5(&part.etag).ok_or_else(lost)?;
+        let nonce = part.etag.split_once(NONCE_MARK).map(|(_, nonce)| nonce);
+        let nonce = nonce.and_then(checksum::parse_hex_md5).ok_or_else(lost)?;
         stretches.push(Stretch { start, end, nonce });
     }
     Ok(stretches)

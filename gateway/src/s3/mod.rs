@@ -12,6 +12,7 @@ mod acls;
 mod attributes;
 mod bucket_rules;
 mod buckets;
+mod completion;
 mod copies;
 mod deeds;
 mod deletes;

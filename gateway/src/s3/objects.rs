@@ -46,7 +46,7 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
         };
         let (bucket, key) = (put.bucket.clone(), put.key.clone());
         let incoming = body::incoming(input.body, plan, request.trailing_headers, &self.digests);
-        let incoming = sealing.seal(incoming, self.kms.random_salt(), false);
+        let incoming = sealing.seal(incoming, None);
         let stored = match self.store.put(put, incoming.stream, incoming.finish).await {
             Ok(stored) => stored,
             Err(error) => return Err(self.write_error(error, &bucket, &key, conditional).await),

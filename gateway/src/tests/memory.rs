@@ -337,6 +337,13 @@ impl MemoryStore {
             || state.records.values().any(|(_, value)| is_in(value))
     }
 
+    /// The first bytes of that part of the one upload there is.
+    pub fn first_of_part(&self, number: u32) -> Vec<u8> {
+        let state = self.state.lock();
+        let upload = state.uploads.values().next().expect("an upload");
+        upload.parts[&number].1[..64].to_vec()
+    }
+
     /// How many objects there are.
     pub fn objects(&self) -> usize {
         self.state.lock().objects.values().map(Vec::len).sum()
