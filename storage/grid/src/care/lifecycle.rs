@@ -175,10 +175,12 @@ impl Round<'_> {
         loop {
             let limit = u32::try_from(SWAPS_MAX).unwrap_or(u32::MAX);
             let query = NamespaceQuery::Leaves { content, after, limit };
-            let NamespaceAnswer::Leaves { leaves, more } =
-                self.core.meta.ask(self.group, &query).await?
-            else {
-                return Err(internal("answer to a query for the contents of a content"));
+            let (leaves, more) = match self.core.meta.ask(self.group, &query).await {
+                Ok(NamespaceAnswer::Leaves { leaves, more }) => (leaves, more),
+                Ok(_) => return Err(internal("answer to a query for the contents of a content")),
+                // The object went meanwhile, as will be found.
+                Err(MetaError::Namespace(NamespaceError::NoSuchContent)) => return Ok(()),
+                Err(error) => return Err(error.into()),
             };
             after = leaves.last().map(|(leaf, _)| *leaf);
             let large: Vec<(ContentId, u64)> =

@@ -470,6 +470,47 @@ fn rules_that_cannot_be_are_refused() {
     assert_eq!(refuse(rules(vec![deep]), 1), NamespaceError::TooLarge);
 }
 
+#[test]
+fn contents_that_are_to_lie_in_copies_count_as_small_ones() {
+    let mut group = Group::new();
+    let bytes = vec![7; 600_000];
+    let content = group.put(b"k", &bytes, 2, Precondition::None).unwrap().content;
+    let large_bytes = |group: &Group| {
+        group.check();
+        let Ok(NamespaceAnswer::Codes(codes)) = group.ask(NamespaceQuery::Codes) else {
+            panic!("no codes")
+        };
+        (codes[0].bytes, codes[0].large_bytes)
+    };
+    let filter = CodeFilter { k: 4, m: 2, over: Some(512 << 10) };
+    let filter = ExtentFilter { codes: vec![filter], ..ExtentFilter::default() };
+    let leaves = NamespaceQuery::Leaves { content, after: None, limit: 10 };
+    let Ok(NamespaceAnswer::Leaves { leaves, more: false }) = group.ask(leaves) else {
+        panic!("no leaves")
+    };
+    assert_eq!(leaves, vec![(content, 600_000)]);
+    assert_eq!(large_bytes(&group), (600_000, 600_000));
+    for (copies, large, found) in [(true, 0, 0), (true, 0, 0), (false, 600_000, 2)] {
+        group.ok(NamespaceCommand::SetCopies { contents: vec![content], copies });
+        assert_eq!(large_bytes(&group), (600_000, large));
+        assert_eq!(group.find(&filter).len(), found);
+        assert!(group.get(b"k", RangeSpec::Full).unwrap().1 == bytes);
+    }
+    group.ok(NamespaceCommand::SetCopies { contents: vec![content], copies: true });
+    group.delete(&[b"k"]).unwrap();
+    group.free_all();
+    group.check();
+    // What came in the code of large contents is no copy.
+    let (blocks, content) = group.content(&bytes, 1);
+    let ContentBody::Extents(extents) = content.body else { panic!("no extents") };
+    let content = NewContent { body: ContentBody::Copies(extents), ..content };
+    let (bucket, key, precondition) = (BUCKET, b"k".to_vec(), Precondition::None);
+    let put = PutObject { bucket, key, precondition, content, meta: meta(&bytes) };
+    let (session, puts) = (group.session, vec![put]);
+    let put = group.ok(NamespaceCommand::Commit { session, blocks, puts, now_ms: 5 });
+    assert_eq!(one(put), Err(NamespaceError::Malformed(Malformed::Extents)));
+}
+
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
