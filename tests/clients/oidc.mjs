@@ -14,6 +14,8 @@ const issuer = `http://127.0.0.1:${port}`;
 const client = { id: 'grid', secret: 'a-secret-of-tests', redirect: `${issuer}/back` };
 
 async function serve() {
+  // Nobody reads more than the first line.
+  console.info = console.warn = () => {};
   const require = createRequire(`${process.env.NODE_MODULES}/`);
   const { default: Provider } = await import(pathToFileURL(require.resolve('oidc-provider')));
   const provider = new Provider(issuer, {

@@ -20,6 +20,9 @@ use cli::{
 /// Longest document that is read from the standard input, bytes.
 const DOCUMENT_BYTES_MAX: u64 = 64 * 1024;
 
+/// Documents that a managed policy keeps, with the one that counts.
+const VERSIONS_MAX: usize = 5;
+
 /// Tags of a provider that say which claims name policies and groups.
 const CLAIM_TAGS: [&str; 2] = ["nexusgrid:policy-claim", "nexusgrid:group-claim"];
 
@@ -418,7 +421,7 @@ pub async fn policy(command: PolicyCommand, json: bool) -> anyhow::Result<()> {
             let document = document(file.as_deref()).await?;
             // The oldest makes room.
             let versions = versions(&place, &name).await?;
-            if versions.len() >= 5
+            if versions.len() + 1 >= VERSIONS_MAX
                 && let Some(oldest) = versions.last()
             {
                 let fields = [("PolicyArn", &*name), ("VersionId", oldest.as_str())];
