@@ -14,8 +14,11 @@ fn found_in(dir: &Path, marker: &str) -> bool {
 
 #[test]
 fn grid_bytes_on_disk_are_ciphertext_and_storage_nodes_hold_no_key() {
-    let grid =
-        LocalGrid::start_with(&GridOptions { storage_only: vec![7], ..GridOptions::default() });
+    let grid = LocalGrid::start_with(&GridOptions {
+        storage_only: vec![7],
+        config: "[s3]\nsse_c_without_tls = true\n".to_owned(),
+        ..GridOptions::default()
+    });
     let client = Client::new(&grid, 1);
     client.run("aws", &["s3", "mb", "s3://secret"]);
     let dir = tempfile::tempdir().unwrap();
@@ -28,6 +31,14 @@ fn grid_bytes_on_disk_are_ciphertext_and_storage_nodes_hold_no_key() {
             &["s3", "cp", "--no-progress", file.to_str().unwrap(), &format!("s3://secret/{name}")],
         );
     }
+    // A client's key is used and forgotten.
+    let (customer, packed) = (dir.path().join("customer.key"), dir.path().join("packed"));
+    let customer_key = "a-key-of-32-bytes-that-I-keep-me";
+    std::fs::write(&customer, customer_key).unwrap();
+    let key = format!("fileb://{}", customer.display());
+    let sealed = ["--no-progress", "--sse-c", "AES256", "--sse-c-key", &key];
+    let place = [packed.to_str().unwrap(), "s3://secret/customer"];
+    client.run("aws", &[&["s3", "cp"], &sealed[..], &place[..]].concat());
     // A storage-only node passes S3 connections on: the object comes back through it.
     let back = dir.path().join("back");
     Client::new(&grid, 7)
@@ -39,6 +50,11 @@ fn grid_bytes_on_disk_are_ciphertext_and_storage_nodes_hold_no_key() {
             !found_in(grid.dir(number), SECRET_KEY),
             "node {number} holds the secret key in clear"
         );
+        // As it is, and as it was sent: base64.
+        for form in [customer_key, "YS1rZXktb2YtMzItYnl0ZXMtdGhhdC1JLWtlZXAtbWU"] {
+            assert!(!found_in(grid.dir(number), form), "node {number} holds a client's key");
+            assert!(!grid.log(number).contains(form), "node {number} prints a client's key");
+        }
     }
     // I16: no key material in what the agents print, in any usual form.
     let master = std::fs::read(grid.dir(1).join("master.key")).unwrap();

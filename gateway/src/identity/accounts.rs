@@ -134,11 +134,14 @@ impl Directory {
         if let Some(bucket) = owned.iter().find(|bucket| bucket.owner == id) {
             return Err(AccountError::InUse(format!("the bucket {}", bucket.name)));
         }
-        let identities = format!("iam/{account}/");
-        let found = self.store.records(&identities, "", 1).await.map_err(DirectoryError::Grid)?;
-        if let Some(record) = found.first() {
-            let what = record.path.trim_start_matches(&identities).to_owned();
-            return Err(AccountError::InUse(what));
+        // With its keys would go whatever is sealed by them.
+        for kind in ["iam", "kms"] {
+            let under = format!("{kind}/{account}/");
+            let found = self.store.records(&under, "", 1).await.map_err(DirectoryError::Grid)?;
+            if let Some(record) = found.first() {
+                let what = record.path.trim_start_matches(&under).to_owned();
+                return Err(AccountError::InUse(what));
+            }
         }
         let mut writes = vec![directory::remove(path, revision)];
         if let Some(usage) = self.read::<Usage>(&paths::usage(&account)).await? {

@@ -489,3 +489,82 @@ impl Kms {
         Ok(self.store.write_records(vec![write]).await?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tests::memory::MemoryStore;
+
+    fn account() -> AccountId {
+        AccountId::founders()
+    }
+
+    async fn kms() -> (Kms, Arc<Found>) {
+        let kms = Kms::new(Env::real(), Arc::new(MemoryStore::default()), Arc::from("here"));
+        let found = kms.create(&account(), "of a test", BTreeMap::new()).await.unwrap();
+        (kms, found)
+    }
+
+    #[tokio::test]
+    async fn a_key_that_is_due_is_rotated_when_it_next_seals() {
+        let (kms, found) = kms().await;
+        let id = found.key.id.clone();
+        let first = kms.seal(&found, b"one", "").await.unwrap();
+        assert_eq!(Sealed::read(&first).unwrap().0.version, 1);
+        let aged = |key: &mut Key| {
+            key.rotation_days = Some(90);
+            key.versions.iter_mut().for_each(|version| version.created_ms -= days(91));
+            Ok(())
+        };
+        let found = kms.change(&account(), &id, aged).await.unwrap();
+        let second = kms.seal(&found, b"two", "").await.unwrap();
+        assert_eq!(Sealed::read(&second).unwrap().0.version, 2);
+        let now = kms.find(&account(), &id).await.unwrap();
+        assert_eq!(&**kms.open(&now, &first, "").unwrap(), b"one");
+        assert_eq!(&**kms.open(&now, &second, "").unwrap(), b"two");
+        // Not due again.
+        let third = kms.seal(&now, b"three", "").await.unwrap();
+        assert_eq!(Sealed::read(&third).unwrap().0.version, 2);
+    }
+
+    #[tokio::test]
+    async fn a_key_whose_time_is_over_is_gone() {
+        let (kms, found) = kms().await;
+        let id = found.key.id.clone();
+        let over = |key: &mut Key| {
+            key.state = KeyState::PendingDeletion { at_ms: 1 };
+            Ok(())
+        };
+        assert!(matches!(kms.change(&account(), &id, over).await, Err(KmsError::NotFound(_))));
+        assert!(matches!(kms.find(&account(), &id).await, Err(KmsError::NotFound(_))));
+        assert!(kms.list(&account()).await.unwrap().is_empty());
+        let left = kms.store.records("kms/", "", 10).await.unwrap();
+        assert!(left.is_empty(), "its material went with its record");
+    }
+
+    #[tokio::test]
+    async fn names_lead_to_keys_of_their_own_account_only() {
+        let (kms, found) = kms().await;
+        let (id, arn) = (&found.key.id, kms.arn(&account(), &found.key.id));
+        kms.set_alias(&account(), "alias/a/b", id, false).await.unwrap();
+        let other = AccountId::new("123456789012").unwrap();
+        for name in [id.as_str(), &arn, "alias/a/b", &kms.alias_arn(&account(), "alias/a/b")] {
+            assert_eq!(kms.find(&account(), name).await.unwrap().key.id, *id, "{name}");
+            let by_other = kms.find(&other, name).await;
+            assert_eq!(by_other.is_ok(), name.starts_with("arn:"), "{name}");
+        }
+        for name in ["", "arn:aws:kms:", "arn:aws:kms:x:y", "alias/", "alias/none", "../key"] {
+            assert!(
+                matches!(kms.find(&account(), name).await, Err(KmsError::NotFound(_))),
+                "{name}"
+            );
+        }
+        for name in ["alias/", "b", "alias/\u{e4}", "alias/a b"] {
+            assert!(kms.set_alias(&account(), name, id, false).await.is_err(), "{name}");
+        }
+        let again = kms.set_alias(&account(), "alias/a/b", id, false).await;
+        assert_eq!(again, Err(KmsError::Exists("alias/a/b".to_owned())));
+        kms.delete_alias(&account(), "alias/a/b").await.unwrap();
+        assert!(kms.find(&account(), "alias/a/b").await.is_err());
+    }
+}

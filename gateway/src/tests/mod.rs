@@ -1,7 +1,7 @@
 //! Tests of the whole service in one process: hand-signed requests against a store in memory.
 
 mod client;
-mod memory;
+pub(crate) mod memory;
 
 mod attacks;
 mod auth;
