@@ -15,8 +15,8 @@ use http::{Extensions, HeaderMap, Uri};
 use nexusgrid_env::Clock;
 use nexusgrid_grid::{BucketInfo, GridError, ObjectInfo, Tenant, VersionName};
 use nexusgrid_iam::{
-    Action, Context, Decision, Principal, PrincipalKind, Resource, Rules as IamRules, Secret,
-    authorize, authorize_identity,
+    AclOf, Action, Context, Decision, Principal, PrincipalKind, Resource, Rules as IamRules,
+    Secret, authorize, authorize_identity,
 };
 use parking_lot::Mutex;
 use s3s::access::{S3Access, S3AccessContext};
@@ -435,6 +435,19 @@ impl S3Access for Doorkeeper {
     }
 }
 
+/// Whether what is known of an object, once it has been read, could allow what is denied without:
+/// its list, or its tags where a policy asks for them.
+fn object_has_a_say(principal: &Principal, action: Action, bucket: Option<&BucketRules>) -> bool {
+    let by_list =
+        matches!(action.acl(), AclOf::Object(_)) && bucket.is_some_and(BucketRules::has_acls);
+    let documents = principal.policies.iter().chain(&principal.boundary).chain(&principal.session);
+    by_list
+        || documents.into_iter().any(|document| document.asks_for_object_tags())
+        || bucket
+            .and_then(BucketRules::policy)
+            .is_some_and(nexusgrid_iam::policy::Document::asks_for_object_tags)
+}
+
 /// What a request says besides its caller and its operation.
 struct Ask<'a> {
     path: &'a S3Path,
@@ -534,8 +547,15 @@ impl Doorkeeper {
                 // The rest is decided when the object has been read: its handler reads it anyway.
                 match authorize(&principal, action, &resource, &rules, &context, now_unix_ms) {
                     Decision::Allow => {}
-                    Decision::Deny(reason) if reason.is_final() => return Err(access_denied()),
-                    Decision::Deny(_) => may = false,
+                    Decision::Deny(reason)
+                        if !reason.is_final()
+                            && object_has_a_say(&principal, action, bucket.as_deref()) =>
+                    {
+                        may = false;
+                    }
+                    Decision::Deny(_) => {
+                        decide(&principal, action, &resource, &rules, &context, now_unix_ms)?;
+                    }
                 }
             } else {
                 decide(&principal, action, &resource, &rules, &context, now_unix_ms)?;

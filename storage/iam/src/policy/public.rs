@@ -28,6 +28,12 @@ impl Document {
 }
 
 impl Document {
+    /// Whether a condition asks for tags that an object has.
+    pub fn asks_for_object_tags(&self) -> bool {
+        let mut conditions = self.statements.iter().flat_map(|statement| &statement.conditions);
+        conditions.any(|condition| condition.key().starts_with("s3:existingobjecttag/"))
+    }
+
     /// Whether a statement allows something to all but a few: AWS has that for denials alone, and
     /// refuses it where a policy is put.
     pub fn allows_all_but(&self) -> bool {
