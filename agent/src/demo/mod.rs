@@ -164,7 +164,16 @@ fn node_config(node: &NodeProcess) -> Config {
 fn config_text(node: &NodeProcess, settings: &[String]) -> anyhow::Result<String> {
     let mut table: toml::Table = node_config(node).to_text()?.parse()?;
     for setting in settings {
-        let set: toml::Table = setting.parse().with_context(|| format!("--set {setting}"))?;
+        // What is no value of TOML is text.
+        let quoted = || {
+            let (name, value) = setting.split_once('=')?;
+            format!("{name}={}", toml::Value::String(value.to_owned())).parse().ok()
+        };
+        let set: toml::Table = setting
+            .parse()
+            .ok()
+            .or_else(quoted)
+            .with_context(|| format!("--set {setting}: not NAME=VALUE"))?;
         merge(&mut table, set);
     }
     let text = toml::to_string(&table)?;

@@ -1,7 +1,7 @@
 //! The policy of a form: what its signer lets whoever holds the form upload, and until when.
 //!
 //! Whatever the form says must be named by a condition, but its signature, the policy itself, the
-//! file, and fields that begin with `x-ignore-`.
+//! file, checksums of it, and fields that begin with `x-ignore-`.
 
 use serde_json::Value;
 
@@ -43,6 +43,8 @@ pub(super) struct Policy {
 fn is_exempt(name: &str) -> bool {
     matches!(name, "x-amz-signature" | "signature" | "awsaccesskeyid" | "file" | "policy")
         || name.starts_with("x-ignore-")
+        // It can only have a file refused that is not what the client meant.
+        || name.starts_with("x-amz-checksum-")
 }
 
 fn field(value: &Value) -> Result<String, PolicyError> {

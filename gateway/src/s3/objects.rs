@@ -219,12 +219,12 @@ impl Handle<GetObjectInput, GetObjectOutput> for Handlers {
             if_modified_since: input.if_modified_since,
             if_unmodified_since: input.if_unmodified_since,
         };
+        check(&conditions, open.info())?;
+        let at = locate(wanted, open.info())?;
         let opening = {
             let (headers, info) = (&request.headers, open.info());
             self.opening(&caller, headers, KeyOf::Object, info).await?
         };
-        check(&conditions, open.info())?;
-        let at = locate(wanted, open.info())?;
         let mut output = GetObjectOutput::default();
         describe!(output, open.info(), at, wanted, input.checksum_mode.as_ref());
         show_encryption!(output, &opening.shown);
@@ -264,7 +264,6 @@ impl Handle<HeadObjectInput, HeadObjectOutput> for Handlers {
             Err(ref error) => Err(error.clone()),
         };
         let object = caller.admit(&input.key, version, object)?;
-        let encryption = self.described(&request.headers, &object.meta.cipher)?;
         let conditions = Conditions {
             if_match: input.if_match,
             if_none_match: input.if_none_match,
@@ -273,6 +272,7 @@ impl Handle<HeadObjectInput, HeadObjectOutput> for Handlers {
         };
         check(&conditions, &object)?;
         let at = locate(wanted, &object)?;
+        let encryption = self.described(&request.headers, &object.meta.cipher)?;
         let mut output = HeadObjectOutput::default();
         describe!(output, &object, at, wanted, input.checksum_mode.as_ref());
         show_encryption!(output, &encryption);
