@@ -157,6 +157,7 @@ const ACL: &[&str] = &[
 ];
 const LAID_DOWN: &[&str] = &["x-amz-confirm-remove-self-bucket-access"];
 const RENAME: &[&str] = &[
+    "x-amz-client-token",
     "x-amz-rename-source",
     "x-amz-rename-source-if-match",
     "x-amz-rename-source-if-none-match",

@@ -1,7 +1,8 @@
 //! RenameObject: another key for an object, in one change and without moving a byte.
 //!
 //! S3 has it in directory buckets; here any bucket has it that keeps no versions. Object, owner,
-//! list, tags and dates stay what they are.
+//! list, tags and dates stay what they are. A client's token is not remembered: whoever repeats a rename
+//! that was done hears that there is no such key, and finds the object under the other.
 
 use async_trait::async_trait;
 use nexusgrid_grid::{GridError, RejectKind};
