@@ -144,7 +144,7 @@ impl Grid {
 
     /// This node's number.
     pub fn own_node(&self) -> u64 {
-        u64::from(self.core.node.0)
+        self.core.node.0
     }
 
     /// Whether what `node` left behind as a gateway is this node's to do: it is this node, or it
@@ -159,7 +159,7 @@ impl Grid {
         };
         let mut gateways = map.nodes.values().filter(|node| node.roles.gateway);
         let is_away =
-            !gateways.clone().any(|other| u64::from(other.id.0) == node && answers(other.id));
+            !gateways.clone().any(|other| other.id.0 == node && answers(other.id));
         is_away
             && gateways.find(|other| answers(other.id)).is_some_and(|it| it.id == self.core.node)
     }

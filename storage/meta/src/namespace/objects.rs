@@ -303,7 +303,6 @@ impl Change<'_> {
         Ok(object)
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     /// Gives an object another key: one change, so that it is never under both, nor under none. All
     /// that is known of it stays, when it was written too.
     pub(super) fn rename(
@@ -332,6 +331,7 @@ impl Change<'_> {
         Ok(NamespaceOk::Put(vec![Ok(done)]))
     }
 
+    #[expect(clippy::too_many_arguments, reason = "the fields of one command")]
     pub(super) fn link(
         &mut self,
         session: SessionId,

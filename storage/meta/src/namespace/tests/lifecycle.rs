@@ -274,7 +274,7 @@ proptest! {
                 Op::DeleteOldest(key) => {
                     let prefix = rows::versions(BUCKET).name(KEYS[key]).done();
                     let rows = run.group.store.rows.get("state").unwrap();
-                    let last = rows.keys().filter(|row| row.starts_with(&prefix)).next_back();
+                    let last = rows.keys().rfind(|row| row.starts_with(&prefix));
                     if let Some((key, order)) = last.and_then(|row| rows::parse_version(row)) {
                         let delete = DeleteVersion {
                             key,
