@@ -33,7 +33,7 @@ install_checks() {
 # Real S3 clients. Debian's AWS CLI and boto3 are too old for modern checksums.
 client_env="${XDG_CACHE_HOME:-$HOME/.cache}/nexusgrid/clients"
 install_clients() {
-    apt_install restic rclone python3-venv s3cmd nats-server
+    apt_install restic rclone python3-venv s3cmd nats-server curl
     if [ ! -x "$client_env/bin/aws" ] || [ ! -x "$client_env/bin/pytest" ]; then
         python3 -m venv "$client_env"
         "$client_env/bin/pip" install --quiet awscli 'boto3[crt]' pytest

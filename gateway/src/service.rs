@@ -71,6 +71,9 @@ pub struct GatewayOptions {
     /// Whether clients may send keys of their own (SSE-C) although connections are plain here: right
     /// where TLS ends before the gateway. Default no.
     pub sse_c_without_tls: bool,
+    /// Whether HTML forms may be signed by Signature Version 2, as those of old applications are: an
+    /// HMAC-SHA1 by the secret itself, for no region and no day. Default no.
+    pub forms_signed_by_v2: bool,
     /// Private addresses that events may be sent to. Default none.
     pub events_private: Vec<Private>,
     /// How long a bucket's access records wait for more. Default [`limits::ACCESS_LOG_EVERY`].
@@ -88,6 +91,7 @@ impl Default for GatewayOptions {
             digest_threads: 2,
             oidc: OidcOptions::default(),
             sse_c_without_tls: false,
+            forms_signed_by_v2: false,
             events_private: Vec::new(),
             access_log_every: limits::ACCESS_LOG_EVERY,
         }
@@ -165,6 +169,7 @@ impl Gateway {
             handlers: handlers.clone(),
             door: door.clone(),
             host: options.domain.as_ref().map(domain).transpose()?,
+            takes_version_2: options.forms_signed_by_v2,
         };
         let mut builder = S3ServiceBuilder::new(handlers);
         builder.set_auth(Keys(Arc::clone(&directory)));
@@ -215,11 +220,11 @@ impl Gateway {
             inner.options.events_private.clone(),
             inner.options.oidc.roots.clone(),
         );
-        let deliverer = Deliverer {
-            queue: inner.events.queue().clone(),
-            targets: Arc::clone(&inner.targets),
-            outbound: Arc::new(outbound),
-        };
+        let deliverer = Deliverer::new(
+            inner.events.queue().clone(),
+            Arc::clone(&inner.targets),
+            Arc::new(outbound),
+        );
         let records = inner.log.clone().deliver(shutdown.clone());
         tokio::join!(records, deliverer.run(shutdown));
     }
@@ -284,6 +289,7 @@ impl Gateway {
                 end.slot = Some(slot);
                 match refused_beforehand(&parts) {
                     Some(error) => error_reply(error),
+                    None if signs_for_no_region(&parts) => self.other_region(),
                     None => {
                         let origin = origin(&parts);
                         let mut reply = self.answer(parts, body, &notes).await;
@@ -340,6 +346,26 @@ impl Gateway {
         })
     }
 
+    /// What a client is told that signed for a place that cannot be: which region this is, so that it
+    /// signs again for that.
+    fn other_region(&self) -> Response<s3s::Body> {
+        let region = &self.inner.options.region;
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>\
+             <Code>AuthorizationHeaderMalformed</Code>\
+             <Message>The authorization header is malformed; the region is wrong; expecting \
+             '{region}'</Message><Region>{region}</Region></Error>"
+        );
+        let mut reply = Response::new(s3s::Body::from(Bytes::from(text)));
+        *reply.status_mut() = StatusCode::BAD_REQUEST;
+        let xml = HeaderValue::from_static("application/xml");
+        reply.headers_mut().insert(header::CONTENT_TYPE, xml);
+        if let Ok(region) = HeaderValue::from_str(region) {
+            reply.headers_mut().insert("x-amz-bucket-region", region);
+        }
+        reply
+    }
+
     /// The reply for a connection beyond the limit.
     pub(crate) fn slow_down(&self) -> Response<s3s::Body> {
         self.inner.metrics.refused.inc();
@@ -363,6 +389,18 @@ fn claimed_key(parts: &http::request::Parts) -> Option<String> {
     let credential = in_header.or(in_query)?;
     let key = credential.split(['/', '%']).next().filter(|key| key.len() <= 128)?;
     Some(key.to_owned())
+}
+
+/// Whether the region that a request was signed for has a name that no region has: s3s would refuse
+/// it without a word of which to take. (`s3cmd` signs for `US` until it is told.)
+fn signs_for_no_region(parts: &http::request::Parts) -> bool {
+    let header = parts.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let credential = header.and_then(|value| value.split_once("Credential=")).map(|(_, it)| it);
+    let region = credential.and_then(|credential| credential.split([',', ' ']).next());
+    let region = region.and_then(|credential| credential.split('/').nth(2));
+    let is_plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    // None at all is what clients of services without regions may sign for.
+    region.is_some_and(|region| !region.bytes().all(is_plain))
 }
 
 /// What of a request its reply must be told to a web page by; `None`: no web page asks.
