@@ -1,4 +1,4 @@
-//! What becomes of a bucket's objects with time: laid down here, carried out by [`crate::care::lifecycle`].
+//! What becomes of a bucket's objects with time: laid down here, carried out by the worker `lifecycle`.
 
 pub use nexusgrid_meta::namespace::types::{
     DAY_MS, Lifecycle, LifecycleRule, Noncurrent, StorageClass, When,

@@ -9,7 +9,7 @@
 //! | `inventory` | leader of each metadata group | compares its live blocks with the drives (I2) |
 //! | `scrub` | every node, own drives | reads and checks all that is stored |
 //! | `rewrite` | one gateway for each metadata group | empties half-dead packs and codes of yesterday |
-//! | `lifecycle` | one gateway for each metadata group | ends objects as their owners laid down ([`lifecycle`]) |
+//! | `lifecycle` | one gateway for each metadata group | ends objects as their owners laid down |
 //! | `remap` | root leader plans, target nodes work | moves slots off lost and leaving drives (R2, R4, R7) |
 //!
 //! [`fsck`] compares metadata with drives when someone asks.
