@@ -73,6 +73,9 @@ pub struct S3Config {
     /// Whether clients may send keys of their own (SSE-C) although connections are plain here: right
     /// where TLS ends before the gateway. Default no.
     pub sse_c_without_tls: bool,
+    /// Whether HTML forms may be signed by Signature Version 2, as those of old applications are.
+    /// Requests never may. Default no.
+    pub forms_signed_by_v2: bool,
 }
 
 impl Default for S3Config {
@@ -83,6 +86,7 @@ impl Default for S3Config {
             events_private: Vec::new(),
             access_log_seconds: 300,
             sse_c_without_tls: false,
+            forms_signed_by_v2: false,
         }
     }
 }
@@ -97,6 +101,7 @@ impl S3Config {
             events_private: private.context("s3.events_private")?,
             access_log_every: Duration::from_secs(self.access_log_seconds),
             sse_c_without_tls: self.sse_c_without_tls,
+            forms_signed_by_v2: self.forms_signed_by_v2,
             ..GatewayOptions::default()
         })
     }

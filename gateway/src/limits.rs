@@ -111,10 +111,12 @@ pub const EVENTS_PER_MESSAGE_MAX: usize = 100;
 pub const EVENT_WRITE_PAUSE_MAX: Duration = Duration::from_secs(2);
 /// Messages of a queue that are looked at together.
 pub const EVENTS_READ_AT_ONCE: u32 = 100;
-/// Messages that wait for one target; of more the oldest is given up.
-pub const EVENTS_WAITING_MAX: u32 = 100_000;
-/// Messages of one target that were given up and are kept.
-pub const EVENTS_DEAD_MAX: u32 = 1_000;
+/// Messages of one gateway that wait for one target; more are dropped, and counted.
+pub const EVENTS_WAITING_MAX: u64 = 20_000;
+/// Queues (of a target, by a gateway) that are looked through.
+pub const EVENT_QUEUES_MAX: usize = 10_000;
+/// Messages of one target that were given up and are kept: less than a page of a listing.
+pub const EVENTS_DEAD_MAX: u32 = 500;
 /// How long a message is tried.
 pub const EVENT_GIVE_UP: Duration = Duration::from_secs(24 * 3600);
 /// Shortest pause between attempts.

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::access_log::AccessLog;
 use crate::auth::{Doorkeeper, Keys, RequestNotes, SharedKeys};
+use crate::context::PeerAddress;
 use crate::context::query_pairs;
 use crate::cors;
 use crate::digest::DigestPool;
@@ -282,7 +283,9 @@ impl Gateway {
         };
 
         let key = claimed_key(&parts);
-        let slot = tokio::time::timeout(inner.options.queue_wait, inner.turns.take(key.as_deref()));
+        let peer = parts.extensions.get::<PeerAddress>().map(|PeerAddress(address)| *address);
+        let turn = inner.turns.take(key.as_deref(), peer);
+        let slot = tokio::time::timeout(inner.options.queue_wait, turn);
         let reply = match slot.await {
             Ok(Some(slot)) => {
                 inner.metrics.in_flight.inc();

@@ -2,12 +2,14 @@
 //!
 //! While slots are free everybody gets one at once. When there are none, requests wait in line with
 //! those of their own tenant, and each slot that comes free goes to the tenant that has waited
-//! longest for its turn: whoever asks a thousand times waits for itself. A tenant is who signed a
-//! request here lately; all who did not share one line, so that made-up names win nothing.
+//! longest for its turn: whoever asks a thousand times waits for itself. A tenant is a key that signed
+//! a request here lately, with the address that says it is that key's: who knows another's key id
+//! stands in a line of its own. All others share one line, so that made-up names win nothing.
 //!
 //! State: lines, and who signed lately. Invariant: a slot is held by one [`Slot`], or free.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -41,6 +43,18 @@ struct State {
     seen: [BTreeMap<String, ()>; 2],
 }
 
+impl State {
+    /// Takes those out of the lines that do not wait any more.
+    fn forget_gone(&mut self) {
+        for line in self.lines.values_mut() {
+            line.retain(|waiting| !waiting.is_closed());
+        }
+        self.lines.retain(|_, line| !line.is_empty());
+        self.order.retain(|tenant| self.lines.contains_key(tenant));
+        self.waiting = self.lines.values().map(VecDeque::len).sum();
+    }
+}
+
 /// The slots of one gateway; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Turns {
@@ -65,8 +79,9 @@ impl Turns {
         state.seen[0].insert(key.to_owned(), ());
     }
 
-    /// A slot for a request that says it is signed by `key`; `None` if too many wait already.
-    pub async fn take(&self, key: Option<&str>) -> Option<Slot> {
+    /// A slot for a request from `peer` that says it is signed by `key`; `None` if too many wait
+    /// already.
+    pub async fn take(&self, key: Option<&str>, peer: Option<IpAddr>) -> Option<Slot> {
         let turn = {
             let mut state = self.state.lock();
             if state.free > 0 {
@@ -75,13 +90,22 @@ impl Turns {
             }
             let is_known =
                 |key: &&str| state.seen.iter().any(|generation| generation.contains_key(*key));
-            let tenant = key.filter(is_known).unwrap_or_default().to_owned();
-            let line = state.lines.get(&tenant).map_or(0, VecDeque::len);
-            if line >= limits::REQUESTS_OF_TENANT_WAITING_MAX
-                || state.waiting >= limits::REQUESTS_WAITING_MAX
-            {
-                return None;
+            let tenant = key.filter(is_known).map_or_else(String::new, |key| match peer {
+                Some(peer) => format!("{key} {peer}"),
+                None => key.to_owned(),
+            });
+            let is_full = |state: &State| {
+                let line = state.lines.get(&tenant).map_or(0, VecDeque::len);
+                line >= limits::REQUESTS_OF_TENANT_WAITING_MAX
+                    || state.waiting >= limits::REQUESTS_WAITING_MAX
+            };
+            if is_full(&state) {
+                state.forget_gone();
+                if is_full(&state) {
+                    return None;
+                }
             }
+            let line = state.lines.get(&tenant).map_or(0, VecDeque::len);
             let (sender, turn) = oneshot::channel();
             if line == 0 {
                 state.order.push_back(tenant.clone());
@@ -142,12 +166,12 @@ mod tests {
         for key in ["busy", "calm"] {
             turns.signed(key);
         }
-        let held = turns.take(Some("busy")).await.unwrap();
+        let held = turns.take(Some("busy"), None).await.unwrap();
         let served = Arc::new(Mutex::new(Vec::new()));
         let ask = |key: &'static str| {
             let (turns, served) = (turns.clone(), Arc::clone(&served));
             async move {
-                let slot = turns.take(Some(key)).await.unwrap();
+                let slot = turns.take(Some(key), None).await.unwrap();
                 served.lock().push(key);
                 drop(slot);
             }
@@ -169,21 +193,21 @@ mod tests {
     async fn made_up_names_share_one_line_and_those_who_leave_lose_nothing() {
         let turns = Turns::new(1);
         turns.signed("real");
-        let held = turns.take(None).await.unwrap();
+        let held = turns.take(None, None).await.unwrap();
         let mut made_up = Vec::new();
         for number in 0..limits::REQUESTS_OF_TENANT_WAITING_MAX {
             let turns = turns.clone();
             made_up.push(tokio::spawn(async move {
-                turns.take(Some(&format!("made up {number}"))).await.is_some()
+                turns.take(Some(&format!("made up {number}")), None).await.is_some()
             }));
         }
         tokio::task::yield_now().await;
         while turns.state.lock().waiting < limits::REQUESTS_OF_TENANT_WAITING_MAX {
             tokio::task::yield_now().await;
         }
-        assert!(turns.take(Some("another")).await.is_none(), "the line is full");
+        assert!(turns.take(Some("another"), None).await.is_none(), "the line is full");
         let real = turns.clone();
-        let real = tokio::spawn(async move { real.take(Some("real")).await.is_some() });
+        let real = tokio::spawn(async move { real.take(Some("real"), None).await.is_some() });
         while turns.state.lock().lines.len() < 2 {
             tokio::task::yield_now().await;
         }
@@ -193,8 +217,9 @@ mod tests {
         join_all(made_up).await;
         drop(held);
         assert!(tokio::time::timeout(Duration::from_secs(5), real).await.unwrap().unwrap());
-        let free = turns.take(None).await.unwrap();
+        let free = turns.take(None, None).await.unwrap();
         drop(free);
-        assert_eq!((turns.state.lock().free, turns.state.lock().waiting), (1, 0));
+        let state = turns.state.lock();
+        assert_eq!((state.free, state.waiting), (1, 0));
     }
 }

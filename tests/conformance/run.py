@@ -31,6 +31,10 @@ FILES = ["test_s3.py", "test_headers.py", "test_iam.py", "test_sts.py"]
 SECONDS_PER_TEST = 300
 # How long a day is in lifecycle rules, in seconds.
 LIFECYCLE_DAY = 10
+# How long records of requests wait for more, in seconds.
+ACCESS_LOG_SECONDS = 4
+# Where the suite thinks that it is.
+REGION = "default"
 # Beside STANDARD.
 STORAGE_CLASSES = "REPLICATED, REDUCED_REDUNDANCY"
 
@@ -56,6 +60,11 @@ class Grid:
         arguments += ["--s3", f"127.0.0.1:{port}", "--rpc-port", str(port + 100)]
         # The suite sends keys of its own over plain connections.
         arguments += ["--set", "s3.sse_c_without_tls=true"]
+        # It signs its forms as old applications do.
+        arguments += ["--set", "s3.forms_signed_by_v2=true"]
+        # The suite waits a little more than five seconds for records of its requests.
+        arguments += ["--set", f"s3.access_log_seconds={ACCESS_LOG_SECONDS}"]
+        arguments += ["--set", f"s3.region={REGION}"]
         # What takes a day in lifecycle rules takes as long as `lc_debug_interval` says.
         arguments += ["--set", f"timers.lifecycle_day_ms={LIFECYCLE_DAY * 1000}"]
         self.process = subprocess.Popen(

@@ -72,7 +72,7 @@ impl Asked {
             requester: (!principal.is_anonymous()).then(|| principal.arn.clone()),
             key: key.map(str::to_owned),
             request_line: Some(without_secrets(path)),
-            referer: text(header::REFERER),
+            referer: text(header::REFERER).map(|referer| without_secrets(&referer)),
             user_agent: text(header::USER_AGENT),
             version: version.last(),
             signature: (!principal.is_anonymous()).then_some("SigV4"),

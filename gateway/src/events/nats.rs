@@ -11,9 +11,11 @@ use async_nats::{Client, ConnectOptions, Subject, Subscriber};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use nexusgrid_iam::Secret;
+use sha2::{Digest as _, Sha256};
 use tokio::sync::Mutex;
 
 use super::deliver::NotTaken;
+use super::targets::TargetId;
 use crate::limits;
 use crate::outbound::Outbound;
 
@@ -25,10 +27,13 @@ struct Connection {
     sent: AtomicU64,
 }
 
-/// Connections to servers, by URL; one that failed is made anew.
+/// Whose connection it is, to which server, and by which token (its SHA-256).
+type Place = (TargetId, String, [u8; 32]);
+
+/// Connections to servers; one that failed is made anew.
 #[derive(Default)]
 pub(super) struct Connections {
-    open: parking_lot::Mutex<BTreeMap<String, Arc<Connection>>>,
+    open: parking_lot::Mutex<BTreeMap<Place, Arc<Connection>>>,
 }
 
 impl Connections {
@@ -36,12 +41,15 @@ impl Connections {
     pub async fn send(
         &self,
         outbound: &Outbound,
-        (url, subject): (&str, &str),
+        (target, url, subject): (&TargetId, &str, &str),
         token: Option<&Secret>,
         message: Bytes,
     ) -> Result<(), NotTaken> {
+        // Nobody publishes by the leave of another, nor by one that was taken back.
+        let leave = Sha256::digest(token.map_or("", |token| token.expose()));
+        let place = (target.clone(), url.to_owned(), leave.into());
         let attempt = async {
-            let known = self.open.lock().get(url).cloned();
+            let known = self.open.lock().get(&place).cloned();
             let connection = match known {
                 Some(connection) => connection,
                 None => {
@@ -50,7 +58,7 @@ impl Connections {
                     if open.len() >= limits::NATS_CONNECTIONS_MAX {
                         open.clear();
                     }
-                    open.insert(url.to_owned(), Arc::clone(&connection));
+                    open.insert(place.clone(), Arc::clone(&connection));
                     connection
                 }
             };
@@ -61,7 +69,7 @@ impl Connections {
             Err(_) => Err(format!("no answer within {:?}", limits::OUTBOUND_TIMEOUT)),
         };
         outcome.map_err(|error| {
-            self.open.lock().remove(url);
+            self.open.lock().remove(&place);
             NotTaken(format!("{url}: {error}"))
         })
     }

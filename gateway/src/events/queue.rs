@@ -1,7 +1,9 @@
 //! The queues of events: objects of the grid's own, one per message, in order of key.
 //!
-//! `event/ACCOUNT/TARGET/TIME-NODE-NUMBER` waits; `event-dead/…` was given up. What is told at once is
-//! written at once: whoever comes while a message is being written shares the next one.
+//! `event/ACCOUNT/TARGET/NODE/TIME-NUMBER` waits; `event-dead/ACCOUNT/TARGET/TIME-NODE-NUMBER` was
+//! given up. What is told at once is written at once: whoever comes while a message is being written
+//! shares the next one. State: who waits for an answer; how long this node's queues are, so that a
+//! target which is gone for good does not fill the grid.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -42,6 +44,8 @@ type Answer = oneshot::Sender<Result<(), GridError>>;
 struct State {
     is_writing: bool,
     entries: Vec<(TargetId, Value, Answer)>,
+    /// Messages of this node that wait for a target, as far as it was counted.
+    lengths: BTreeMap<TargetId, u64>,
 }
 
 /// The queues, as one gateway writes them; cheap to clone.
@@ -58,11 +62,14 @@ struct Inner {
     added: Notify,
 }
 
-/// A key's part behind its target: when it was written, and by which node.
-pub(super) fn origin(key: &str) -> Option<(u64, u64)> {
-    let mut parts = key.rsplit('/').next()?.split('-');
-    let unix_ms = parts.next()?.parse().ok()?;
-    Some((unix_ms, parts.next()?.parse().ok()?))
+/// When the message of this key was written, ms since 1970.
+pub(super) fn written_ms(key: &str) -> Option<u64> {
+    key.rsplit('/').next()?.split('-').next()?.parse().ok()
+}
+
+/// Where messages that a node wrote for a target wait.
+fn place(target: &TargetId, node: u64) -> String {
+    format!("{WAITING}{}{node}/", target.queue())
 }
 
 impl Queue {
@@ -163,10 +170,20 @@ impl Queue {
 
     async fn put(&self, target: &TargetId, message: Bytes) -> Result<(), GridError> {
         let inner = &*self.inner;
+        {
+            let mut state = inner.state.lock();
+            let length = state.lengths.entry(target.clone()).or_default();
+            if *length >= limits::EVENTS_WAITING_MAX {
+                // Whoever does not listen for so long is not waited for.
+                inner.metrics.events_lost.inc();
+                return Ok(());
+            }
+            *length += 1;
+        }
         let now = inner.env.clock.wall().0;
         let number = inner.env.rng.u64() as u32;
         let node = inner.store.own_node();
-        let key = format!("{WAITING}{}{now:013}-{node}-{number:08x}", target.queue());
+        let key = format!("{}{now:013}-{number:08x}", place(target, node));
         let mut pause = Duration::from_millis(100);
         loop {
             match inner.store.own_put(&key, message.clone()).await {
@@ -179,19 +196,20 @@ impl Queue {
         }
     }
 
-    /// Targets for which something waits.
-    pub(super) async fn targets(&self) -> Result<Vec<TargetId>, GridError> {
-        let mut found: Vec<TargetId> = Vec::new();
+    /// Targets for which something waits, and the nodes that wrote it.
+    pub(super) async fn waiting(&self) -> Result<BTreeMap<TargetId, Vec<u64>>, GridError> {
+        let mut found: BTreeMap<TargetId, Vec<u64>> = BTreeMap::new();
         let mut after = None;
-        while found.len() < limits::EVENT_TARGETS_MAX {
+        for _ in 0..limits::EVENT_QUEUES_MAX {
             let keys = self.inner.store.own_list(WAITING, after, 1).await?;
             let Some(key) = keys.first() else { break };
-            match key.strip_prefix(WAITING).and_then(TargetId::of_queue) {
-                Some(target) => {
-                    // '0' follows '/': all keys of the target are passed over.
-                    let queue = target.queue();
-                    after = Some(format!("{WAITING}{}0", queue.trim_end_matches('/')));
-                    found.push(target);
+            let rest = key.strip_prefix(WAITING).unwrap_or_default();
+            let node = rest.split('/').nth(2).and_then(|node| node.parse().ok());
+            match TargetId::of_queue(rest).zip(node) {
+                Some((target, node)) => {
+                    // '0' follows '/': all keys of this queue are passed over.
+                    after = Some(format!("{}0", place(&target, node).trim_end_matches('/')));
+                    found.entry(target).or_default().push(node);
                 }
                 None => after = Some(key.clone()),
             }
@@ -199,21 +217,65 @@ impl Queue {
         Ok(found)
     }
 
-    /// The first messages of a target's queue: their keys.
-    pub(super) async fn first(&self, target: &TargetId) -> Result<Vec<String>, GridError> {
-        let prefix = format!("{WAITING}{}", target.queue());
-        self.inner.store.own_list(&prefix, None, limits::EVENTS_READ_AT_ONCE).await
+    /// The first messages that a node wrote for a target: their keys.
+    pub(super) async fn first(
+        &self,
+        target: &TargetId,
+        node: u64,
+    ) -> Result<Vec<String>, GridError> {
+        let max = limits::EVENTS_READ_AT_ONCE;
+        self.inner.store.own_list(&place(target, node), None, max).await
     }
 
-    /// Moves a message to those that were given up, of which a target has so many.
+    /// Takes messages away that are done with.
+    pub(super) async fn remove(
+        &self,
+        target: &TargetId,
+        keys: Vec<String>,
+    ) -> Result<(), GridError> {
+        let many = keys.len() as u64;
+        self.inner.store.own_delete(keys).await?;
+        let mut state = self.inner.state.lock();
+        if let Some(length) = state.lengths.get_mut(target) {
+            *length = length.saturating_sub(many);
+        }
+        Ok(())
+    }
+
+    /// Counts what this node wrote for a target and what still waits: at its start it does not know.
+    pub(super) async fn count(&self, target: &TargetId) -> Result<(), GridError> {
+        let prefix = place(target, self.inner.store.own_node());
+        let (mut length, mut after) = (0u64, None);
+        while length < limits::EVENTS_WAITING_MAX {
+            let page = self.inner.store.own_list(&prefix, after, limits::LIST_PAGE_MAX).await?;
+            let Some(last) = page.last() else { break };
+            length += page.len() as u64;
+            after = Some(last.clone());
+        }
+        self.inner.state.lock().lengths.insert(target.clone(), length);
+        Ok(())
+    }
+
+    /// Moves a message to those that were given up, of which a target has so many. One that cannot be
+    /// read any more is gone.
     pub(super) async fn bury(&self, target: &TargetId, key: &str) -> Result<(), GridError> {
         let store = &self.inner.store;
-        let message = store.own_get(key).await?;
-        let id = key.rsplit('/').next().unwrap_or_default();
+        let mut parts = key.rsplit('/');
+        let (id, node) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+        let id = id.replacen('-', &format!("-{node}-"), 1);
         let grave = format!("{DEAD}{}", target.queue());
-        store.own_put(&format!("{grave}{id}"), message).await?;
-        store.own_delete(vec![key.to_owned()]).await?;
-        self.inner.metrics.events_dead.inc();
+        match store.own_get(key).await {
+            Ok(message) => {
+                store.own_put(&format!("{grave}{id}"), message).await?;
+                self.inner.metrics.events_dead.inc();
+            }
+            Err(GridError::NoSuchKey) => return Ok(()),
+            Err(GridError::DataLost(_) | GridError::Rejected(_)) => {
+                self.inner.metrics.events_lost.inc();
+            }
+            Err(error) => return Err(error),
+        }
+        self.remove(target, vec![key.to_owned()]).await?;
         let all = store.own_list(&grave, None, limits::EVENTS_DEAD_MAX + 1).await?;
         let excess = all.len().saturating_sub(limits::EVENTS_DEAD_MAX as usize);
         let oldest: Vec<String> = all.into_iter().take(excess).collect();
@@ -222,19 +284,6 @@ impl Queue {
             store.own_delete(oldest).await?;
         }
         Ok(())
-    }
-
-    /// Whether as much waits for a target as may.
-    pub(super) async fn is_full(&self, target: &TargetId) -> Result<bool, GridError> {
-        let prefix = format!("{WAITING}{}", target.queue());
-        let (mut seen, mut after) = (0u32, None);
-        while seen < limits::EVENTS_WAITING_MAX {
-            let page = self.inner.store.own_list(&prefix, after, limits::LIST_PAGE_MAX).await?;
-            let Some(last) = page.last() else { return Ok(false) };
-            seen += page.len() as u32;
-            after = Some(last.clone());
-        }
-        Ok(true)
     }
 
     /// What was given up of a target, oldest first.

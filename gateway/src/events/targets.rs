@@ -153,6 +153,11 @@ impl Targets {
         Ok(all)
     }
 
+    /// Whether there is a target of this name, readable or not.
+    pub(crate) async fn is_there(&self, id: &TargetId) -> Result<bool, GridError> {
+        Ok(!self.store.records_at(&[id.path()]).await?.is_empty())
+    }
+
     /// Sets a target up, or changes it. `secret` signs what is posted, or opens the server.
     pub async fn set(
         &self,

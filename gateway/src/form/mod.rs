@@ -1,7 +1,8 @@
 //! Uploads by HTML form (`POST` with `multipart/form-data` to a bucket).
 //!
 //! A form is read here and not by s3s, which parses one before it knows who sent it. The fields are
-//! read (bounded), then its policy's signature is checked (AWS Signature Version 4 alone), then the
+//! read (bounded), then its policy's signature is checked (AWS Signature Version 4; Version 2
+//! only where the administrator says so), then the
 //! policy itself, then whether its signer may; only then the file is read, as it comes, by the same
 //! handler that stores any object. A form without a policy is the anonymous's, whom only a bucket's
 //! own rules may allow it.
@@ -51,6 +52,8 @@ pub(crate) struct Forms {
     pub door: Doorkeeper,
     /// Under which buckets are names of hosts, too.
     pub host: Option<SingleDomain>,
+    /// Whether forms may be signed by Version 2.
+    pub takes_version_2: bool,
 }
 
 impl From<FormError> for S3Error {
@@ -279,7 +282,7 @@ impl Forms {
         };
         let policy = Policy::parse(&sign::decode(encoded)?)?;
         let now = self.door.clock.wall().0;
-        let signature = sign::Signature::of(fields, now)?;
+        let signature = sign::Signature::of(fields, now, self.takes_version_2)?;
         let secret = self.door.secret(&signature.key).await?;
         if !signature.is_of(secret.expose(), encoded)? {
             return Err(S3Error::new(S3ErrorCode::SignatureDoesNotMatch));

@@ -1,9 +1,11 @@
-//! A form's signature: Signature Version 4 over the policy, as it was sent.
+//! A form's signature: Signature Version 4 over the policy, as it was sent. Version 2 (an HMAC-SHA1
+//! by the secret itself) only where the administrator lets old forms in.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, Mac as _};
 use s3s::{S3Error, S3ErrorCode, S3Result};
+use sha1::Sha1;
 use sha2::Sha256;
 use subtle::ConstantTimeEq as _;
 
@@ -16,8 +18,8 @@ use crate::limits;
 pub(super) struct Signature {
     /// The access key's id.
     pub key: String,
-    date: String,
-    region: String,
+    /// Date and region of Version 4; `None`: Version 2.
+    scope: Option<(String, String)>,
     signature: String,
 }
 
@@ -49,11 +51,16 @@ fn mac(key: &[u8], data: &[u8]) -> S3Result<Vec<u8>> {
 
 impl Signature {
     /// Reads it, and refuses one that is of another kind or of another time.
-    pub fn of(fields: &Fields, now_unix_ms: u64) -> S3Result<Signature> {
+    pub fn of(fields: &Fields, now_unix_ms: u64, takes_version_2: bool) -> S3Result<Signature> {
         let field = |name: &str| fields.get(name).filter(|value| !value.is_empty());
         if field("x-amz-signature").is_none() && field("signature").is_some() {
-            if field("awsaccesskeyid").is_none() {
+            let (Some(key), Some(signature)) = (field("awsaccesskeyid"), field("signature")) else {
                 return Err(missing("AWSAccessKeyId"));
+            };
+            // It says no time of its own; the policy that it covers does.
+            if takes_version_2 {
+                let (key, signature) = (key.to_owned(), signature.to_owned());
+                return Ok(Signature { key, scope: None, signature });
             }
             tracing::info!("a form with a signature of version 2 was refused");
             return Err(S3Error::with_message(
@@ -85,18 +92,27 @@ impl Signature {
         }
         Ok(Signature {
             key: (*key).to_owned(),
-            date: (*date).to_owned(),
-            region: (*region).to_owned(),
+            scope: Some(((*date).to_owned(), (*region).to_owned())),
             signature,
         })
     }
 
     /// Whether the holder of this secret signed this policy.
     pub fn is_of(&self, secret: &str, policy: &str) -> S3Result<bool> {
-        let key = mac(format!("AWS4{secret}").as_bytes(), self.date.as_bytes())?;
-        let key = mac(&key, self.region.as_bytes())?;
-        let key = mac(&mac(&key, b"s3")?, b"aws4_request")?;
-        let expected = hex(&mac(&key, policy.as_bytes())?);
+        let expected = match &self.scope {
+            Some((date, region)) => {
+                let key = mac(format!("AWS4{secret}").as_bytes(), date.as_bytes())?;
+                let key = mac(&key, region.as_bytes())?;
+                let key = mac(&mac(&key, b"s3")?, b"aws4_request")?;
+                hex(&mac(&key, policy.as_bytes())?)
+            }
+            None => {
+                let unusable = |_| S3Error::new(S3ErrorCode::InternalError);
+                let mut mac = Hmac::<Sha1>::new_from_slice(secret.as_bytes()).map_err(unusable)?;
+                mac.update(policy.as_bytes());
+                STANDARD.encode(mac.finalize().into_bytes())
+            }
+        };
         Ok(expected.as_bytes().ct_eq(self.signature.as_bytes()).into())
     }
 }

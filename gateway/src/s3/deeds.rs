@@ -58,17 +58,19 @@ fn plain(etag: Option<&ETag>) -> Option<String> {
 
 /// What happened, by the output of the operation; nothing where nobody is told.
 pub(super) fn happened<T: Any>(notes: &RequestNotes, output: &T) -> Vec<Happened> {
-    notes.told.get().map_or_else(Vec::new, |told| of_output(told, output))
+    let is_form = notes.operation.get() == Some(&"PostObject");
+    notes.told.get().map_or_else(Vec::new, |told| of_output(told, is_form, output))
 }
 
-fn of_output(told: &Told, output: &dyn Any) -> Vec<Happened> {
+fn of_output(told: &Told, is_form: bool, output: &dyn Any) -> Vec<Happened> {
     let one = |event, etag: Option<&ETag>, version: Option<&String>, size| {
         let (etag, version) = (plain(etag), version.cloned());
         vec![Happened { event, key: told.key.clone(), size, etag, version }]
     };
     if let Some(output) = output.downcast_ref::<PutObjectOutput>() {
         let size = output.size.and_then(|size| u64::try_from(size).ok()).or(told.size);
-        one("s3:ObjectCreated:Put", output.e_tag.as_ref(), output.version_id.as_ref(), size)
+        let event = if is_form { "s3:ObjectCreated:Post" } else { "s3:ObjectCreated:Put" };
+        one(event, output.e_tag.as_ref(), output.version_id.as_ref(), size)
     } else if let Some(output) = output.downcast_ref::<CopyObjectOutput>() {
         let etag = output.copy_object_result.as_ref().and_then(|result| result.e_tag.as_ref());
         one("s3:ObjectCreated:Copy", etag, output.version_id.as_ref(), None)

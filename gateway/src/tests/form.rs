@@ -6,9 +6,9 @@ use bytes::Bytes;
 use http::Request;
 
 use super::client::{amz_date, call, hmac, send};
-use super::{ADMIN, gateway, secret};
-use crate::Gateway;
+use super::{ADMIN, gateway, gateway_with, secret};
 use crate::checksum::hex;
+use crate::{Gateway, GatewayOptions};
 
 const BOUNDARY: &str = "----WebKitFormBoundary7MA4YWxkTrZu0gW";
 
@@ -268,4 +268,44 @@ async fn anybody_may_post_to_a_bucket_that_is_open_to_all() {
     assert_eq!(elsewhere.send(&gateway).await.outcome(), (405, "MethodNotAllowed".into()));
     elsewhere.bucket = "missing";
     assert_eq!(elsewhere.send(&gateway).await.outcome(), (404, "NoSuchBucket".into()));
+}
+
+/// Signed as old applications do, by the secret itself.
+fn signed_by_version_2(policy: &str) -> Form {
+    use hmac::Mac as _;
+    let policy = STANDARD.encode(policy);
+    let secret = secret(ADMIN);
+    let mut mac = hmac::Hmac::<sha1::Sha1>::new_from_slice(secret.as_bytes()).unwrap();
+    mac.update(policy.as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    form(&[KEY, ("AWSAccessKeyId", ADMIN), ("Policy", &policy), ("Signature", &signature)], "old")
+}
+
+#[tokio::test]
+async fn forms_of_old_applications_are_taken_only_where_the_administrator_says_so() {
+    let policy = |until: &str| {
+        format!(
+            r#"{{"expiration":"{until}","conditions":[{{"bucket":"bucket"}},["starts-with","$key","docs/"]]}}"#
+        )
+    };
+    let until = nexusgrid_iam::time::iso8601(((now() + 60) * 1000) as u64);
+    let good = || signed_by_version_2(&policy(&until));
+    let refused = good().send(&gateway()).await;
+    assert_eq!((refused.status, refused.element("Code")), (403, "AccessDenied".to_owned()));
+
+    let options = GatewayOptions { forms_signed_by_v2: true, ..GatewayOptions::default() };
+    let (gateway, _) = gateway_with(options);
+    assert_eq!(good().send(&gateway).await.status, 204);
+    let forged = good().set("Signature", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=").send(&gateway).await;
+    assert_eq!(forged.element("Code"), "SignatureDoesNotMatch");
+    let unsigned = good().set("x-amz-meta-more", "1").send(&gateway).await;
+    assert_eq!(unsigned.element("Code"), "AccessDenied");
+    let old = signed_by_version_2(&policy("2026-01-01T00:00:00Z")).send(&gateway).await;
+    assert_eq!(old.element("Code"), "AccessDenied");
+    // It opens no other door.
+    let value = format!("AWS {ADMIN}:AAAAAAAAAAAAAAAAAAAAAAAAAAA=");
+    let headers = [("host", "127.0.0.1:9000"), ("authorization", value.as_str())];
+    let headers = headers.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let request = call("GET", "/bucket/docs/photo.jpg").request(&[], &headers);
+    assert!(send(&gateway, request).await.status >= 400);
 }

@@ -158,8 +158,7 @@ impl Grid {
             id == self.core.node || self.core.map.node_hint(&map, id) == NodeHint::Alive
         };
         let mut gateways = map.nodes.values().filter(|node| node.roles.gateway);
-        let is_away =
-            !gateways.clone().any(|other| other.id.0 == node && answers(other.id));
+        let is_away = !gateways.clone().any(|other| other.id.0 == node && answers(other.id));
         is_away
             && gateways.find(|other| answers(other.id)).is_some_and(|it| it.id == self.core.node)
     }

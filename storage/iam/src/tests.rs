@@ -335,9 +335,8 @@ fn what_is_no_policy_is_refused() {
         let text = format!(r#"{fine},"Condition":{{"Null":{{"{key}":"true"}}}}"#);
         let fine = of_bucket(&text).is_ok_and(|document| document.unknown_key().is_none());
         assert_eq!(fine, known, "{key}");
-        let text = format!(
-            r#""Action":"s3:*","Resource":"*","Condition":{{"Null":{{"{key}":"true"}}}}"#
-        );
+        let text =
+            format!(r#""Action":"s3:*","Resource":"*","Condition":{{"Null":{{"{key}":"true"}}}}"#);
         assert_eq!(parse(&statement("Allow", &text), identity).is_ok(), key.contains(':'), "{key}");
     }
     assert!(of_bucket(&fine.replace("\"*\",\"Action", "\"me\",\"Action")).is_err());

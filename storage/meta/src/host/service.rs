@@ -150,8 +150,9 @@ impl MetaService {
             Err(not_here) => return Ok(head_only(&not_here)),
         };
         let mut slot = group.incoming.lock().await;
-        let Some(mut incoming) = slot.take().filter(|incoming| incoming.transfer == head.transfer)
-        else {
+        // What comes late, of a transfer before, must not end the one that goes on.
+        let is_it = slot.as_ref().is_some_and(|incoming| incoming.transfer == head.transfer);
+        let Some(mut incoming) = slot.take_if(|_| is_it) else {
             return Err(failed("no such transfer"));
         };
         let body = request.body;

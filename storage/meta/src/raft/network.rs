@@ -32,6 +32,9 @@ use super::wire::{
 };
 use crate::limits::SNAPSHOT_CHUNK_BYTES;
 
+/// Before the end of a snapshot is asked for again.
+const END_PAUSE: Duration = Duration::from_millis(100);
+
 /// Makes connections of one member to the others.
 #[derive(Clone)]
 pub(crate) struct Connector {
@@ -163,6 +166,7 @@ impl Connection {
                     if clock.now().since(begun) < self.connector.install_timeout =>
                 {
                     tracing::debug!(%error, "the end of a snapshot is asked for again");
+                    clock.sleep(END_PAUSE).await;
                 }
                 outcome => return outcome,
             }
