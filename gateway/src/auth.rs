@@ -25,7 +25,7 @@ use s3s::dto::CopySource;
 use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
-use crate::access_log::Asked;
+use crate::access_log::{Asked, One};
 use crate::context::{self, PeerAddress};
 use crate::error::{access_denied, from_grid, not_implemented, refuse, unavailable};
 use crate::identity::Directory;
@@ -169,8 +169,8 @@ pub struct RequestNotes {
     pub(crate) asked: OnceLock<Asked>,
     /// What those who are told of it are to know of it.
     pub(crate) told: OnceLock<Told>,
-    /// Objects of a request that is about several: keys, versions, error codes.
-    pub(crate) several: Mutex<Vec<(String, Option<String>, Option<String>)>>,
+    /// Objects of a request that is about several.
+    pub(crate) several: Mutex<Vec<One>>,
     /// The code of the error that was answered.
     pub(crate) error: OnceLock<String>,
 }

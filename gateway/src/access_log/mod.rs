@@ -64,7 +64,8 @@ impl Asked {
         let is_presigned = query.contains("X-Amz-Signature=");
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let version = crate::context::query_pairs(uri).into_iter();
-        let version = version.filter(|(name, _)| name == "versionId").map(|(_, value)| value);
+        let mut version = version.filter(|(name, _)| name == "versionId");
+        let version = version.next().map(|(_, value)| value);
         let entry = Entry {
             owner: rules.owner.canonical_id(),
             bucket: rules.info.name.clone(),
@@ -74,7 +75,7 @@ impl Asked {
             request_line: Some(without_secrets(path)),
             referer: text(header::REFERER).map(|referer| without_secrets(&referer)),
             user_agent: text(header::USER_AGENT),
-            version: version.last(),
+            version,
             signature: (!principal.is_anonymous()).then_some("SigV4"),
             auth_type: match (principal.is_anonymous(), is_presigned) {
                 (true, _) => None,
@@ -101,8 +102,17 @@ pub(crate) struct Answered<'a> {
     pub version: Option<String>,
     pub total: Duration,
     pub turnaround: Duration,
-    /// Objects of a request that is about several: keys, versions, error codes.
-    pub several: Vec<(String, Option<String>, Option<String>)>,
+    /// Objects of a request that is about several.
+    pub several: Vec<One>,
+}
+
+/// One object of a request that is about several.
+#[derive(Debug)]
+pub(crate) struct One {
+    pub key: String,
+    pub version: Option<String>,
+    /// The code of its error.
+    pub error: Option<String>,
 }
 
 /// Records by the bucket they are about.
@@ -170,7 +180,7 @@ impl AccessLog {
         entry.turnaround_ms = millis(answered.turnaround);
         let mut lines = String::new();
         entry.write(&mut lines);
-        for (key, version, error) in answered.several {
+        for One { key, version, error } in answered.several {
             let one = Entry {
                 operation: "BATCH.DELETE.OBJECT".to_owned(),
                 key: Some(key),

@@ -9,6 +9,7 @@ use s3s::dto::*;
 
 use super::Handlers;
 
+use crate::access_log::One;
 use crate::auth::RequestNotes;
 use crate::context::PeerAddress;
 use crate::error::from_grid;
@@ -145,11 +146,13 @@ pub(super) fn note<T: Any>(notes: &RequestNotes, output: &T) {
         for deleted in output.deleted.iter().flatten() {
             let version =
                 deleted.version_id.clone().or_else(|| deleted.delete_marker_version_id.clone());
-            several.push((deleted.key.clone().unwrap_or_default(), version, None));
+            let key = deleted.key.clone().unwrap_or_default();
+            several.push(One { key, version, error: None });
         }
         for error in output.errors.iter().flatten() {
             let key = error.key.clone().unwrap_or_default();
-            several.push((key, error.version_id.clone(), error.code.clone()));
+            let (version, error) = (error.version_id.clone(), error.code.clone());
+            several.push(One { key, version, error });
         }
     }
 }
