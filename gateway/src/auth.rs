@@ -26,7 +26,7 @@ use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
 use crate::access_log::{Asked, One};
-use crate::context::{self, PeerAddress};
+use crate::context::{self, FormSignature, PeerAddress};
 use crate::error::{access_denied, from_grid, not_implemented, refuse, unavailable};
 use crate::identity::Directory;
 use crate::identity::session::{self, SessionError};
@@ -449,11 +449,15 @@ fn object_has_a_say(principal: &Principal, action: Action, bucket: Option<&Bucke
 }
 
 /// What a request says besides its caller and its operation.
-struct Ask<'a> {
-    path: &'a S3Path,
-    headers: &'a HeaderMap,
-    uri: &'a Uri,
-    peer: Option<PeerAddress>,
+pub(crate) struct Ask<'a> {
+    /// Bucket and key.
+    pub path: &'a S3Path,
+    /// Its headers, of a form the fields that would be headers.
+    pub headers: &'a HeaderMap,
+    /// Path and query.
+    pub uri: &'a Uri,
+    /// Who is at the other end.
+    pub peer: Option<PeerAddress>,
 }
 
 impl Doorkeeper {
@@ -470,14 +474,11 @@ impl Doorkeeper {
     pub async fn admit_form(
         &self,
         principal: Arc<Principal>,
-        path: &S3Path,
-        headers: &HeaderMap,
-        uri: &Uri,
-        peer: Option<PeerAddress>,
+        ask: &Ask<'_>,
+        signature: FormSignature,
         notes: &RequestNotes,
     ) -> S3Result<AuthenticatedRequest> {
-        let ask = Ask { path, headers, uri, peer };
-        self.let_in(principal, "PutObject", &ask, Some(notes), Some("POST")).await
+        self.let_in(principal, "PutObject", ask, Some(notes), Some(signature)).await
     }
 
     async fn let_in(
@@ -486,7 +487,7 @@ impl Doorkeeper {
         name: &str,
         ask: &Ask<'_>,
         notes: Option<&RequestNotes>,
-        signed_by: Option<&str>,
+        form: Option<FormSignature>,
     ) -> S3Result<AuthenticatedRequest> {
         let now_unix_ms = self.clock.wall().0;
         let Some(operation) = operations::by_name(name) else {
@@ -504,8 +505,8 @@ impl Doorkeeper {
         let mut context = context::of_caller(&principal, now_unix_ms);
         context::add_connection(&mut context, ask.peer);
         context::add_request(&mut context, ask.headers, ask.uri);
-        if let Some(kind) = signed_by {
-            context.set("s3:authType", kind);
+        if let Some(signature) = form {
+            context::add_form(&mut context, signature);
         }
         let bucket = match resource.bucket() {
             Some(bucket) if operation.action != Action::CreateBucket => {

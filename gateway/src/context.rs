@@ -96,6 +96,23 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
     context
 }
 
+/// How an upload by form is signed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FormSignature {
+    /// HMAC-SHA1, where the administrator takes such forms.
+    Version2,
+    /// As requests are. What the anonymous send counts as this, too.
+    Version4,
+}
+
+/// Says of a form's signature what differs from a request's.
+pub fn add_form(context: &mut Context, signature: FormSignature) {
+    context.set("s3:authType", "POST");
+    if signature == FormSignature::Version2 {
+        context.set("s3:signatureversion", "AWS");
+    }
+}
+
 /// Adds the keys that are about an S3 request.
 pub fn add_request(context: &mut Context, headers: &HeaderMap, uri: &Uri) {
     let pairs = query_pairs(uri);
@@ -140,6 +157,19 @@ pub fn add_request(context: &mut Context, headers: &HeaderMap, uri: &Uri) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_forms_signature_is_told_apart() {
+        for (signature, expected) in
+            [(FormSignature::Version2, "AWS"), (FormSignature::Version4, "AWS4-HMAC-SHA256")]
+        {
+            let mut context = of_caller(&Principal::anonymous(), 1_800_000_000_000);
+            add_request(&mut context, &HeaderMap::new(), &Uri::from_static("/b/k"));
+            add_form(&mut context, signature);
+            assert_eq!(context.single("s3:signatureversion"), Some(expected));
+            assert_eq!(context.single("s3:authtype"), Some("POST"));
+        }
+    }
 
     #[test]
     fn a_signatures_age_is_known_wherever_it_stands() {

@@ -168,6 +168,10 @@ pub const FORM_BYTES_MAX: usize = 256 * 1024;
 pub const FORM_FIELDS_BYTES_MAX: usize = 128 * 1024;
 /// Fields of an upload by form.
 pub const FORM_FIELDS_MAX: usize = 200;
+/// Bytes of the head of one part of an upload by form.
+pub const FORM_HEAD_BYTES_MAX: usize = 4 * 1024;
+/// How long the fields of a form may take to arrive, all of them: nobody knows yet who sends them.
+pub const FORM_READ_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longest boundary of a form's parts, bytes (RFC 2046).
 pub const FORM_BOUNDARY_BYTES_MAX: usize = 70;
 /// Characters of a tag's key.

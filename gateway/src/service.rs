@@ -424,7 +424,12 @@ where
         return Ok(Request::from_parts(parts, boxed(body)));
     }
     let limited = Limited::new(body, limits::FORM_BYTES_MAX);
-    let bytes = match limited.collect().await {
+    // Nobody knows yet who sends it.
+    let collected = tokio::time::timeout(limits::FORM_READ_TIMEOUT, limited.collect()).await;
+    let Ok(collected) = collected else {
+        return Err(refuse(RejectKind::Timeout, "the form took too long"));
+    };
+    let bytes = match collected {
         Ok(collected) => collected.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {
             return Err(refuse(RejectKind::TooLarge, "the form is too large"));

@@ -27,8 +27,8 @@ use s3s::host::{S3Host as _, SingleDomain};
 use s3s::path::{S3Path, parse_virtual_hosted_style};
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError};
 
-use crate::auth::{Doorkeeper, RequestNotes, principal_of};
-use crate::context::PeerAddress;
+use crate::auth::{Ask, Doorkeeper, RequestNotes, principal_of};
+use crate::context::{FormSignature, PeerAddress};
 use crate::error::{custom, from_grid, invalid_argument};
 use crate::limits;
 use crate::s3::body::{Refused, reject_of};
@@ -157,6 +157,8 @@ fn headers_of(request: &HeaderMap, fields: &Fields) -> S3Result<HeaderMap> {
             "acl" => ("x-amz-acl", value.to_owned()),
             "tagging" => ("x-amz-tagging", tagging(value)?),
             name if CONTENT.contains(&name) => (name, value.to_owned()),
+            // Version 2 signs no time: what stands there is not the signature's.
+            "x-amz-date" if sign::is_version_2(fields) => continue,
             name if name.starts_with("x-amz-") && !SIGNING.contains(&name) => {
                 (name, value.to_owned())
             }
@@ -173,6 +175,21 @@ fn headers_of(request: &HeaderMap, fields: &Fields) -> S3Result<HeaderMap> {
 /// The name of the client's file, without the path that some browsers send.
 fn base_name(file: &str) -> &str {
     file.rsplit(['/', '\\']).next().unwrap_or(file)
+}
+
+/// The key, with the name of the client's file where the form wants it.
+fn key_of(key: &str, file_name: &str) -> S3Result<String> {
+    const NAME: &str = "${filename}";
+    // As long as it will be, before it is made: both lengths are the client's to choose.
+    let places = key.matches(NAME).count();
+    let rest = key.len() - places * NAME.len();
+    if places.saturating_mul(file_name.len()).saturating_add(rest) > limits::KEY_BYTES_MAX {
+        return Err(from_grid(GridError::KeyTooLong));
+    }
+    match key.replace(NAME, file_name) {
+        key if key.is_empty() => Err(S3Error::new(S3ErrorCode::UserKeyMustBeSpecified)),
+        key => Ok(key),
+    }
 }
 
 impl Forms {
@@ -194,7 +211,8 @@ impl Forms {
             .ok_or(FormError::Malformed("the content type names no boundary"))?;
         let source = body.into_data_stream();
         let source = source.map(|chunk| chunk.map_err(|error| reject_of(error.as_ref())));
-        let (mut fields, file) = Parts::new(Box::pin(source), &boundary).fields().await?;
+        let form = Parts::new(Box::pin(source), &boundary);
+        let (mut fields, file) = form.fields_within(limits::FORM_READ_TIMEOUT).await?;
         let Some(key) = fields.get("key") else {
             return Err(invalid_argument(
                 "Bucket POST must contain a field named 'key'.  If it is specified, please check \
@@ -202,10 +220,7 @@ impl Forms {
             ));
         };
         let name = fields.file_name.as_deref().map_or("", base_name);
-        let key = key.replace("${filename}", name);
-        if key.is_empty() {
-            return Err(S3Error::new(S3ErrorCode::UserKeyMustBeSpecified));
-        }
+        let key = key_of(key, name)?;
         fields.set("key", key.clone());
 
         let headers = headers_of(&parts.headers, &fields)?;
@@ -213,7 +228,12 @@ impl Forms {
         let path = S3Path::object(&bucket, &key);
         let uri: Uri = format!("/{bucket}/{}", url_encode(&key)).parse().unwrap_or_default();
         let peer = parts.extensions.get::<PeerAddress>().copied();
-        let admitted = self.door.admit_form(principal, &path, &headers, &uri, peer, notes).await?;
+        let signature = match sign::is_version_2(&fields) {
+            true => FormSignature::Version2,
+            false => FormSignature::Version4,
+        };
+        let ask = Ask { path: &path, headers: &headers, uri: &uri, peer };
+        let admitted = self.door.admit_form(principal, &ask, signature, notes).await?;
 
         let (least, most) = length.unwrap_or((0, u64::MAX));
         let most = most.min(limits::PUT_BYTES_MAX);
@@ -352,4 +372,35 @@ fn reply(
     *reply.status_mut() = status;
     *reply.headers_mut() = headers;
     reply
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_is_measured_before_it_is_made() {
+        let key = |key: &str, name: &str| {
+            key_of(key, name).map_err(|error| error.code().as_str().to_owned())
+        };
+        assert_eq!(key("a/${filename}/${filename}", "x").as_deref(), Ok("a/x/x"));
+        assert_eq!(key("${filename}", ""), Err("UserKeyMustBeSpecified".into()));
+        let long = "x".repeat(limits::KEY_BYTES_MAX);
+        assert_eq!(key("${filename}", &long).as_deref(), Ok(long.as_str()));
+        for (form, name) in
+            [("a${filename}", long.as_str()), (&"${filename}".repeat(10_000), "long name")]
+        {
+            assert_eq!(key(form, name), Err("KeyTooLongError".into()));
+        }
+    }
+
+    #[test]
+    fn what_version_2_says_of_its_time_is_no_header() {
+        let date = ("x-amz-date", "20260101T000000Z");
+        for (signature, kept) in [("signature", false), ("x-amz-signature", true)] {
+            let fields = Fields::of(&[date, (signature, "x")]);
+            let headers = headers_of(&HeaderMap::new(), &fields).unwrap();
+            assert_eq!(headers.contains_key("x-amz-date"), kept, "{signature}");
+        }
+    }
 }

@@ -10,6 +10,7 @@
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
@@ -197,8 +198,16 @@ impl Parts {
         }
     }
 
+    /// The same as [`fields`](Parts::fields), if they come within this time, trickling or not.
+    pub async fn fields_within(self, limit: Duration) -> Result<(Fields, FileStream), FormError> {
+        tokio::time::timeout(limit, self.fields()).await.unwrap_or_else(|_| {
+            let message = "the fields of the form took too long".to_owned();
+            Err(FormError::Body(Reject { kind: RejectKind::Timeout, message }))
+        })
+    }
+
     /// Reads all fields, up to the file.
-    pub async fn fields(mut self) -> Result<(Fields, FileStream), FormError> {
+    async fn fields(mut self) -> Result<(Fields, FileStream), FormError> {
         let mut fields = Fields::default();
         let delimiter = self.delimiter.clone();
         let before = self.until(&delimiter).await?;
@@ -211,6 +220,9 @@ impl Parts {
                 return Err(FormError::Malformed("the form has no file"));
             }
             let lines = self.until(b"\r\n\r\n").await?;
+            if lines.len() > limits::FORM_HEAD_BYTES_MAX {
+                return Err(FormError::TooLarge);
+            }
             self.read += lines.len();
             let head = head(&lines)?;
             if head.name == "file" {
@@ -370,9 +382,23 @@ mod tests {
         assert!(matches!(read(twice.as_bytes(), 7), Err(FormError::Malformed(_))));
         let large = part("a", &"x".repeat(limits::FORM_FIELDS_BYTES_MAX + 2_000));
         assert!(matches!(read(large.as_bytes(), 1000), Err(FormError::TooLarge)));
+        for name in ["a", "file\"; filename=\"f"] {
+            let long = part(&format!("{name}{}", "x".repeat(limits::FORM_HEAD_BYTES_MAX)), "");
+            let whole = format!("{long}--B--\r\n");
+            assert!(matches!(read(whole.as_bytes(), 1000), Err(FormError::TooLarge)));
+        }
         let many: String =
             (0..=limits::FORM_FIELDS_MAX + 1).map(|n| part(&n.to_string(), "")).collect();
         assert!(matches!(read(many.as_bytes(), 1000), Err(FormError::TooLarge)));
+    }
+
+    #[tokio::test]
+    async fn fields_that_do_not_come_are_not_waited_for() {
+        let begun = futures_util::stream::iter([Ok(Bytes::from_static(b"--B\r\n"))]);
+        let source: Source = Box::pin(begun.chain(futures_util::stream::pending()));
+        let read = Parts::new(source, "B").fields_within(Duration::from_millis(20)).await;
+        let Err(FormError::Body(reject)) = read else { panic!("it ended") };
+        assert_eq!(reject.kind, RejectKind::Timeout);
     }
 
     #[test]

@@ -30,6 +30,12 @@ pub(super) fn is_signed(fields: &Fields) -> bool {
         .any(|name| fields.get(name).is_some())
 }
 
+/// Whether it is signed as old applications do.
+pub(super) fn is_version_2(fields: &Fields) -> bool {
+    let says = |name| fields.get(name).is_some_and(|value| !value.is_empty());
+    says("signature") && !says("x-amz-signature")
+}
+
 /// The policy's JSON.
 pub(super) fn decode(encoded: &str) -> S3Result<Vec<u8>> {
     let text: String = encoded.chars().filter(|letter| !letter.is_ascii_whitespace()).collect();
@@ -53,7 +59,7 @@ impl Signature {
     /// Reads it, and refuses one that is of another kind or of another time.
     pub fn of(fields: &Fields, now_unix_ms: u64, takes_version_2: bool) -> S3Result<Signature> {
         let field = |name: &str| fields.get(name).filter(|value| !value.is_empty());
-        if field("x-amz-signature").is_none() && field("signature").is_some() {
+        if is_version_2(fields) {
             let (Some(key), Some(signature)) = (field("awsaccesskeyid"), field("signature")) else {
                 return Err(missing("AWSAccessKeyId"));
             };

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use http::{HeaderMap, StatusCode};
 use nexusgrid_grid::{ObjectMeta, VersionChange};
-use nexusgrid_iam::acl::{Acl, Grantee, Permission};
+use nexusgrid_iam::acl::{Acl, AclGrant, Grantee, Permission};
 use nexusgrid_iam::{AccountId, Action, Resource};
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
@@ -50,6 +50,15 @@ fn is_bucket_owners(headers: &HeaderMap, acl: &Acl, bucket_owner: &str) -> bool 
             grant.permission == Permission::FullControl
                 && matches!(&grant.grantee, Grantee::Account(id) if id == bucket_owner)
         })
+}
+
+/// Whether the bucket's list lets everybody write: S3 has whoever writes by it own the object, and
+/// say who reads it. A policy that lets everybody write says nothing of lists.
+fn anybody_writes(rules: &BucketRules) -> bool {
+    let grants = rules.acl().grants;
+    grants.iter().any(|grant| {
+        grant.grantee == Grantee::Everybody && grant.permission.covers(Permission::Write)
+    })
 }
 
 fn gives_all(headers: &HeaderMap) -> bool {
@@ -130,8 +139,12 @@ impl Handlers {
             if let Some(acl) = acl {
                 check_not_public(rules, &acl)?;
                 meta.acl = stored(&acl)?;
-                if !meta.acl.is_empty() && !caller.principal().is_anonymous() {
-                    let own = Acl::private(&canonical);
+                if !meta.acl.is_empty() {
+                    let mut own = Acl::private(&canonical);
+                    if caller.principal().is_anonymous() && anybody_writes(rules) {
+                        let (grantee, permission) = (Grantee::Everybody, Permission::WriteAcp);
+                        own.grants.push(AclGrant { grantee, permission });
+                    }
                     let target = Resource::Object { bucket: &rules.info.name, key };
                     let rules = rules.for_iam(foreign.as_deref(), Some(&own));
                     caller.require_by(Action::PutObjectAcl, &target, &rules)?;

@@ -10,20 +10,27 @@ use nexusgrid_iam::{Action, Resource};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
+use super::acls::check_not_public;
 use super::conditions::{Conditions, precondition};
 use super::copies::check_source;
+use super::object_acls::object_acl;
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
 use crate::error::{from_grid, invalid_argument, refuse};
 
-/// The key that a header names: with its bucket or without, percent-encoded.
+/// The key that a header names, percent-encoded: `KEY` or `/BUCKET/KEY`. Without the slash before
+/// it, what looks like the bucket is the beginning of a key.
 fn source_key(header: &str, bucket: &str) -> S3Result<String> {
     let text = percent_decoded(header).filter(|text| !text.contains('\0'));
     let text = text.ok_or_else(|| {
         refuse(RejectKind::InvalidRequest, "x-amz-rename-source is not percent-encoded UTF-8")
     })?;
-    let path = text.strip_prefix('/').unwrap_or(&text);
-    let key = path.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path);
+    let key = match text.strip_prefix('/') {
+        Some(path) => {
+            path.strip_prefix(bucket).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path)
+        }
+        None => text.as_str(),
+    };
     if key.is_empty() {
         return Err(refuse(RejectKind::InvalidRequest, "x-amz-rename-source names no key"));
     }
@@ -76,6 +83,18 @@ impl Handle<RenameObjectInput, RenameObjectOutput> for Handlers {
             if_unmodified_since: input.source_if_unmodified_since,
         };
         check_source(&conditions, &object)?;
+        // What policies rely on is set under the other key, too: tags and a list.
+        let to = Resource::Object { bucket: &input.bucket, key: &input.key };
+        if !object.meta.tags.is_empty() {
+            caller.admit_of(rules, Action::GetObjectTagging, &object)?;
+            caller.require(Action::PutObjectTagging, &to)?;
+        }
+        if rules.has_acls() && !object.meta.acl.is_empty() {
+            let acl = object_acl(rules, &object.meta);
+            check_not_public(rules, &acl)?;
+            let by = rules.for_iam(object.meta.owner.as_deref(), Some(&acl));
+            caller.require_by(Action::PutObjectAcl, &to, &by)?;
+        }
         let is_conditional = input.destination_if_match.is_some();
         let precondition =
             precondition(input.destination_if_match, input.destination_if_none_match);
@@ -97,10 +116,14 @@ mod tests {
 
     #[test]
     fn the_source_is_named_with_its_bucket_or_without() {
-        for text in ["a/b%20c", "/a/b%20c", "bucket/a/b%20c", "/bucket/a/b%20c"] {
+        for text in ["a/b%20c", "/a/b%20c", "/bucket/a/b%20c"] {
             assert_eq!(source_key(text, "bucket").unwrap(), "a/b c", "{text}");
         }
-        for bad in ["", "/", "bucket/", "%", "%zz", "%ff"] {
+        // A key may begin as its bucket does.
+        for text in ["bucket/x", "/bucket/bucket/x"] {
+            assert_eq!(source_key(text, "bucket").unwrap(), "bucket/x", "{text}");
+        }
+        for bad in ["", "/", "/bucket/", "%", "%zz", "%ff"] {
             assert!(source_key(bad, "bucket").is_err(), "{bad}");
         }
     }

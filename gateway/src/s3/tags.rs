@@ -104,7 +104,9 @@ impl Handle<PutObjectTaggingInput, PutObjectTaggingOutput> for Handlers {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
         let object = self.store.head(&input.bucket, &input.key, version).await;
-        caller.admit(&input.key, version, object)?;
+        let object = caller.admit(&input.key, version, object)?;
+        // The very version that was looked at, should another come between.
+        let version = version.or(object.version_name);
         let malformed = || S3Error::new(S3ErrorCode::MalformedXML);
         let tag = |tag: Tag| Some((tag.key?, tag.value?));
         let tags: Option<Vec<_>> = input.tagging.tag_set.into_iter().map(tag).collect();
@@ -126,7 +128,9 @@ impl Handle<DeleteObjectTaggingInput, DeleteObjectTaggingOutput> for Handlers {
         let input = request.input;
         let version = version_name(input.version_id.as_deref())?;
         let object = self.store.head(&input.bucket, &input.key, version).await;
-        caller.admit(&input.key, version, object)?;
+        let object = caller.admit(&input.key, version, object)?;
+        // The very version that was looked at, should another come between.
+        let version = version.or(object.version_name);
         let change = VersionChange::Tags(Vec::new());
         let changed = self.store.change_version(&input.bucket, &input.key, version, change).await;
         let changed = changed.map_err(|error| read_error(error, version))?;

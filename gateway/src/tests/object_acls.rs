@@ -161,6 +161,69 @@ async fn who_writes_owns_and_the_buckets_owner_may_not_look() {
 }
 
 #[tokio::test]
+async fn what_anybody_may_write_by_policy_has_no_list_of_their_choice() {
+    let gateway = gateway();
+    let policy = |actions: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow","Principal":"*","Action":{actions},"Resource":"arn:aws:s3:::bucket/*"}}}}"#
+        )
+    };
+    lay_down(&gateway, "policy", &policy(r#""s3:PutObject""#)).await;
+    for (acl, expected) in [
+        ("", 200),
+        ("private", 200),
+        ("bucket-owner-full-control", 200),
+        ("public-read", 403),
+        ("authenticated-read", 403),
+    ] {
+        assert_eq!(anonymous(&gateway, put("k", acl)).await.status, expected, "{acl}");
+    }
+    let both = policy(r#"["s3:PutObject","s3:PutObjectAcl"]"#);
+    lay_down(&gateway, "policy", &both).await;
+    assert_eq!(anonymous(&gateway, put("k", "public-read")).await.status, 200);
+    // Who writes by the bucket's list may, as in S3.
+    assert_eq!(call("DELETE", "/bucket?policy=").send(&gateway).await.status, 204);
+    let open = call("PUT", "/bucket?acl=").header("x-amz-acl", "public-read-write");
+    assert_eq!(open.send(&gateway).await.status, 200);
+    assert_eq!(anonymous(&gateway, put("k", "public-read")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_rename_needs_the_rights_to_what_it_takes_along() {
+    let gateway = gateway();
+    put("tagged", "").header("x-amz-tagging", "a=1").send(&gateway).await;
+    put("listed", "public-read").send(&gateway).await;
+    put("plain", "").send(&gateway).await;
+    let rename = |from: &str| {
+        call("PUT", &format!("/bucket/to/{from}?renameObject=")).header("x-amz-rename-source", from)
+    };
+    let deny = |action: &str, key: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Deny","Principal":"*","Action":"s3:{action}","Resource":"arn:aws:s3:::bucket/{key}"}}}}"#
+        )
+    };
+    for (action, denied, key) in [
+        ("GetObjectTagging", "tagged", "tagged"),
+        ("PutObjectTagging", "to/*", "tagged"),
+        ("PutObjectAcl", "to/*", "listed"),
+    ] {
+        lay_down(&gateway, "policy", &deny(action, denied)).await;
+        assert_eq!(rename(key).send(&gateway).await.status, 403, "{action}");
+    }
+    lay_down(&gateway, "policy", &deny("PutObject*g", "to/*")).await;
+    assert_eq!(rename("plain").send(&gateway).await.status, 200);
+    assert_eq!(call("DELETE", "/bucket?policy=").send(&gateway).await.status, 204);
+    let block = "<PublicAccessBlockConfiguration><BlockPublicAcls>true</BlockPublicAcls></PublicAccessBlockConfiguration>";
+    lay_down(&gateway, "publicAccessBlock", block).await;
+    assert_eq!(rename("listed").send(&gateway).await.status, 403);
+    assert_eq!(call("DELETE", "/bucket?publicAccessBlock=").send(&gateway).await.status, 204);
+    for key in ["tagged", "listed"] {
+        assert_eq!(rename(key).send(&gateway).await.status, 200, "{key}");
+    }
+    assert_eq!(anonymous(&gateway, call("GET", "/bucket/to/listed")).await.status, 200);
+}
+
+#[tokio::test]
 async fn each_version_has_its_own_list() {
     let gateway = gateway();
     let on = "<VersioningConfiguration><Status>Enabled</Status></VersioningConfiguration>";
