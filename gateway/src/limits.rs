@@ -258,7 +258,9 @@ pub const KMS_ALIAS_BYTES_MAX: usize = 250;
 pub const KMS_DESCRIPTION_BYTES_MAX: usize = 8_192;
 /// Bytes of an encryption context as its header has it.
 pub const KMS_CONTEXT_BYTES_MAX: usize = 2_048;
-/// Keys, and aliases, of an account.
+/// Keys that an account may have, and aliases as many.
+pub const KMS_KEYS_OF_ACCOUNT_MAX: usize = 1_000;
+/// Keys, and aliases, of an account that are listed.
 pub const KMS_KEYS_MAX: usize = 10_000;
 /// Keys kept in memory, as the root group has them.
 pub const KMS_KEYS_KEPT_MAX: usize = 1_000;

@@ -45,6 +45,9 @@ impl From<KmsError> for Refusal {
             KmsError::Grid(GridError::Conflict) => {
                 Refusal::new("ConflictException", "Another change came between. Try again.")
             }
+            KmsError::Grid(GridError::SlowDown) => {
+                Refusal::new("ThrottlingException", "Rate exceeded")
+            }
             KmsError::Unreadable(_) | KmsError::Grid(_) => {
                 tracing::warn!(%message, "keys: request not served");
                 Refusal {
@@ -509,7 +512,7 @@ impl Call<'_> {
             }
         }
         let sealed = blob.get(limits::KMS_ID_BYTES..).unwrap_or_default();
-        let plain = self.kms.open(&found, sealed, &self.sealing_context()?)?;
+        let plain = self.kms.open(&found, sealed, &self.sealing_context()?).await?;
         Ok(json!({
             "KeyId": arn,
             "Plaintext": STANDARD.encode(&*plain),

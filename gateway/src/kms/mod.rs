@@ -6,7 +6,7 @@
 //! used to seal. Aliases are records beside it (`kms/ACCOUNT/alias/NAME`).
 //!
 //! State: keys read lately, each with the rules version it was read at (as [`crate::rules`] keeps
-//! buckets' rules). Opened keys live no longer than a call, and are never printed (I16).
+//! buckets' rules), and how fast accounts have changed theirs. Opened keys live no longer than a call, and are never printed (I16).
 
 pub mod api;
 mod entities;
@@ -28,6 +28,7 @@ pub use entities::{Alias, Key, KeyState, Version};
 pub use seal::{DATA_KEY_LEN, Sealed};
 
 use crate::limits;
+use crate::pace::Pace;
 use crate::store::SharedStore;
 
 /// Why a key cannot be used, by AWS' names.
@@ -81,6 +82,7 @@ pub struct Kms {
     store: SharedStore,
     region: Arc<str>,
     kept: Mutex<Kept>,
+    pace: Pace,
 }
 
 /// A data key, open and sealed.
@@ -104,6 +106,10 @@ fn version_name(account: &AccountId, id: &str, version: u32) -> String {
     format!("kms/{account}/{id}/{version}")
 }
 
+fn too_many(what: &str) -> KmsError {
+    KmsError::Limit(format!("an account has at most {} {what}", limits::KMS_KEYS_OF_ACCOUNT_MAX))
+}
+
 /// Days as milliseconds.
 fn days(days: u32) -> u64 {
     u64::from(days) * 24 * 3_600 * 1_000
@@ -112,7 +118,8 @@ fn days(days: u32) -> u64 {
 impl Kms {
     /// Over the records of `store`.
     pub fn new(env: Env, store: SharedStore, region: Arc<str>) -> Kms {
-        Kms { env, store, region, kept: Mutex::default() }
+        let pace = Pace::new(env.clone(), limits::CHANGES_PER_SECOND, limits::CHANGES_AT_ONCE);
+        Kms { env, store, region, kept: Mutex::default(), pace }
     }
 
     /// Unix milliseconds.
@@ -165,7 +172,6 @@ impl Kms {
 
     async fn by_id(&self, account: &AccountId, id: &str) -> Result<Option<Arc<Found>>, KmsError> {
         let path = key_path(account, id);
-        // Read before the record: what is noted is never newer than what is kept.
         let version = self.store.rules_version();
         let now = self.env.clock.now();
         let kept = self.kept.lock().get(&path).cloned();
@@ -175,22 +181,35 @@ impl Kms {
             {
                 found
             }
-            _ => {
-                let records = self.store.records_at(std::slice::from_ref(&path)).await?;
-                let Some(record) = records.into_iter().next() else { return Ok(None) };
-                let key = Kms::decode(&path, &record.value)?;
-                let revision = record.revision;
-                let found = Arc::new(Found { revision, account: account.clone(), key });
-                let mut kept = self.kept.lock();
-                if kept.len() >= limits::KMS_KEYS_KEPT_MAX {
-                    kept.clear();
-                }
-                kept.insert(path, (version, now, Arc::clone(&found)));
-                found
-            }
+            _ => return self.read(account, id).await,
         };
+        Ok(self.unless_gone(found))
+    }
+
+    /// As the root group has it now, whatever is kept.
+    async fn read(&self, account: &AccountId, id: &str) -> Result<Option<Arc<Found>>, KmsError> {
+        let path = key_path(account, id);
+        // Read before the record: what is noted is never newer than what is kept.
+        let version = self.store.rules_version();
+        let now = self.env.clock.now();
+        let records = self.store.records_at(std::slice::from_ref(&path)).await?;
+        let Some(record) = records.into_iter().next() else { return Ok(None) };
+        let key = Kms::decode(&path, &record.value)?;
+        let revision = record.revision;
+        let found = Arc::new(Found { revision, account: account.clone(), key });
+        {
+            let mut kept = self.kept.lock();
+            if kept.len() >= limits::KMS_KEYS_KEPT_MAX {
+                kept.clear();
+            }
+            kept.insert(path, (version, now, Arc::clone(&found)));
+        }
+        Ok(self.unless_gone(found))
+    }
+
+    fn unless_gone(&self, found: Arc<Found>) -> Option<Arc<Found>> {
         let is_gone = matches!(found.key.state, KeyState::PendingDeletion { at_ms } if at_ms <= self.now_ms());
-        Ok((!is_gone).then_some(found))
+        (!is_gone).then_some(found)
     }
 
     fn usable(&self, found: &Found) -> Result<(), KmsError> {
@@ -248,9 +267,16 @@ impl Kms {
     ) -> Result<Vec<u8>, KmsError> {
         self.usable(found)?;
         let due = found.key.rotation_due_ms().is_some_and(|due| due <= self.now_ms());
+        let newest = found.key.versions.last().map(|version| version.number);
         let rotated = match due {
-            // Another gateway may have been first, or all versions be used up: the old one is good.
-            true => self.rotate(&found.account, &found.key.id).await.ok(),
+            true => match self.rotate_from(&found.account, &found.key.id, newest).await {
+                Ok(rotated) => Some(rotated),
+                Err(
+                    error @ (KmsError::NotFound(_) | KmsError::Disabled(_) | KmsError::State(_)),
+                ) => return Err(error),
+                // All versions may be used up, or too much be changed at once: the old one is good.
+                Err(_) => None,
+            },
             false => None,
         };
         let found = rotated.as_ref().unwrap_or(found);
@@ -264,7 +290,7 @@ impl Kms {
     }
 
     /// The inverse of [`Kms::seal`].
-    pub fn open(
+    pub async fn open(
         &self,
         found: &Found,
         sealed: &[u8],
@@ -272,6 +298,14 @@ impl Kms {
     ) -> Result<Zeroizing<Vec<u8>>, KmsError> {
         self.usable(found)?;
         let (head, body) = Sealed::read(sealed).ok_or(KmsError::Ciphertext)?;
+        let newest = found.key.versions.last().map_or(0, |version| version.number);
+        let fresh = match head.version > newest {
+            // Another gateway may have rotated it, and this one not have heard so.
+            true => self.read(&found.account, &found.key.id).await?,
+            false => None,
+        };
+        let found = fresh.as_deref().unwrap_or(found);
+        self.usable(found)?;
         let version = found.key.versions.iter().find(|version| version.number == head.version);
         let material = self.material(found, version.ok_or(KmsError::Ciphertext)?)?;
         let binding = seal::binding(found.account.as_str(), &found.key.id, context);
@@ -286,13 +320,13 @@ impl Kms {
     }
 
     /// Opens a data key.
-    pub fn open_data_key(
+    pub async fn open_data_key(
         &self,
         found: &Found,
         sealed: &[u8],
         context: &str,
     ) -> Result<Zeroizing<[u8; DATA_KEY_LEN]>, KmsError> {
-        let opened = self.open(found, sealed, context)?;
+        let opened = self.open(found, sealed, context).await?;
         let mut key = Zeroizing::new([0; DATA_KEY_LEN]);
         if opened.len() != DATA_KEY_LEN {
             return Err(KmsError::Ciphertext);
@@ -310,6 +344,10 @@ impl Kms {
     ) -> Result<Arc<Found>, KmsError> {
         if description.len() > limits::KMS_DESCRIPTION_BYTES_MAX {
             return Err(KmsError::Invalid("the description is too long".to_owned()));
+        }
+        // Two at the same time may both be the last one: the bound need not be exact.
+        if self.list(account).await?.len() >= limits::KMS_KEYS_OF_ACCOUNT_MAX {
+            return Err(too_many("keys"));
         }
         let id = entities::uuid(self.random_salt());
         let key = Key {
@@ -330,14 +368,22 @@ impl Kms {
         let unreadable = |_| KmsError::Unreadable(path.clone());
         let value = serde_json::to_vec(&found.key).map_err(unreadable)?;
         let expect = Some(found.revision);
-        let write = RecordWrite { path: path.clone(), expect, value: Some(value) };
-        self.store.write_records(vec![write]).await?;
-        self.kept.lock().remove(&path);
+        let write = RecordWrite { path, expect, value: Some(value) };
         let (account, id) = (&found.account, &found.key.id);
-        self.by_id(account, id).await?.ok_or_else(|| KmsError::NotFound(id.clone()))
+        self.commit(account, write).await?;
+        self.read(account, id).await?.ok_or_else(|| KmsError::NotFound(id.clone()))
     }
 
-    /// Changes a key, again from what is there if another change came between.
+    /// Writes a record of an account's, at the pace that accounts have.
+    async fn commit(&self, account: &AccountId, write: RecordWrite) -> Result<(), KmsError> {
+        if !self.pace.take(account.as_str()) {
+            return Err(GridError::SlowDown.into());
+        }
+        Ok(self.store.write_records(vec![write]).await?)
+    }
+
+    /// Changes a key, again from what is there if another change came between. What `change` leaves
+    /// as it is is not written.
     pub async fn change(
         &self,
         account: &AccountId,
@@ -345,11 +391,14 @@ impl Kms {
         mut change: impl FnMut(&mut Key) -> Result<(), KmsError>,
     ) -> Result<Arc<Found>, KmsError> {
         for _ in 0..limits::CHANGE_TRIES_MAX {
-            self.kept.lock().remove(&key_path(account, id));
-            let found = self.by_id(account, id).await?;
-            let mut found = (*found.ok_or_else(|| KmsError::NotFound(id.to_owned()))?).clone();
-            change(&mut found.key)?;
-            match self.write(found).await {
+            let found = self.read(account, id).await?;
+            let found = found.ok_or_else(|| KmsError::NotFound(id.to_owned()))?;
+            let mut changed = (*found).clone();
+            change(&mut changed.key)?;
+            if changed.key == found.key {
+                return Ok(found);
+            }
+            match self.write(changed).await {
                 Err(KmsError::Grid(GridError::Conflict)) => {}
                 other => return other,
             }
@@ -359,6 +408,17 @@ impl Kms {
 
     /// Gives a key a new version, which seals from now on.
     pub async fn rotate(&self, account: &AccountId, id: &str) -> Result<Arc<Found>, KmsError> {
+        self.rotate_from(account, id, None).await
+    }
+
+    /// The same, but only if `newest` is still the newest version, if it is given: of many that see
+    /// at once that a key is due, one rotates it.
+    async fn rotate_from(
+        &self,
+        account: &AccountId,
+        id: &str,
+        newest: Option<u32>,
+    ) -> Result<Arc<Found>, KmsError> {
         let arn = self.arn(account, id);
         self.change(account, id, |key| {
             match key.state {
@@ -366,11 +426,15 @@ impl Kms {
                 KeyState::Disabled => return Err(KmsError::Disabled(arn.clone())),
                 KeyState::PendingDeletion { .. } => return Err(KmsError::State(arn.clone())),
             }
+            let last = key.versions.last().map(|version| version.number);
+            if newest.is_some() && newest != last {
+                return Ok(());
+            }
             if key.versions.len() >= limits::KMS_VERSIONS_MAX {
                 let most = limits::KMS_VERSIONS_MAX;
                 return Err(KmsError::Limit(format!("a key has at most {most} versions")));
             }
-            let number = key.versions.last().map_or(1, |version| version.number + 1);
+            let number = last.map_or(1, |last| last + 1);
             key.versions.push(self.new_version(account, id, number)?);
             Ok(())
         })
@@ -473,10 +537,13 @@ impl Kms {
             (Some(_), false) => return Err(KmsError::Exists(name.to_owned())),
             (None, true) => return Err(KmsError::NotFound(name.to_owned())),
         };
+        if !replace && self.aliases(account).await?.len() >= limits::KMS_KEYS_OF_ACCOUNT_MAX {
+            return Err(too_many("aliases"));
+        }
         let alias = Alias { key: key.to_owned(), changed_ms: self.now_ms() };
         let value = serde_json::to_vec(&alias).map_err(|_| KmsError::Unreadable(path.clone()))?;
         let write = RecordWrite { path, expect: Some(expect), value: Some(value) };
-        Ok(self.store.write_records(vec![write]).await?)
+        self.commit(account, write).await
     }
 
     /// Takes a name away.
@@ -486,85 +553,9 @@ impl Kms {
         let records = self.store.records_at(std::slice::from_ref(&path)).await?;
         let expect = Some(records.first().ok_or_else(missing)?.revision);
         let write = RecordWrite { path, expect, value: None };
-        Ok(self.store.write_records(vec![write]).await?)
+        self.commit(account, write).await
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::tests::memory::MemoryStore;
-
-    fn account() -> AccountId {
-        AccountId::founders()
-    }
-
-    async fn kms() -> (Kms, Arc<Found>) {
-        let kms = Kms::new(Env::real(), Arc::new(MemoryStore::default()), Arc::from("here"));
-        let found = kms.create(&account(), "of a test", BTreeMap::new()).await.unwrap();
-        (kms, found)
-    }
-
-    #[tokio::test]
-    async fn a_key_that_is_due_is_rotated_when_it_next_seals() {
-        let (kms, found) = kms().await;
-        let id = found.key.id.clone();
-        let first = kms.seal(&found, b"one", "").await.unwrap();
-        assert_eq!(Sealed::read(&first).unwrap().0.version, 1);
-        let aged = |key: &mut Key| {
-            key.rotation_days = Some(90);
-            key.versions.iter_mut().for_each(|version| version.created_ms -= days(91));
-            Ok(())
-        };
-        let found = kms.change(&account(), &id, aged).await.unwrap();
-        let second = kms.seal(&found, b"two", "").await.unwrap();
-        assert_eq!(Sealed::read(&second).unwrap().0.version, 2);
-        let now = kms.find(&account(), &id).await.unwrap();
-        assert_eq!(&**kms.open(&now, &first, "").unwrap(), b"one");
-        assert_eq!(&**kms.open(&now, &second, "").unwrap(), b"two");
-        // Not due again.
-        let third = kms.seal(&now, b"three", "").await.unwrap();
-        assert_eq!(Sealed::read(&third).unwrap().0.version, 2);
-    }
-
-    #[tokio::test]
-    async fn a_key_whose_time_is_over_is_gone() {
-        let (kms, found) = kms().await;
-        let id = found.key.id.clone();
-        let over = |key: &mut Key| {
-            key.state = KeyState::PendingDeletion { at_ms: 1 };
-            Ok(())
-        };
-        assert!(matches!(kms.change(&account(), &id, over).await, Err(KmsError::NotFound(_))));
-        assert!(matches!(kms.find(&account(), &id).await, Err(KmsError::NotFound(_))));
-        assert!(kms.list(&account()).await.unwrap().is_empty());
-        let left = kms.store.records("kms/", "", 10).await.unwrap();
-        assert!(left.is_empty(), "its material went with its record");
-    }
-
-    #[tokio::test]
-    async fn names_lead_to_keys_of_their_own_account_only() {
-        let (kms, found) = kms().await;
-        let (id, arn) = (&found.key.id, kms.arn(&account(), &found.key.id));
-        kms.set_alias(&account(), "alias/a/b", id, false).await.unwrap();
-        let other = AccountId::new("123456789012").unwrap();
-        for name in [id.as_str(), &arn, "alias/a/b", &kms.alias_arn(&account(), "alias/a/b")] {
-            assert_eq!(kms.find(&account(), name).await.unwrap().key.id, *id, "{name}");
-            let by_other = kms.find(&other, name).await;
-            assert_eq!(by_other.is_ok(), name.starts_with("arn:"), "{name}");
-        }
-        for name in ["", "arn:aws:kms:", "arn:aws:kms:x:y", "alias/", "alias/none", "../key"] {
-            assert!(
-                matches!(kms.find(&account(), name).await, Err(KmsError::NotFound(_))),
-                "{name}"
-            );
-        }
-        for name in ["alias/", "b", "alias/\u{e4}", "alias/a b"] {
-            assert!(kms.set_alias(&account(), name, id, false).await.is_err(), "{name}");
-        }
-        let again = kms.set_alias(&account(), "alias/a/b", id, false).await;
-        assert_eq!(again, Err(KmsError::Exists("alias/a/b".to_owned())));
-        kms.delete_alias(&account(), "alias/a/b").await.unwrap();
-        assert!(kms.find(&account(), "alias/a/b").await.is_err());
-    }
-}
+mod tests;

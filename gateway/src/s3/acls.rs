@@ -280,7 +280,7 @@ impl Handle<PutBucketAclInput, PutBucketAclOutput> for Handlers {
         check_not_public(rules, &acl)?;
         let record = acl_record(&acl)?;
         let values = vec![(Kind::Acl, Some(record))];
-        self.rules.set(&rules.info, values).await.map_err(from_grid)?;
+        self.lay_down(&caller, values).await?;
         Ok(S3Response::new(PutBucketAclOutput::default()))
     }
 }

@@ -46,16 +46,22 @@ where
 }
 
 impl Handlers {
-    async fn lay_down(
+    /// Counts a change for the bucket's owner; refuses if there were too many lately.
+    pub(super) fn may_lay_down(&self, caller: &AuthenticatedRequest) -> S3Result<()> {
+        match self.directory.may_change(&caller.bucket_rules()?.info.owner) {
+            true => Ok(()),
+            false => Err(from_grid(GridError::SlowDown)),
+        }
+    }
+
+    /// Sets what the owner lays down for the bucket, or takes it away: each as one change.
+    pub(super) async fn lay_down(
         &self,
         caller: &AuthenticatedRequest,
         values: Vec<(Kind, Option<Vec<u8>>)>,
     ) -> S3Result<()> {
-        let bucket = &caller.bucket_rules()?.info;
-        if !self.directory.may_change(&bucket.owner) {
-            return Err(from_grid(GridError::SlowDown));
-        }
-        self.rules.set(bucket, values).await.map_err(from_grid)
+        self.may_lay_down(caller)?;
+        self.rules.set(&caller.bucket_rules()?.info, values).await.map_err(from_grid)
     }
 }
 

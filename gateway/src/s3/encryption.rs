@@ -475,7 +475,8 @@ impl Handlers {
         let key = match (customer_key(cipher, customer.as_ref())?, cipher) {
             (None, Cipher::Managed { key, sealed, context, .. }) => {
                 let found = self.managed_key(caller, key, "kms:Decrypt").await?;
-                let data = self.kms.open_data_key(&found, sealed, context).map_err(kms_error)?;
+                let data = self.kms.open_data_key(&found, sealed, context).await;
+                let data = data.map_err(kms_error)?;
                 Some(ObjectKey::new(&data, &[0; SALT_LEN]))
             }
             (key, _) => key,

@@ -310,6 +310,8 @@ impl Handle<PutBucketLifecycleConfigurationInput, PutBucketLifecycleConfiguratio
             return Err(malformed("the rules are too long altogether"));
         }
         let least = minimum(rules.moved_bytes_min);
+        // Asked first: a refusal between the two would leave them different.
+        self.may_lay_down(&caller)?;
         let set = self.store.set_lifecycle(&input.bucket, Some((rules, text))).await;
         set.map_err(from_grid)?;
         let info = &caller.bucket_rules()?.info;
@@ -354,6 +356,7 @@ impl Handle<DeleteBucketLifecycleInput, DeleteBucketLifecycleOutput> for Handler
         caller: AuthenticatedRequest,
         request: S3Request<DeleteBucketLifecycleInput>,
     ) -> S3Result<S3Response<DeleteBucketLifecycleOutput>> {
+        self.may_lay_down(&caller)?;
         self.store.set_lifecycle(&request.input.bucket, None).await.map_err(from_grid)?;
         let info = &caller.bucket_rules()?.info;
         let set = self.rules.set(info, vec![(Kind::Lifecycle, None)]).await;

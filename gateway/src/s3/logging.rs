@@ -62,7 +62,7 @@ impl Handle<PutBucketLoggingInput, PutBucketLoggingOutput> for Handlers {
                 Some(xml(&BucketLoggingStatus { logging_enabled: Some(target.show()) })?)
             }
         };
-        self.rules.set(&source.info, vec![(Kind::Logging, value)]).await.map_err(from_grid)?;
+        self.lay_down(&caller, vec![(Kind::Logging, value)]).await?;
         Ok(S3Response::new(PutBucketLoggingOutput::default()))
     }
 }

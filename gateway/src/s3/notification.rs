@@ -32,7 +32,7 @@ impl Handle<PutBucketNotificationConfigurationInput, PutBucketNotificationConfig
             return Err(invalid_argument(text));
         }
         let value = if rules.is_empty() { None } else { Some(xml(&configuration)?) };
-        self.rules.set(&bucket.info, vec![(Kind::Notification, value)]).await.map_err(from_grid)?;
+        self.lay_down(&caller, vec![(Kind::Notification, value)]).await?;
         let is_told: BTreeSet<_> = bucket.events().iter().map(|rule| &rule.target).collect();
         let new: Vec<_> = targets.iter().filter(|it| !is_told.contains(it)).cloned().collect();
         let doer = Doer { principal: caller.principal().id.clone(), ..Doer::default() };

@@ -398,3 +398,52 @@ async fn an_account_that_changes_too_much_is_told_to_wait() {
     let reply = create.with(&other.key, other.secret.expose()).send(&gateway).await;
     assert_eq!(reply.status, 200, "{}", reply.text());
 }
+
+#[tokio::test]
+async fn who_may_only_make_providers_lets_no_token_say_what_its_holder_may() {
+    let gateway = gateway();
+    let arn = "arn:aws:iam::000000000001:oidc-provider/login.example.com";
+    let create = [
+        ("Action", "CreateOpenIDConnectProvider"),
+        ("Url", "https://login.example.com"),
+        ("ClientIDList.member.1", "grid"),
+    ];
+    let tag = [("Action", "TagOpenIDConnectProvider"), ("OpenIDConnectProviderArn", arn)];
+    let with = |call: &[(&'static str, &'static str)], tag| {
+        let tags = [("Tags.member.1.Key", tag), ("Tags.member.1.Value", "policy")];
+        form("iam", &[call, &tags[..]].concat())
+    };
+    let of = |more: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":{{"Effect":"Allow","Action":["iam:*OpenIDConnectProvider"{more}],"Resource":"*"}}}}"#
+        )
+    };
+    let may = |policy: String| {
+        let gateway = &gateway;
+        async move {
+            let put = [("Action", "PutUserPolicy"), ("UserName", "ann"), ("PolicyName", "p")];
+            done(gateway, &[&put[..], &[("PolicyDocument", &policy)]].concat()).await;
+        }
+    };
+    let key = user(&gateway, "ann").await;
+    let claims = ["nexusgrid:policy-claim", "nexusgrid:group-claim"];
+    may(of("")).await;
+    for claim in claims {
+        assert_eq!(status(&gateway, with(&create, claim), &key).await, 403, "{claim}");
+    }
+    assert_eq!(status(&gateway, with(&create, "team"), &key).await, 200);
+    assert_eq!(status(&gateway, with(&tag, "cost"), &key).await, 200);
+    for claim in claims {
+        assert_eq!(status(&gateway, with(&tag, claim), &key).await, 403, "{claim}");
+    }
+    // To hand out rights by roles is to hand out any right; unless something bounds who does.
+    may(of(r#","iam:AttachRolePolicy""#)).await;
+    assert_eq!(status(&gateway, with(&tag, claims[0]), &key).await, 200);
+    let bound = [
+        ("Action", "PutUserPermissionsBoundary"),
+        ("UserName", "ann"),
+        ("PermissionsBoundary", "arn:aws:iam::aws:policy/AdministratorAccess"),
+    ];
+    done(&gateway, &bound).await;
+    assert_eq!(status(&gateway, with(&tag, claims[0]), &key).await, 403);
+}

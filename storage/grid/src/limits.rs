@@ -212,6 +212,8 @@ pub const RESTORE_CLAIM_PATIENCE: Duration = Duration::from_secs(5);
 /// Records asked for at once.
 pub const RECORDS_PAGE_MAX: usize = 1_000;
 
+/// How often an object that is to lie in copies is gone through, if others move its extents meanwhile.
+pub const LIFECYCLE_COPY_TRIES: u32 = 4;
 /// Shortest and longest pause between two looks for objects whose end has come.
 pub const LIFECYCLE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`LIFECYCLE_PAUSE_MIN`].

@@ -48,6 +48,19 @@ impl Call<'_> {
         Err(ApiError::denied(&self.principal.arn, &action))
     }
 
+    /// Refuses unless the caller may do that to everything, and nothing bounds them: what is made
+    /// by this call gives others rights that the caller's own bounds would not hold.
+    pub fn allow_unbounded(&self, action: &str) -> Result<(), ApiError> {
+        let (principal, now_ms) = (self.principal, self.now_ms());
+        let bounded = principal.boundary.is_some() || !principal.session.is_empty();
+        let decision = authorize_identity(principal, action, "*", &self.context, now_ms);
+        if decision.allowed() && !bounded {
+            return Ok(());
+        }
+        tracing::info!(key = %principal.key, action, bounded, ?decision, "denied");
+        Err(ApiError::denied(&principal.arn, action))
+    }
+
     /// The ARN of something of the caller's account.
     pub fn arn(&self, kind: &str, path: &str, name: &str) -> String {
         format!("arn:aws:iam::{}:{kind}{path}{name}", self.account)

@@ -5,10 +5,23 @@ use super::error::ApiError;
 use super::users::show_tags;
 use super::xml::Xml;
 use crate::identity::directory::Read;
-use crate::identity::entities::{Group, Policy, Provider, Role, User, paths};
+use crate::identity::entities::{Group, Policy, Provider, Role, Tags, User, paths};
+use crate::identity::web_identity::{GROUP_CLAIM_TAG, POLICY_CLAIM_TAG};
 use crate::limits;
 
 const URL_BYTES_MAX: usize = 255;
+/// What one must be allowed to do to everything in order to let tokens say what their holders may.
+const CLAIMS_ACTION: &str = "iam:AttachRolePolicy";
+
+/// The tags of the form. Those that let tokens name policies or groups hand out any right of the
+/// account: they are for who could hand out the same by roles.
+fn tags(call: &Call<'_>) -> Result<Tags, ApiError> {
+    let tags = call.form.tags()?;
+    if [POLICY_CLAIM_TAG, GROUP_CLAIM_TAG].iter().any(|tag| tags.contains_key(*tag)) {
+        call.allow_unbounded(CLAIMS_ACTION)?;
+    }
+    Ok(tags)
+}
 
 fn arn(call: &Call<'_>, url: &str) -> String {
     call.arn("oidc-provider/", "", url)
@@ -59,7 +72,7 @@ pub(super) async fn create(call: &Call<'_>) -> Outcome {
         clients: clients.into_iter().map(str::to_owned).collect(),
         thumbprints: thumbprints(call)?,
         created_ms: call.now_ms(),
-        tags: call.form.tags()?,
+        tags: tags(call)?,
     };
     call.create(paths::provider(&call.account, name), name, &provider).await?;
     let mut xml = Xml::default();
@@ -134,7 +147,7 @@ pub(super) async fn update_thumbprints(call: &Call<'_>) -> Outcome {
 }
 
 pub(super) async fn tag(call: &Call<'_>) -> Outcome {
-    let tags = call.form.tags()?;
+    let tags = tags(call)?;
     change(call, |provider| add_tags(&mut provider.tags, tags.clone())).await
 }
 

@@ -56,7 +56,8 @@ pub(crate) async fn run(core: Arc<Core>, mut worker: Worker) {
                 continue;
             }
             let throttle = &throttle;
-            let mut round = Round { core: &core, group, throttle, worker: &mut worker };
+            let mut round =
+                Round { core: &core, group, throttle, worker: &mut worker, failed: None };
             match round.run().await {
                 Ok(had_work) => is_busy |= had_work,
                 Err(error) => {
@@ -86,6 +87,8 @@ struct Round<'a> {
     group: GroupId,
     throttle: &'a Throttle,
     worker: &'a mut Worker,
+    /// Why a move failed, the first of them. It is told again in an hour, as days go.
+    failed: Option<GridError>,
 }
 
 impl Round<'_> {
@@ -109,7 +112,7 @@ impl Round<'_> {
                 break;
             }
         }
-        Ok(true)
+        self.failed.take().map_or(Ok(true), Err)
     }
 
     async fn left(&self, now_ms: u64) -> Result<LifecycleLeft, GridError> {
@@ -127,15 +130,16 @@ impl Round<'_> {
             return Err(internal("reply to a step of lifecycle rules"));
         };
         self.worker.did(u64::from(done.expired + done.markers + done.aborted), 0);
-        let mut failed = None;
         for wanted in done.moves {
             match self.move_one(wanted).await {
                 Ok(()) => self.worker.did(1, 0),
-                // It is told again in an hour, as days go; the others are not kept waiting.
-                Err(error) => failed = Some(error),
+                // The others are not kept waiting.
+                Err(error) => {
+                    self.failed.get_or_insert(error);
+                }
             }
         }
-        failed.map_or(Ok(done.more), Err)
+        Ok(done.more)
     }
 
     /// Gives a version another storage class, unless it is another by now. Bytes that are to lie in copies are
@@ -200,14 +204,29 @@ impl Round<'_> {
         }
     }
 
-    /// Moves what does not lie in copies yet.
+    /// Moves what does not lie in copies yet, until nothing is left: what another moved meanwhile is found where
+    /// it lies now.
     async fn copy_leaf(&mut self, leaf: ContentId, size: u64) -> Result<(), GridError> {
+        for _ in 0..limits::LIFECYCLE_COPY_TRIES {
+            if self.copy_extents(leaf, size).await? {
+                return Ok(());
+            }
+        }
+        Err(GridError::Unavailable("extents that others move".to_owned()))
+    }
+
+    /// Whether all that did not lie in copies was moved, or the content is gone.
+    async fn copy_extents(&mut self, leaf: ContentId, size: u64) -> Result<bool, GridError> {
         let default = self.core.options.care.rewrite.bytes_per_second;
+        let mut are_all = true;
         let mut offset = 0;
         while offset < size {
             let query = NamespaceQuery::Extents { content: leaf, offset, len: size - offset };
-            let NamespaceAnswer::Map(map) = self.core.meta.ask(self.group, &query).await? else {
-                return Err(internal("answer to a query for extents"));
+            let map = match self.core.meta.ask(self.group, &query).await {
+                Ok(NamespaceAnswer::Map(map)) => map,
+                Ok(_) => return Err(internal("answer to a query for extents")),
+                Err(MetaError::Namespace(NamespaceError::NoSuchContent)) => return Ok(true),
+                Err(error) => return Err(error.into()),
             };
             for piece in map.pieces {
                 let PieceData::Extent(extent) = piece.data else { continue };
@@ -218,17 +237,18 @@ impl Round<'_> {
                 }
                 self.throttle.set_rate(self.worker.rate(default));
                 let found = FoundExtent { content: leaf, size: 0, key, extent };
-                self.copy_extent(found).await?;
+                are_all &= self.copy_extent(found).await?;
             }
             match map.next {
                 Some(next) => offset = next,
                 None => break,
             }
         }
-        Ok(())
+        Ok(are_all)
     }
 
-    async fn copy_extent(&mut self, found: FoundExtent) -> Result<(), GridError> {
+    /// Whether it was still where it had been found, and is moved.
+    async fn copy_extent(&mut self, found: FoundExtent) -> Result<bool, GridError> {
         let classes = placement::classes_of(&self.core.map.current());
         let none = || GridError::Unavailable("no drives".to_owned());
         let (classes, kind) = (classes.ok_or_else(none)?, BlockKind::Pack);
@@ -236,6 +256,6 @@ impl Round<'_> {
         let moved =
             move_into_one_block(core, self.group, kind, classes, batch, self.throttle).await?;
         self.worker.did(0, moved.bytes);
-        moved.why.map_or(Ok(()), |why| Err(GridError::Unreadable(why)))
+        moved.why.map_or(Ok(moved.extents > 0), |why| Err(GridError::Unreadable(why)))
     }
 }

@@ -81,8 +81,12 @@ pub const LIFECYCLE_UPLOADS_MAX: usize = 64;
 pub const LIFECYCLE_KEYS: usize = 64;
 /// Versions of a bucket whose rules changed that one step looks through.
 pub const LIFECYCLE_PAGE: u32 = 128;
+/// Buckets to be looked through of which one step chooses the one whose turn it is.
+pub const LIFECYCLE_WALKS: usize = 256;
 /// A step that has changed so many rows ends.
 pub const LIFECYCLE_ROWS: usize = 600;
+/// Rows that the end of a version or an upload changes at most, but for the key's directories.
+pub const LIFECYCLE_ITEM_ROWS: usize = 32;
 /// A command that has changed so many rows notes no key any more, but that its bucket is to be looked
 /// through.
 pub const LIFECYCLE_ROWS_FULL: usize = 860;

@@ -387,6 +387,8 @@ pub struct WalkRow {
     pub sequence: u64,
     /// Where it goes on.
     pub place: WalkPlace,
+    /// Whether it begins anew at its end: what lies behind it changed, or the rules did.
+    pub again: bool,
 }
 
 /// Where a walk goes on.
@@ -412,8 +414,6 @@ pub struct DueRow {
 pub struct Further {
     /// Order of the last version that was looked at.
     pub order: u64,
-    /// So many that are not current are newer than the next.
-    pub newer: u32,
     /// When the next was replaced.
     pub since_ms: u64,
 }

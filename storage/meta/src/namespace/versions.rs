@@ -538,6 +538,7 @@ impl Change<'_> {
         match place {
             Some(Place::Row(order, _)) => {
                 self.put_row(*bucket, key, order, &VersionRow::Object(object));
+                self.touch_older(*bucket, key, order);
             }
             Some(Place::Tree(_)) | None => self.put_dentry(*bucket, key, object, false)?,
         }

@@ -34,7 +34,8 @@ pub fn after_days(base_ms: u64, days: u32, day_ms: u64) -> u64 {
 fn at(when: When, base_ms: u64, day_ms: u64) -> u64 {
     match when {
         When::Days(days) => after_days(base_ms, days, day_ms),
-        When::Date(date) => date,
+        // What is due is looked for behind time zero.
+        When::Date(date) => date.max(1),
     }
 }
 

@@ -13,7 +13,11 @@
 //! older one, whoever proposes the step and however often. Nothing is walked but what is due, and a
 //! bucket whose rules changed, once.
 //!
-//! A key with more versions than a step looks at is looked at in several; the 'W' row says how far.
+//! A key with more versions than a step looks at is looked at in several; the 'W' row says how far. How many
+//! newer versions there are is counted anew each time: clients may have deleted some between two steps.
+//!
+//! A step does what is due first and then looks through a page of a bucket, those in turn: neither waits for
+//! the other. It never changes more rows than a command may: what does not fit is left to the next.
 #![deny(clippy::indexing_slicing)]
 
 mod judge;
@@ -35,10 +39,11 @@ use super::types::{
 };
 use super::versions::check_unlocked;
 use super::{list, tree, version_list};
+use crate::limits::COMMAND_ROWS_MAX;
 use crate::rows::tx::{Tx, decode_row};
 
-/// Keys whose rows a command changed.
-pub(super) type Touched = BTreeSet<(BucketId, Vec<u8>)>;
+/// Keys whose rows a command changed, and of each the orders of the older versions that it changed in place.
+pub(super) type Touched = BTreeMap<(BucketId, Vec<u8>), BTreeSet<u64>>;
 
 /// What a look at a key finds.
 enum Item {
@@ -123,17 +128,68 @@ fn uploads_of(tx: &Tx<'_>, bucket: BucketId, key: &[u8]) -> Step<Vec<Item>> {
     found.iter().map(item).collect()
 }
 
+/// Whether as many versions as rules count are left down to where a look goes on.
+fn is_beyond(
+    tx: &Tx<'_>,
+    bucket: BucketId,
+    key: &[u8],
+    at: Further,
+    rules: &Lifecycle,
+) -> Step<bool> {
+    let depth = rules.depth();
+    let counted = older_rows(tx, bucket, key, None, depth)?;
+    let is_full = counted.len() == depth;
+    Ok(is_full && counted.last().is_some_and(|(order, _)| *order >= at.order))
+}
+
+/// An older version that lies deeper than rules count.
+fn deep(
+    tx: &Tx<'_>,
+    bucket: BucketId,
+    key: &[u8],
+    order: u64,
+    rules: &Lifecycle,
+) -> Step<Option<Item>> {
+    let Some(row) = tx.load(rows::STATE, &rows::version(bucket, key, order))? else {
+        return Ok(None);
+    };
+    let first = rows::versions(bucket).name(key).done();
+    let last = rows::version(bucket, key, order.saturating_add(1));
+    let Some((_, above)) = tx.last_up_to(rows::STATE, &first, &last)? else { return Ok(None) };
+    let above: VersionRow = decode_row(rows::STATE, &above)?;
+    let newer = u32::try_from(rules.depth()).unwrap_or(u32::MAX);
+    Ok(Some(Item::Older(row, above.modified_ms(), newer)))
+}
+
+impl VersionRow {
+    fn modified_ms(&self) -> u64 {
+        match self {
+            VersionRow::Object(object) => object.modified_ms,
+            VersionRow::Marker(marker) => marker.modified_ms,
+        }
+    }
+}
+
 /// Looks at up to `depth` older versions of a key; from its beginning at its current version and its
-/// uploads, too.
+/// uploads, too. It begins there as well if newer versions went since, so that rules count others now.
 fn look(
     tx: &Tx<'_>,
     bucket: BucketId,
     key: &[u8],
     further: Option<Further>,
+    rules: &Lifecycle,
     depth: usize,
 ) -> Step<(Vec<Item>, Option<Further>)> {
     let mut items = Vec::new();
-    let mut at = further;
+    let further = match further {
+        Some(at) if is_beyond(tx, bucket, key, at, rules)? => Some(at),
+        _ => None,
+    };
+    // How many newer ones were replaced, and when the next was. Of as many as rules count one may be a
+    // marker that is current.
+    let counted = u32::try_from(rules.depth() - 1).unwrap_or(u32::MAX);
+    let mut above = further.map(|at| (counted, at.since_ms));
+    let mut last = further;
     let mut rows = older_rows(tx, bucket, key, further.map(|at| at.order), depth + 1)?;
     let is_cut = rows.len() > depth;
     rows.truncate(depth);
@@ -141,19 +197,16 @@ fn look(
     if further.is_none() {
         items = uploads_of(tx, bucket, key)?;
         if let Some(object) = tree::lookup(tx, bucket, key)? {
-            at = Some(Further { order: 0, newer: 0, since_ms: object.modified_ms });
+            above = Some((0, object.modified_ms));
             items.push(Item::Current(object));
         }
     }
     for (order, row) in rows {
-        let modified_ms = match &row {
-            VersionRow::Object(object) => object.modified_ms,
-            VersionRow::Marker(marker) => marker.modified_ms,
-        };
-        let newer = match (at, row) {
-            (Some(at), row) => {
-                items.push(Item::Older(row, at.since_ms, at.newer));
-                at.newer.saturating_add(1)
+        let modified_ms = row.modified_ms();
+        let newer = match (above, row) {
+            (Some((newer, since_ms)), row) => {
+                items.push(Item::Older(row, since_ms, newer));
+                newer.saturating_add(1)
             }
             (None, VersionRow::Marker(marker)) => {
                 items.push(Item::Marker(marker, is_alone));
@@ -161,9 +214,10 @@ fn look(
             }
             (None, VersionRow::Object(_)) => return Err(corrupt("versions without a current one")),
         };
-        at = Some(Further { order, newer, since_ms: modified_ms });
+        above = Some((newer, modified_ms));
+        last = Some(Further { order, since_ms: modified_ms });
     }
-    Ok((items, at.filter(|_| is_cut)))
+    Ok((items, last.filter(|_| is_cut)))
 }
 
 /// The rules of a bucket as the gateway gave them.
@@ -219,7 +273,7 @@ impl Change<'_> {
                 let row = LifecycleRow { sequence: self.sequence, rules };
                 self.tx.store(rows::STATE, rows::lifecycle(bucket), &row);
                 self.tx.put(rows::STATE, rows::lifecycle_text(bucket), text);
-                self.begin_walk(bucket);
+                self.begin_walk(bucket)?;
             }
             None => self.drop_lifecycle(bucket),
         }
@@ -233,9 +287,15 @@ impl Change<'_> {
         }
     }
 
-    fn begin_walk(&mut self, bucket: BucketId) {
-        let row = WalkRow { sequence: self.sequence, place: WalkPlace::Keys(None) };
+    /// Has a bucket looked through. A walk that is on goes to its end before it begins anew: it would never
+    /// get there if something changed all the time.
+    fn begin_walk(&mut self, bucket: BucketId) -> Step<()> {
+        let walk: Option<WalkRow> = self.tx.load(rows::STATE, &rows::walk(bucket))?;
+        let place = walk.map_or(WalkPlace::Keys(None), |walk| walk.place);
+        let again = place != WalkPlace::Keys(None);
+        let row = WalkRow { sequence: self.sequence, place, again };
         self.tx.store(rows::STATE, rows::walk(bucket), &row);
+        Ok(())
     }
 
     fn lifecycle(&self, bucket: BucketId) -> Step<Option<Lifecycle>> {
@@ -245,7 +305,12 @@ impl Change<'_> {
 
     /// Something of a key changed.
     pub(super) fn touch(&mut self, bucket: BucketId, key: &[u8]) {
-        self.touched.insert((bucket, key.to_vec()));
+        self.touched.entry((bucket, key.to_vec())).or_default();
+    }
+
+    /// An older version changed in place.
+    pub(super) fn touch_older(&mut self, bucket: BucketId, key: &[u8], order: u64) {
+        self.touched.entry((bucket, key.to_vec())).or_default().insert(order);
     }
 
     /// The end of any command: notes when the keys that it changed are to be looked at.
@@ -259,13 +324,17 @@ impl Change<'_> {
         let mut known: BTreeMap<BucketId, Option<Lifecycle>> = BTreeMap::new();
         let mut crowded = BTreeSet::new();
         let mut is_now = false;
-        for (bucket, key) in std::mem::take(&mut self.touched) {
+        for ((bucket, key), older) in std::mem::take(&mut self.touched) {
             let rules = match known.entry(bucket) {
                 Entry::Occupied(entry) => entry.into_mut(),
                 Entry::Vacant(entry) => entry.insert(self.lifecycle(bucket)?),
             };
             let Some(rules) = rules else { continue };
-            let (items, _) = look(&self.tx, bucket, &key, None, rules.depth())?;
+            let (mut items, further) = look(&self.tx, bucket, &key, None, rules, rules.depth())?;
+            let is_deep = |order: &u64| further.is_some_and(|end| *order < end.order);
+            for order in older.into_iter().filter(is_deep) {
+                items.extend(deep(&self.tx, bucket, &key, order, rules)?);
+            }
             let next = match now_ms {
                 None => first_due(&items, rules, &key),
                 Some(now_ms) => items
@@ -283,7 +352,7 @@ impl Change<'_> {
         }
         // There is no room for a row per key: the bucket is looked through instead.
         for bucket in crowded {
-            self.begin_walk(bucket);
+            self.begin_walk(bucket)?;
         }
         Ok(is_now)
     }
@@ -293,17 +362,37 @@ impl Change<'_> {
         self.tx.store(rows::STATE, rows::due(at_ms, bucket, key), &row);
     }
 
-    /// One step: a page of a bucket whose rules changed, or else keys that are due.
+    /// One step: keys that are due, and as far as there is room a page of a bucket whose rules changed.
     pub(super) fn run_lifecycle(&mut self, now_ms: u64) -> Step<NamespaceOk> {
         let mut done = LifecycleDone::default();
-        let prefix = rows::walks();
-        let found = self.tx.scan(rows::STATE, &prefix, prefix_end(&prefix).as_deref(), 1)?;
-        if let Some((row, value)) = found.first() {
-            let bucket = rows::parse_walk(row).ok_or_else(|| corrupt("key of a walk"))?;
-            self.walk_on(bucket, decode_row(rows::STATE, value)?, &mut done)?;
+        self.carry_out_all(now_ms, &mut done)?;
+        done.more |= self.note_touched(Some(now_ms))?;
+        if let Some((bucket, walk)) = self.next_walk()? {
+            if self.tx.rows() + (limits::LIFECYCLE_PAGE as usize) < limits::LIFECYCLE_ROWS_FULL {
+                self.walk_on(bucket, walk, &mut done)?;
+            }
             done.more = true;
-            return Ok(NamespaceOk::Lifecycle(done));
         }
+        Ok(NamespaceOk::Lifecycle(done))
+    }
+
+    /// The walk that waits longest.
+    fn next_walk(&self) -> Step<Option<(BucketId, WalkRow)>> {
+        let prefix = rows::walks();
+        let (end, most) = (prefix_end(&prefix), limits::LIFECYCLE_WALKS);
+        let mut next: Option<(BucketId, WalkRow)> = None;
+        for (row, value) in self.tx.scan(rows::STATE, &prefix, end.as_deref(), most)? {
+            let bucket = rows::parse_walk(&row).ok_or_else(|| corrupt("key of a walk"))?;
+            let walk: WalkRow = decode_row(rows::STATE, &value)?;
+            if next.as_ref().is_none_or(|(_, next)| walk.sequence < next.sequence) {
+                next = Some((bucket, walk));
+            }
+        }
+        Ok(next)
+    }
+
+    /// Does what is due, as far as there is room.
+    fn carry_out_all(&mut self, now_ms: u64, done: &mut LifecycleDone) -> Step<()> {
         let (begin, end) = (rows::all_due(), rows::due_after(now_ms));
         let found = self.tx.scan(rows::STATE, &begin, Some(&end), limits::LIFECYCLE_KEYS)?;
         done.more = found.len() == limits::LIFECYCLE_KEYS;
@@ -321,11 +410,32 @@ impl Change<'_> {
             done.looked += 1;
             if let Some(rules) = self.lifecycle(bucket)? {
                 let due = Due { bucket, key: &key, at_ms: due_ms, further };
-                self.carry_out(&due, &rules, now_ms, &mut done)?;
+                self.carry_out(&due, &rules, now_ms, done)?;
             }
         }
-        done.more |= self.note_touched(Some(now_ms))?;
-        Ok(NamespaceOk::Lifecycle(done))
+        Ok(())
+    }
+
+    /// Where there is room for the end of an item.
+    fn room(&self, item: &Item, key: &[u8]) -> Room {
+        let directories = match item {
+            // At worst it leaves all its directories empty.
+            Item::Current(_) => key.iter().filter(|byte| **byte == b'/').count(),
+            Item::Marker(..) | Item::Older(..) | Item::Upload(..) => 0,
+        };
+        let rows = self.tx.rows();
+        let cost = directories + limits::LIFECYCLE_ITEM_ROWS;
+        // Of each key that changed a row is to say when it is due next.
+        let with_notes = rows + self.touched.len() + cost;
+        if rows < limits::LIFECYCLE_ROWS && with_notes <= limits::LIFECYCLE_ROWS_FULL {
+            Room::Here
+        } else if rows > 1 {
+            Room::NextStep
+        } else if rows + cost <= COMMAND_ROWS_MAX {
+            Room::Here
+        } else {
+            Room::Nowhere
+        }
     }
 
     /// Looks at a key and does what is due.
@@ -338,23 +448,27 @@ impl Change<'_> {
     ) -> Step<()> {
         let Due { bucket, key, .. } = *due;
         let depth = limits::LIFECYCLE_LOOK_MAX;
-        let (items, further) = look(&self.tx, bucket, key, due.further, depth)?;
+        let (items, further) = look(&self.tx, bucket, key, due.further, rules, depth)?;
         let mut next: Option<u64> = None;
         // Oldest first: when a version was replaced is told by the one above it.
         for item in items.iter().rev() {
-            if self.tx.rows() >= limits::LIFECYCLE_ROWS {
-                // What is left of them is found again.
-                self.set_due(bucket, key, due.at_ms, due.further);
-                done.more = true;
-                return Ok(());
-            }
             let verdict = item.weigh(rules, key, now_ms);
             let again = match verdict.now {
                 None => verdict.next_ms,
-                Some(Fate::Expire) => match self.expire(due, item, now_ms, done)? {
-                    Ok(()) => None,
-                    Err(NamespaceError::Locked) => item.again(&verdict, rules, now_ms),
-                    Err(_) => Some(retry_at(rules, now_ms)),
+                Some(Fate::Expire) => match self.room(item, key) {
+                    Room::Here => match self.expire(due, item, now_ms, done)? {
+                        Ok(()) => None,
+                        Err(NamespaceError::Locked) => item.again(&verdict, rules, now_ms),
+                        Err(_) => Some(retry_at(rules, now_ms)),
+                    },
+                    Room::NextStep => {
+                        // What is left of them is found again.
+                        self.set_due(bucket, key, due.at_ms, due.further);
+                        done.more = true;
+                        return Ok(());
+                    }
+                    // It must not keep others waiting.
+                    Room::Nowhere => Some(retry_at(rules, now_ms)),
                 },
                 Some(Fate::Move(class)) => {
                     let again = item.again(&verdict, rules, now_ms);
@@ -462,7 +576,8 @@ impl Change<'_> {
             }
         };
         for key in keys {
-            let (items, further) = look(&self.tx, bucket, &key, None, limits::LIFECYCLE_LOOK_MAX)?;
+            let depth = limits::LIFECYCLE_LOOK_MAX;
+            let (items, further) = look(&self.tx, bucket, &key, None, &rules, depth)?;
             // What was not looked at may be due: it is looked at when this is.
             let due = if further.is_some() { Some(0) } else { first_due(&items, &rules, &key) };
             if let Some(at) = due {
@@ -470,15 +585,24 @@ impl Change<'_> {
             }
             done.looked += 1;
         }
-        match next {
-            Some(place) => {
-                let row = WalkRow { sequence: self.sequence, place };
+        let anew = (WalkPlace::Keys(None), false);
+        match next.map(|place| (place, walk.again)).or(walk.again.then_some(anew)) {
+            Some((place, again)) => {
+                let row = WalkRow { sequence: self.sequence, place, again };
                 self.tx.store(rows::STATE, rows::walk(bucket), &row);
             }
             None => self.tx.delete(rows::STATE, rows::walk(bucket)),
         }
         Ok(())
     }
+}
+
+/// Where there is room for what is due: a command changes so many rows at most.
+enum Room {
+    Here,
+    NextStep,
+    /// It alone may be more than a command may change.
+    Nowhere,
 }
 
 /// A key that is due.

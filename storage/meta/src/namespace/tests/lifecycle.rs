@@ -206,12 +206,17 @@ impl Run {
         _ = self.group.apply(NamespaceCommand::ChangeVersion { version, change, now_ms });
     }
 
+    fn step(&mut self) -> LifecycleDone {
+        let command = NamespaceCommand::RunLifecycle { now_ms: self.now };
+        let NamespaceOk::Lifecycle(done) = self.group.ok(command) else { panic!("no step") };
+        done
+    }
+
     /// Runs until nothing is to be done; gives all that was done.
     fn run(&mut self) -> LifecycleDone {
         let mut all = LifecycleDone::default();
         for _ in 0..1_000 {
-            let command = NamespaceCommand::RunLifecycle { now_ms: self.now };
-            let NamespaceOk::Lifecycle(done) = self.group.ok(command) else { panic!("no step") };
+            let done = self.step();
             all.expired += done.expired;
             all.markers += done.markers;
             all.aborted += done.aborted;
@@ -332,6 +337,100 @@ fn many_versions_go_in_bounded_steps_and_as_many_stay_as_are_to_be_kept() {
     // One more makes the oldest due a day after it was replaced, not a day after this.
     run.now += DAY;
     run.put(b"k", 1, false);
+    assert_eq!(run.run().expired, 1);
+}
+
+#[test]
+fn what_clients_delete_between_two_steps_counts_no_more() {
+    let mut run = Run::new(true);
+    for _ in 0..300 {
+        run.put(b"k", 1, false);
+    }
+    let old = Some(Noncurrent { days: 1, keep: 100 });
+    run.lay_down(Some(rules(vec![LifecycleRule { expire_noncurrent: old, ..rule(b"") }])));
+    run.run();
+    run.now += DAY;
+    assert!(run.step().more);
+    let prefix = rows::versions(BUCKET).name(b"k").done();
+    let rows = run.group.store.rows.get("state").unwrap();
+    let newest: Vec<_> = rows.keys().filter(|row| row.starts_with(&prefix)).take(60).collect();
+    let delete = |row: &&Vec<u8>| {
+        let (key, order) = rows::parse_version(row).unwrap();
+        let version = Some(VersionId(order));
+        DeleteVersion { key, version, precondition: Precondition::None, bypass: false }
+    };
+    let deletes = newest.iter().map(delete).collect();
+    let now_ms = run.now;
+    run.group.ok(NamespaceCommand::DeleteVersions { bucket: BUCKET, deletes, now_ms });
+    run.run();
+    assert_eq!(run.versions(b"k").len(), 101);
+}
+
+#[test]
+fn deep_keys_that_are_due_together_fit_into_commands() {
+    let mut run = Run::new(false);
+    // The last cannot go in one command, if it leaves all its directories empty.
+    let slashes = |n: usize| "/".repeat(n);
+    let keys = [
+        "a/".repeat(500) + "x",
+        "b/".repeat(500) + "x",
+        format!("c{}x", slashes(940)),
+        format!("d{}x", slashes(500)),
+        format!("d{}y", slashes(1_000)),
+    ];
+    for key in &keys {
+        run.put(key.as_bytes(), 1, false);
+    }
+    run.now += 1;
+    run.put(b"z", 1, false);
+    run.lay_down(Some(rules(vec![LifecycleRule { expire: Some(When::Days(1)), ..rule(b"") }])));
+    run.run();
+    run.now += DAY;
+    assert_eq!(run.run().expired, 5);
+    assert_eq!(run.versions(keys[4].as_bytes()).len(), 1);
+}
+
+#[test]
+fn a_deep_version_that_changes_is_looked_at() {
+    let mut run = Run::new(true);
+    run.put(b"k", 1, false);
+    let first = run.group.get(b"k", RangeSpec::Full).unwrap().0.version;
+    for _ in 0..200 {
+        run.put(b"k", 1, false);
+    }
+    let old = Some(Noncurrent { days: 1, keep: 1 });
+    let tagged = LifecycleRule { expire_noncurrent: old, tags: vec![tag()], ..rule(b"") };
+    run.lay_down(Some(rules(vec![tagged])));
+    run.now += 2 * DAY;
+    assert_eq!(run.run().expired, 0);
+    run.change(b"k", first, VersionChange::Tags(vec![tag()]));
+    assert_eq!(run.run().expired, 1);
+    assert_eq!(run.versions(b"k").len(), 200);
+}
+
+#[test]
+fn rules_that_are_laid_down_again_and_again_keep_nothing_waiting() {
+    let mut run = Run::new(false);
+    let lifecycle = rules(vec![LifecycleRule { expire: Some(When::Days(1)), ..rule(b"") }]);
+    for pack in 0..4 {
+        let keys: Vec<Vec<u8>> = (0..100).map(|n| format!("{pack}-{n:03}").into_bytes()).collect();
+        run.put_with(&keys, 1, &ObjectMeta::default());
+    }
+    run.now += DAY;
+    let mut expired = 0;
+    for _ in 0..20 {
+        run.lay_down(Some(lifecycle.clone()));
+        expired += run.step().expired;
+    }
+    assert_eq!(expired, 400);
+    run.run();
+}
+
+#[test]
+fn the_first_moment_is_a_date_too() {
+    let mut run = Run::new(false);
+    run.put(b"k", 1, false);
+    run.lay_down(Some(rules(vec![LifecycleRule { expire: Some(When::Date(0)), ..rule(b"") }])));
     assert_eq!(run.run().expired, 1);
 }
 
@@ -541,12 +640,13 @@ fn golden_bytes() {
     assert_eq!(hex(&lifecycle.encode()), format!("01{body}"));
     let row = LifecycleRow { sequence: 3, rules: lifecycle.clone() };
     assert_eq!(hex(&codec::encode(&row)), format!("0103{body}"));
-    let walk = WalkRow { sequence: 3, place: WalkPlace::Keys(Some(b"k".to_vec())) };
-    assert_eq!(hex(&codec::encode(&walk)), "01030001016b");
-    let walk = WalkRow { sequence: 3, place: WalkPlace::Uploads(None) };
-    assert_eq!(hex(&codec::encode(&walk)), "01030100");
-    let due = DueRow { sequence: 3, further: Some(Further { order: 4, newer: 5, since_ms: 6 }) };
-    assert_eq!(hex(&codec::encode(&due)), "010301040506");
+    let place = WalkPlace::Keys(Some(b"k".to_vec()));
+    let walk = WalkRow { sequence: 3, place, again: false };
+    assert_eq!(hex(&codec::encode(&walk)), "01030001016b00");
+    let walk = WalkRow { sequence: 3, place: WalkPlace::Uploads(None), again: true };
+    assert_eq!(hex(&codec::encode(&walk)), "0103010001");
+    let due = DueRow { sequence: 3, further: Some(Further { order: 4, since_ms: 6 }) };
+    assert_eq!(hex(&codec::encode(&due)), "0103010406");
     let set = NamespaceCommand::SetLifecycle { bucket, rules: Some((lifecycle, b"x".to_vec())) };
     assert_eq!(hex(&set.encode()), format!("011f0701{body}0178"));
     assert_eq!(hex(&NamespaceCommand::RunLifecycle { now_ms: 5 }.encode()), "012005");
