@@ -335,7 +335,9 @@ pub(crate) fn may_deliver(
     let service = Principal::grid(LOG_DELIVERY);
     let mut context = crate::context::of_caller(&service, now_unix_ms);
     context.set("aws:SourceArn", format!("arn:aws:s3:::{}", source.info.name));
+    // By either of its names: lists know accounts by the longer one.
     context.set("aws:SourceAccount", source.owner.to_string());
+    context.add("aws:SourceAccount", source.owner.canonical_id());
     let ask = |key: &str, context: &Context| {
         let resource = Resource::Object { bucket: &target.bucket, key };
         let rules = place.for_iam(None, None);

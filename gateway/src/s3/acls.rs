@@ -10,9 +10,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
-use crate::error::{
-    access_denied, custom, from_grid, invalid_argument, not_implemented, unavailable,
-};
+use crate::error::{access_denied, custom, invalid_argument, not_implemented, unavailable};
 use crate::identity::Accounts;
 use crate::rules::{BucketRules, Kind};
 
