@@ -19,7 +19,7 @@
 //! index has not seen, or over everything if it is lost. [`reclaim`] frees dead records: holes for
 //! large ones, compaction for small ones, both through the same log.
 //!
-//! Keeps: R1, R3, R4, R6, R7 and the drive's part of R5 (DESIGN §4); I3 and I5. Knows shards, never
+//! Keeps: R1, R3, R4, R6, R7 and the drive's part of R5; I3 and I5. Knows shards, never
 //! objects or keys. State on disk: `superblock`, `lock`, `segments/*.seg`, `index/`.
 //!
 //! Files: [`types`], [`options`] what callers see, [`store`] the interface, `superblock`, `record`,
