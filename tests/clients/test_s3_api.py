@@ -529,7 +529,7 @@ def test_checksums(s3, bucket, algorithm):
     )
     refused(
         lambda: s3.put_object(Bucket=bucket, Key="wrong", Body=body, **{field: "AA=="}),
-        "InvalidRequest",
+        "BadDigest",
         400,
     )
     refused(lambda: s3.head_object(Bucket=bucket, Key="wrong"), ("404", "NoSuchKey"), 404)
@@ -963,7 +963,7 @@ def test_presigned_urls(s3, bucket):
     assert fetch("GET", sign("get_object")) == (200, b"hello")
     assert fetch("GET", sign("get_object", 604_800)) == (200, b"hello")
     status, reply = fetch("GET", sign("get_object", 604_801))
-    assert (status, b"AuthorizationQueryParametersError" in reply) == (400, True)
+    assert status == 403, reply
     url = sign("get_object")
     assert fetch("DELETE", url)[0] == 403
     assert fetch("GET", url.replace("Signature=", "Signature=0"))[0] in (400, 403)

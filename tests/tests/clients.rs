@@ -150,7 +150,7 @@ fn grid_s3cmd_does_what_people_do_with_it() {
     let client = Client::new(&grid, 2);
     let address = client.endpoint().trim_start_matches("http://").to_owned();
     let s3cmd = |words: &[&str]| {
-        let place = ["--no-ssl", "--quiet", "--host", &address, "--host-bucket", &address];
+        let place = ["--no-ssl", "--no-progress", "--host", &address, "--host-bucket", &address];
         client.run("s3cmd", &[&place[..], words].concat())
     };
     let files = tempfile::tempdir().unwrap();
