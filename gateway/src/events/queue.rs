@@ -188,7 +188,11 @@ impl Queue {
         loop {
             match inner.store.own_put(&key, message.clone()).await {
                 Ok(()) => return Ok(()),
-                Err(error) if pause > limits::EVENT_WRITE_PAUSE_MAX => return Err(error),
+                Err(error) if pause > limits::EVENT_WRITE_PAUSE_MAX => {
+                    // It does not wait: else failures would fill the count, and then events be dropped.
+                    self.shorten(target, 1);
+                    return Err(error);
+                }
                 Err(error) => tracing::debug!(%error, "an event is written again"),
             }
             inner.env.clock.sleep(pause).await;
@@ -235,11 +239,15 @@ impl Queue {
     ) -> Result<(), GridError> {
         let many = keys.len() as u64;
         self.inner.store.own_delete(keys).await?;
-        let mut state = self.inner.state.lock();
-        if let Some(length) = state.lengths.get_mut(target) {
+        self.shorten(target, many);
+        Ok(())
+    }
+
+    /// So many messages wait no more.
+    fn shorten(&self, target: &TargetId, many: u64) {
+        if let Some(length) = self.inner.state.lock().lengths.get_mut(target) {
             *length = length.saturating_sub(many);
         }
-        Ok(())
     }
 
     /// Counts what this node wrote for a target and what still waits: at its start it does not know.
