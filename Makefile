@@ -1,12 +1,12 @@
 # Every way to build, try and check NexusGrid. Recipes install what they miss.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify sim soak bench conformance fix
+.PHONY: help build demo test verify sim soak bench bench-bucket bench-compare conformance fix
 
 ARGS ?=
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 build: ## the agent, `nexusgrid`
 	@deploy/build/run.sh build
@@ -26,8 +26,14 @@ sim: ## many seeds of the simulation (ARGS="number first", default 10000 from 1)
 soak: ## long fault runs with real processes (ARGS=rounds, default 200)
 	@deploy/build/run.sh soak $(ARGS)
 
-bench: ## throughput and latency beside the machine's own limits
+bench: ## throughput and latency beside the machine's own limits, a bucket of many objects (ARGS="--only bucket --objects 1000000")
 	@deploy/build/run.sh bench $(ARGS)
+
+bench-bucket: ## one large bucket: what was promised of it beside what is found (OBJECTS=1000000)
+	@deploy/build/run.sh bench-bucket $(OBJECTS)
+
+bench-compare: ## CPU per operation now and at another commit, in turn (OLD=commit, ARGS="rounds seconds")
+	@deploy/build/run.sh bench-compare $(OLD) $(ARGS)
 
 conformance: ## the Ceph project's S3 suite against a grid (ARGS=checkout of ceph/s3-tests)
 	@deploy/build/run.sh conformance $(ARGS)

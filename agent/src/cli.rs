@@ -1,10 +1,12 @@
 //! The command line. What is not built yet is not listed.
 
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::drive::MountArgs;
 use crate::events::EventCommand;
 use crate::identities::cli::{
     GroupCommand, PolicyCommand, ProviderCommand, RoleCommand, UserCommand,
@@ -21,6 +23,26 @@ pub struct Cli {
     /// Print answers as JSON.
     #[arg(long, global = true)]
     pub json: bool,
+}
+
+/// `mount -t nexusgrid` and lines of `fstab` call this program as `mount.nexusgrid BUCKET DIR [-sfnv] [-o …]`.
+pub fn as_mount_helper(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = arguments.collect();
+    let is_helper = arguments.first().is_some_and(|first| {
+        std::path::Path::new(first).file_name().is_some_and(|name| name == "mount.nexusgrid")
+    });
+    if is_helper {
+        // Said of every file system; none is asked of this one.
+        let is_said = |argument: &OsString| {
+            argument.to_str().is_some_and(|text| ["-s", "-n", "-v"].contains(&text))
+        };
+        arguments.retain(|argument| !is_said(argument));
+        for argument in arguments.iter_mut().filter(|argument| *argument == "-f") {
+            *argument = OsString::from("--fake");
+        }
+        arguments.insert(1, OsString::from("mount"));
+    }
+    arguments
 }
 
 /// Where a running agent is found.
@@ -117,6 +139,22 @@ pub enum Command {
     },
     /// The state of the grid, and what more it can lose.
     Status(NodeDir),
+    /// Mount a bucket on a directory of this machine.
+    Mount(MountArgs),
+    /// Unmount a bucket.
+    Umount {
+        /// Where it is mounted.
+        #[arg(value_name = "DIR")]
+        at: PathBuf,
+        /// At once out of sight, and at an end when its last user is.
+        #[arg(long)]
+        lazy: bool,
+    },
+    /// Mounts of this machine.
+    Mounts(NodeDir),
+    /// What serves a mount; `mount` starts it.
+    #[command(hide = true)]
+    MountDaemon,
     /// Nodes.
     #[command(subcommand)]
     Node(NodeCommand),
@@ -454,6 +492,32 @@ pub enum AccountCommand {
         /// Its owner's e-mail address; access control lists may name the account by it.
         #[arg(long)]
         email: String,
+        /// Write ARNs of what it holds without its number, as Ceph does for users in no account
+        /// (`arn:aws:iam:::user/ann`). One account at most.
+        #[arg(long)]
+        bare_arns: bool,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Show one: what its buckets hold together, and the most that they may.
+    Show {
+        /// Its id: twelve digits.
+        id: String,
+        /// The node's directory.
+        #[command(flatten)]
+        node: NodeDir,
+    },
+    /// Set the most that all its buckets may hold together; what is not named is without bounds.
+    Quota {
+        /// Its id: twelve digits.
+        id: String,
+        /// Bytes of objects, all their versions: `500G` (powers of 1000), `500Gi` (of 1024), or `none`.
+        #[arg(long, value_parser = size, default_value = "none")]
+        bytes: Size,
+        /// Objects, all their versions: a number, or `none`.
+        #[arg(long, value_parser = size, default_value = "none")]
+        objects: Size,
         /// The node's directory.
         #[command(flatten)]
         node: NodeDir,
@@ -504,8 +568,25 @@ pub enum KeyCommand {
 mod tests {
     use clap::CommandFactory;
 
+    use super::*;
+
     #[test]
     fn the_command_line_is_consistent() {
-        super::Cli::command().debug_assert();
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_mount_says_is_understood() {
+        let said = |words: &str| {
+            let words = words.split(' ').map(OsString::from);
+            match Cli::parse_from(as_mount_helper(words)).command {
+                Command::Mount(mount) => mount,
+                other => panic!("{other:?}"),
+            }
+        };
+        let mount = said("/sbin/mount.nexusgrid files /mnt/files -s -v -n -o rw,_netdev");
+        assert_eq!((mount.bucket.as_str(), mount.fake), ("files", false));
+        assert_eq!(mount.options, ["rw", "_netdev"]);
+        assert!(said("mount.nexusgrid files /mnt/files -f -o ro").fake);
     }
 }

@@ -43,6 +43,22 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 )
             })
         }
+        Command::Mount(_) | Command::Umount { .. } | Command::MountDaemon => {
+            anyhow::bail!("this is done before anything else")
+        }
+        Command::Mounts(node) => {
+            let columns = &[
+                "bucket",
+                "dir",
+                "connected",
+                "read_only",
+                "seconds",
+                "calls",
+                "bytes_read",
+                "bytes_written",
+            ];
+            list(node, AdminRequest::MountList, json, columns).await
+        }
         Command::Status(NodeDir { dir }) => {
             let answer = client::ask_value(&dir, &AdminRequest::Status).await?;
             if json {
@@ -117,11 +133,11 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
             done(&node, AdminRequest::BucketDelete { name }, json).await
         }
         Command::Account(AccountCommand::Ls(node)) => {
-            let columns = &["id", "name", "email", "created"];
+            let columns = &["id", "name", "email", "created", "bare_arns"];
             list(node, AdminRequest::AccountList, json, columns).await
         }
-        Command::Account(AccountCommand::Create { name, email, node }) => {
-            let request = AdminRequest::AccountCreate { name, email };
+        Command::Account(AccountCommand::Create { name, email, bare_arns, node }) => {
+            let request = AdminRequest::AccountCreate { name, email, bare_arns };
             let answer = client::ask_value(&node.dir, &request).await?;
             print(&answer, json, |answer| {
                 format!(
@@ -131,6 +147,16 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                     text(answer, "secret_key")
                 )
             })
+        }
+        Command::Account(AccountCommand::Show { id, node }) => {
+            let answer = client::ask_value(&node.dir, &AdminRequest::AccountShow { id }).await?;
+            let columns =
+                ["id", "name", "buckets", "objects", "bytes", "quota_objects", "quota_bytes"];
+            print(&answer, json, |answer| table(&Value::Array(vec![answer.clone()]), &columns))
+        }
+        Command::Account(AccountCommand::Quota { id, bytes, objects, node }) => {
+            let (bytes, objects) = (bytes.0, objects.0);
+            done(&node, AdminRequest::AccountQuota { id, bytes, objects }, json).await
         }
         Command::Account(AccountCommand::Delete { id, node }) => {
             done(&node, AdminRequest::AccountDelete { id }, json).await

@@ -66,6 +66,8 @@ pub struct S3Config {
     pub region: String,
     /// Buckets are also served as `BUCKET.domain` under this domain. Default: none.
     pub domain: Option<String>,
+    /// Buckets' web sites are served as `BUCKET.website_domain`. Default: none.
+    pub website_domain: Option<String>,
     /// Private networks, addresses and hosts that events may be sent to. Default: none.
     pub events_private: Vec<String>,
     /// How long records for a bucket's access log wait for more of them, in seconds. Default 300.
@@ -73,9 +75,12 @@ pub struct S3Config {
     /// Whether clients may send keys of their own (SSE-C) although connections are plain here: right
     /// where TLS ends before the gateway. Default no.
     pub sse_c_without_tls: bool,
-    /// Whether HTML forms may be signed by Signature Version 2, as those of old applications are.
-    /// Requests never may. Default no.
-    pub forms_signed_by_v2: bool,
+    /// Whether requests and HTML forms may be signed by Signature Version 2, as old applications do.
+    /// Default no.
+    pub signature_v2: bool,
+    /// Whether buckets may be named with a tenant's name before theirs (`TENANT:bucket`), as Ceph's
+    /// clients do: the name of its owner's account, or nothing. Default no.
+    pub tenant_names: bool,
 }
 
 impl Default for S3Config {
@@ -83,10 +88,12 @@ impl Default for S3Config {
         S3Config {
             region: "us-east-1".to_owned(),
             domain: None,
+            website_domain: None,
             events_private: Vec::new(),
             access_log_seconds: 300,
             sse_c_without_tls: false,
-            forms_signed_by_v2: false,
+            signature_v2: false,
+            tenant_names: false,
         }
     }
 }
@@ -98,10 +105,12 @@ impl S3Config {
         Ok(GatewayOptions {
             region: self.region.clone(),
             domain: self.domain.clone(),
+            website_domain: self.website_domain.clone(),
             events_private: private.context("s3.events_private")?,
             access_log_every: Duration::from_secs(self.access_log_seconds),
             sse_c_without_tls: self.sse_c_without_tls,
-            forms_signed_by_v2: self.forms_signed_by_v2,
+            signature_v2: self.signature_v2,
+            tenant_names: self.tenant_names,
             ..GatewayOptions::default()
         })
     }
@@ -116,6 +125,12 @@ pub struct IdentityConfig {
     pub oidc_private: Vec<String>,
     /// A file of certificates (PEM) to trust beside the system's. Default: none.
     pub oidc_roots: Option<PathBuf>,
+    /// Audiences (client ids) of providers that accounts name without any. Default: none, and tokens
+    /// of such providers are for nobody.
+    pub oidc_audiences: Vec<String>,
+    /// Whether a role's trust in a user or role of another account, by name, is enough to take it
+    /// on, as Ceph has it. Default no: it takes that account's policies, too, as at AWS.
+    pub trust_suffices: bool,
 }
 
 impl IdentityConfig {
@@ -126,7 +141,8 @@ impl IdentityConfig {
             Some(path) => Some(text_of(disk, path)?),
             None => None,
         };
-        Ok(OidcOptions { private: private.context("identity.oidc_private")?, roots })
+        let private = private.context("identity.oidc_private")?;
+        Ok(OidcOptions { private, roots, audiences: self.oidc_audiences.clone() })
     }
 }
 

@@ -4,28 +4,18 @@
 use std::path::PathBuf;
 
 use anyhow::bail;
-use clap::{Args, Subcommand};
+use clap::Subcommand;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
 use crate::admin::{AdminRequest, EventTarget, client};
 use crate::cli::NodeDir;
 use crate::commands::{print, table, text};
+use crate::identities::cli::Place;
 use crate::identities::document;
 
 /// Longest secret that is read, bytes.
 const SECRET_BYTES_MAX: usize = 4096;
-
-/// Whose target, and at which node it is asked for.
-#[derive(Clone, Debug, Args)]
-pub struct Whose {
-    /// The account's id.
-    #[arg(long, default_value = "000000000001", value_name = "ID")]
-    account: String,
-    /// The node's directory.
-    #[command(flatten)]
-    node: NodeDir,
-}
 
 /// Targets of events, and what they did not take.
 #[derive(Debug, Subcommand)]
@@ -43,7 +33,7 @@ pub enum EventCommand {
         secret: Option<PathBuf>,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
     /// Set up a target that events are published to.
     Nats {
@@ -58,7 +48,7 @@ pub enum EventCommand {
         token: Option<PathBuf>,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
     /// Remove a target; what waits for it is dropped.
     Rm {
@@ -66,7 +56,7 @@ pub enum EventCommand {
         name: String,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
     /// List messages that a target did not take for a day.
     Dead {
@@ -74,7 +64,7 @@ pub enum EventCommand {
         name: String,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
     /// Try them again.
     Retry {
@@ -82,7 +72,7 @@ pub enum EventCommand {
         name: String,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
     /// Forget them.
     Drop {
@@ -90,7 +80,7 @@ pub enum EventCommand {
         name: String,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
 }
 
@@ -113,33 +103,33 @@ pub async fn run(command: EventCommand, json: bool) -> anyhow::Result<()> {
             let columns = ["account", "name", "kind", "url", "arn"];
             return print(&answer, json, |answer| table(answer, &columns));
         }
-        EventCommand::Webhook { name, url, secret: file, whose } => {
+        EventCommand::Webhook { name, url, secret: file, place } => {
             let target = EventTarget::Webhook { url };
             let secret = secret(file.as_ref()).await?;
-            let account = whose.account;
-            (whose.node, AdminRequest::EventTargetSet { account, name, target, secret })
+            let account = place.account;
+            (place.node, AdminRequest::EventTargetSet { account, name, target, secret })
         }
-        EventCommand::Nats { name, url, subject, token, whose } => {
+        EventCommand::Nats { name, url, subject, token, place } => {
             let target = EventTarget::Nats { url, subject };
             let secret = secret(token.as_ref()).await?;
-            let account = whose.account;
-            (whose.node, AdminRequest::EventTargetSet { account, name, target, secret })
+            let account = place.account;
+            (place.node, AdminRequest::EventTargetSet { account, name, target, secret })
         }
-        EventCommand::Rm { name, whose } => {
-            (whose.node, AdminRequest::EventTargetRemove { account: whose.account, name })
+        EventCommand::Rm { name, place } => {
+            (place.node, AdminRequest::EventTargetRemove { account: place.account, name })
         }
-        EventCommand::Dead { name, whose } => {
-            let request = AdminRequest::EventDead { account: whose.account, name };
-            let answer = client::ask_value(&whose.node.dir, &request).await?;
+        EventCommand::Dead { name, place } => {
+            let request = AdminRequest::EventDead { account: place.account, name };
+            let answer = client::ask_value(&place.node.dir, &request).await?;
             return print(&answer, json, |answer| table(answer, &["id", "message"]));
         }
-        EventCommand::Retry { name, whose } => {
-            let account = whose.account;
-            (whose.node, AdminRequest::EventRaise { account, name, again: true })
+        EventCommand::Retry { name, place } => {
+            let account = place.account;
+            (place.node, AdminRequest::EventRaise { account, name, again: true })
         }
-        EventCommand::Drop { name, whose } => {
-            let account = whose.account;
-            (whose.node, AdminRequest::EventRaise { account, name, again: false })
+        EventCommand::Drop { name, place } => {
+            let account = place.account;
+            (place.node, AdminRequest::EventRaise { account, name, again: false })
         }
     };
     let answer = client::ask_value(&node.dir, &request).await?;

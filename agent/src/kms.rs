@@ -5,19 +5,8 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use crate::admin::{AdminRequest, client};
-use crate::cli::NodeDir;
 use crate::commands::{print, print_json, table, text};
-
-/// Whose key, and at which node it is asked for.
-#[derive(Clone, Debug, Args)]
-pub struct Whose {
-    /// The account's id.
-    #[arg(long, default_value = "000000000001", value_name = "ID")]
-    account: String,
-    /// The node's directory.
-    #[command(flatten)]
-    node: NodeDir,
-}
+use crate::identities::cli::Place;
 
 /// A key and whose it is.
 #[derive(Clone, Debug, Args)]
@@ -26,14 +15,14 @@ pub struct Named {
     key: String,
     /// Whose it is.
     #[command(flatten)]
-    whose: Whose,
+    place: Place,
 }
 
 /// Keys that the grid keeps, for encryption with SSE-KMS.
 #[derive(Debug, Subcommand)]
 pub enum KmsCommand {
     /// List keys.
-    Ls(Whose),
+    Ls(Place),
     /// Make a key.
     Create {
         /// A name for it: `alias/…`. `alias/aws/s3` is the key that is meant where none is named.
@@ -44,7 +33,7 @@ pub enum KmsCommand {
         description: String,
         /// Whose it is.
         #[command(flatten)]
-        whose: Whose,
+        place: Place,
     },
     /// Give a key a new version now; what older ones sealed stays readable.
     Rotate {
@@ -73,24 +62,24 @@ pub enum KmsCommand {
     },
 }
 
-async fn ask(whose: &Whose, operation: &str, parameters: Value) -> anyhow::Result<Value> {
-    let (account, operation) = (whose.account.clone(), operation.to_owned());
-    client::ask_value(&whose.node.dir, &AdminRequest::Kms { account, operation, parameters }).await
+async fn ask(place: &Place, operation: &str, parameters: Value) -> anyhow::Result<Value> {
+    let (account, operation) = (place.account.clone(), operation.to_owned());
+    client::ask_value(&place.node.dir, &AdminRequest::Kms { account, operation, parameters }).await
 }
 
-async fn list(whose: &Whose, json: bool) -> anyhow::Result<()> {
+async fn list(place: &Place, json: bool) -> anyhow::Result<()> {
     let mut rows = Vec::new();
-    let aliases = ask(whose, "ListAliases", json!({ "Limit": 1_000 })).await?;
+    let aliases = ask(place, "ListAliases", json!({ "Limit": 1_000 })).await?;
     let mut marker = None;
     loop {
         let mut page = json!({ "Limit": 1_000 });
         if let (Some(marker), Some(fields)) = (&marker, page.as_object_mut()) {
             fields.insert("Marker".to_owned(), json!(marker));
         }
-        let keys = ask(whose, "ListKeys", page).await?;
+        let keys = ask(place, "ListKeys", page).await?;
         for key in keys.get("Keys").and_then(Value::as_array).into_iter().flatten() {
             let id = text(key, "KeyId");
-            let answer = ask(whose, "DescribeKey", json!({ "KeyId": id })).await?;
+            let answer = ask(place, "DescribeKey", json!({ "KeyId": id })).await?;
             let about = answer.get("KeyMetadata").cloned().unwrap_or_default();
             let names = aliases.get("Aliases").and_then(Value::as_array).into_iter().flatten();
             let names: Vec<String> = names
@@ -118,14 +107,14 @@ async fn list(whose: &Whose, json: bool) -> anyhow::Result<()> {
 /// Runs a command.
 pub async fn run(command: KmsCommand, json: bool) -> anyhow::Result<()> {
     match command {
-        KmsCommand::Ls(whose) => list(&whose, json).await,
-        KmsCommand::Create { alias, description, whose } => {
-            let answer = ask(&whose, "CreateKey", json!({ "Description": description })).await?;
+        KmsCommand::Ls(place) => list(&place, json).await,
+        KmsCommand::Create { alias, description, place } => {
+            let answer = ask(&place, "CreateKey", json!({ "Description": description })).await?;
             let about = answer.get("KeyMetadata").cloned().unwrap_or_default();
             let id = text(&about, "KeyId");
             if let Some(alias) = alias {
                 let parameters = json!({ "AliasName": alias, "TargetKeyId": id });
-                ask(&whose, "CreateAlias", parameters).await?;
+                ask(&place, "CreateAlias", parameters).await?;
             }
             if json {
                 return print_json(&json!({ "id": id, "arn": text(&about, "Arn") }));
@@ -160,6 +149,6 @@ pub async fn run(command: KmsCommand, json: bool) -> anyhow::Result<()> {
 }
 
 async fn done(named: &Named, operation: &str, key: Value, json: bool) -> anyhow::Result<()> {
-    let answer = ask(&named.whose, operation, key).await?;
+    let answer = ask(&named.place, operation, key).await?;
     print(&answer, json, |_| "done\n".to_owned())
 }

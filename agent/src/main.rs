@@ -6,6 +6,7 @@ mod cli;
 mod commands;
 mod config;
 mod demo;
+mod drive;
 mod events;
 mod identities;
 mod kms;
@@ -26,8 +27,18 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     }
     nexusgrid_env::real::memory::bound_allocator();
-    let arguments = cli::Cli::parse();
+    let arguments = cli::Cli::parse_from(cli::as_mount_helper(std::env::args_os()));
     start_log();
+    // These have processes, or a runtime, of their own.
+    let own = match &arguments.command {
+        cli::Command::Mount(mount) => Some(drive::mount(mount)),
+        cli::Command::MountDaemon => Some(drive::daemon()),
+        cli::Command::Umount { at, lazy } => Some(drive::umount(at, *lazy)),
+        _ => None,
+    };
+    if let Some(result) = own {
+        return ended(result);
+    }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -37,6 +48,10 @@ fn main() -> ExitCode {
     };
     let result = runtime.block_on(commands::run(arguments));
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
+    ended(result)
+}
+
+fn ended(result: anyhow::Result<()>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -27,13 +27,15 @@ install_build() {
 install_checks() {
     command -v cargo-nextest >/dev/null || cargo install --quiet --locked --debug cargo-nextest
     command -v cargo-deny >/dev/null || cargo install --quiet --locked --debug cargo-deny
+    command -v pjdfstest >/dev/null || cargo install --quiet --locked --debug pjdfstest --version 0.2.2
+    command -v fsx >/dev/null || cargo install --quiet --locked --debug fsx --version 0.3.2
     rustup component add clippy rustfmt 2>/dev/null >&2 || true
 }
 
-# Real S3 clients. Debian's AWS CLI and boto3 are too old for modern checksums.
+# Real S3 clients, and programs that work on a mount. Debian's AWS CLI and boto3 are too old for modern checksums.
 client_env="${XDG_CACHE_HOME:-$HOME/.cache}/nexusgrid/clients"
 install_clients() {
-    apt_install restic rclone python3-venv s3cmd nats-server curl
+    apt_install restic rclone python3-venv s3cmd nats-server curl iproute2 rsync acl
     if [ ! -x "$client_env/bin/aws" ] || [ ! -x "$client_env/bin/pytest" ]; then
         python3 -m venv "$client_env"
         "$client_env/bin/pip" install --quiet awscli 'boto3[crt]' pytest
@@ -43,4 +45,9 @@ install_clients() {
         command -v npm >/dev/null || apt_install nodejs npm
         npm install --silent --no-audit --no-fund --prefix "$client_env" oidc-provider@8
     fi
+}
+
+# What only long forms need.
+install_soak() {
+    apt_install postgresql
 }

@@ -89,6 +89,10 @@ test)
     stage "documentation tests" cargo test "${cargo_flags[@]}" --workspace --doc --quiet
     stage "tests" cargo nextest run "${cargo_flags[@]}" --workspace --no-fail-fast --final-status-level flaky
     report
+    echo "=== seconds of each test binary, two at a time; the slowest tests" >&2
+    # nextest keeps its reports in the clone, wherever cargo builds.
+    report=target/nextest/default/junit.xml
+    if [ -f "$report" ]; then python3 tests/times.py "$report" >&2; fi
     ;;
 sim)
     install_build
@@ -100,6 +104,7 @@ soak)
     install_build
     install_checks
     install_clients
+    install_soak
     source deploy/build/env.sh
     NEXUSGRID_SOAK_ROUNDS="${2:-200}" cargo nextest run "${cargo_flags[@]}" --workspace --ignore-default-filter -E 'test(/::soak_/)' --no-capture
     ;;
@@ -113,6 +118,37 @@ bench)
         "$CARGO_TARGET_DIR/debug/examples/$limit"
     done
     exec "$CARGO_TARGET_DIR/debug/nexusgrid-bench" "$@"
+    ;;
+bench-bucket)
+    install_build
+    source deploy/build/env.sh
+    cargo build "${cargo_flags[@]}" --workspace --bins >&2
+    exec "$CARGO_TARGET_DIR/debug/nexusgrid-bench" --only bucket --objects "${2:-1000000}"
+    ;;
+bench-compare)
+    old=$(git rev-parse --verify "${2:?"make bench-compare OLD=a commit"}^{commit}")
+    shift 2
+    install_build
+    source deploy/build/env.sh
+    cargo build "${cargo_flags[@]}" --workspace --bins >&2
+    # The other commit has a tree and a target directory of its own; what is not ours is not built again.
+    target=$CARGO_TARGET_DIR place=$(dirname "$CARGO_TARGET_DIR")/compare
+    mkdir -p "$place/target/debug/deps" "$place/old" "$place/new"
+    [ -d "$place/tree" ] || git clone --quiet --shared --no-checkout . "$place/tree"
+    git -C "$place/tree" checkout --quiet --force "$old"
+    for dir in build .fingerprint; do
+        cp -r --no-clobber --preserve=timestamps "$target/debug/$dir" "$place/target/debug/"
+    done
+    find "$target/debug/deps" -maxdepth 1 -type f ! -name '*nexusgrid*' \
+        \( -name '*.rlib' -o -name '*.rmeta' -o -name '*.so' -o -name '*.d' \) \
+        -exec cp --no-clobber --preserve=timestamps -t "$place/target/debug/deps" {} +
+    (cd "$place/tree" && CARGO_TARGET_DIR=$place/target cargo build "${cargo_flags[@]}" --workspace --bins) >&2
+    cp "$place/target/debug/nexusgrid" "$place/old/"
+    cp "$target/debug/nexusgrid" "$place/new/"
+    for build in old new; do
+        cp "$target"/debug/{nexusgrid-bench,faultdisk} "$place/$build/"
+    done
+    exec python3 tests/bench/compare.py "$place/old" "$place/new" "$@"
     ;;
 conformance)
     suite=${2:?"make conformance ARGS=/path/to/a/checkout/of/ceph/s3-tests"}
@@ -129,7 +165,7 @@ fix)
     cargo fmt --all
     ;;
 *)
-    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|conformance|fix" >&2
+    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|bench-bucket|bench-compare|conformance|fix" >&2
     exit 2
     ;;
 esac

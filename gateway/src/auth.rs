@@ -1,13 +1,16 @@
 //! Who asks, and whether they may: the one place that makes an [`AuthenticatedRequest`].
 //!
 //! s3s verifies signatures with the secrets that [`Keys`] looks up (constant-time comparison, 15
-//! minutes of clock skew, presigned URLs of at most seven days, no Signature Version 2). Then, and
+//! minutes of clock skew, presigned URLs of at most seven days; Signature Version 2, where it is
+//! taken at all, is checked by `signature_v2`). Then, and
 //! for every operation, [`Doorkeeper::check`] looks the key up again, asks
 //! [`nexusgrid_iam::authorize`], and leaves an [`AuthenticatedRequest`] in the request. Handlers
 //! take their caller from there, and cannot make one themselves: the fields are private.
 //! Who comes without credentials is the anonymous, whom only a bucket's own rules may allow
 //! something. There is no credential of a default installation.
 
+use std::borrow::Cow;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 use async_trait::async_trait;
@@ -26,13 +29,18 @@ use s3s::path::S3Path;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Result};
 
 use crate::access_log::{Asked, One};
-use crate::context::{self, FormSignature, PeerAddress};
+use crate::context::{self, PeerAddress, Signature};
 use crate::error::{access_denied, from_grid, not_implemented, refuse, unavailable};
 use crate::identity::Directory;
+use crate::identity::entities::Account;
 use crate::identity::session::{self, SessionError};
+use crate::metrics::Metrics;
 use crate::operations::{self, Operation};
 use crate::rules::{BucketRules, Rules, account_of};
 use crate::s3::{Told, object_acl, read_error, version_name};
+use crate::signature_v2::SignedByV2;
+use crate::tenants;
+use crate::turns::{Held, Lines};
 
 /// An access key as the source of keys has it.
 #[derive(Clone)]
@@ -173,6 +181,8 @@ pub struct RequestNotes {
     pub(crate) several: Mutex<Vec<One>>,
     /// The code of the error that was answered.
     pub(crate) error: OnceLock<String>,
+    /// Whose turn it is.
+    pub(crate) held: Mutex<Held>,
 }
 
 /// A verified request for a known operation, which its caller may do.
@@ -187,6 +197,8 @@ pub struct AuthenticatedRequest {
     context: Arc<Context>,
     bucket: Option<Arc<BucketRules>>,
     now_unix_ms: u64,
+    /// Where it is noted what the bucket's access log is to say.
+    notes: Option<Arc<RequestNotes>>,
 }
 
 impl AuthenticatedRequest {
@@ -228,11 +240,13 @@ impl AuthenticatedRequest {
         Tenant(self.principal.key.clone())
     }
 
-    /// Who opens an upload: the account, or the ARN of who acts for it.
+    /// Who opens an upload: the account, or the ARN of who acts for it. Ceph's users are shown as
+    /// accounts.
     pub fn initiator(&self) -> Tenant {
         let principal = &*self.principal;
         match (&principal.account, principal.kind) {
             (Some(account), PrincipalKind::Root) => Tenant(account.clone()),
+            (Some(account), _) if principal.is_bare() => Tenant(account.clone()),
             _ => Tenant(principal.arn.clone()),
         }
     }
@@ -294,7 +308,24 @@ impl AuthenticatedRequest {
         action: Action,
         resource: &Resource<'_>,
     ) -> S3Result<()> {
-        self.require_by(action, resource, &rules.for_iam(None, None))
+        let (context, now) = (self.context_of(rules), self.now_unix_ms);
+        decide(&self.principal, action, resource, &rules.for_iam(None, None), &context, now)
+    }
+
+    /// What policies may ask about where it is about this bucket: its tags, not the path's bucket's.
+    fn context_of(&self, rules: &BucketRules) -> Cow<'_, Context> {
+        let own = self.bucket.as_deref();
+        let is_own = own.is_some_and(|own| own.info.id == rules.info.id);
+        let own_tags = own.map(BucketRules::tags).filter(|tags| !tags.is_empty());
+        if is_own || (own_tags.is_none() && rules.tags().is_empty()) {
+            return Cow::Borrowed(&self.context);
+        }
+        let mut context = Context::clone(&self.context);
+        if let Some(tags) = own_tags {
+            context::remove_bucket_tags(&mut context, tags);
+        }
+        context::add_bucket_tags(&mut context, rules.tags());
+        Cow::Owned(context)
     }
 
     /// Asks for something done with a key that the grid keeps: its own account's policies decide.
@@ -342,14 +373,16 @@ impl AuthenticatedRequest {
         let acl = object_acl(rules, &object.meta);
         let iam = rules.for_iam(object.meta.owner.as_deref(), Some(&acl));
         let resource = Resource::Object { bucket: &rules.info.name, key: &object.key };
-        if object.meta.tags.is_empty() {
-            return self.require_by(action, &resource, &iam);
-        }
-        let mut context = Context::clone(&self.context);
+        let is_logged = self.bucket.as_ref().is_some_and(|own| own.info.id == rules.info.id);
+        let notes = self.notes.as_deref().filter(|_| is_logged);
+        let mut context = self.context_of(rules);
         for (key, value) in &object.meta.tags {
-            context.set(&format!("s3:ExistingObjectTag/{key}"), value.clone());
+            context.to_mut().add(&format!("s3:ExistingObjectTag/{key}"), value.clone());
         }
-        decide(&self.principal, action, &resource, &iam, &context, self.now_unix_ms)
+        let now = self.now_unix_ms;
+        decide(&self.principal, action, &resource, &iam, &context, now)?;
+        note_list(notes, &self.principal, action, &resource, iam, &context, now);
+        Ok(())
     }
 
     /// The answer to a read that failed.
@@ -373,7 +406,7 @@ impl AuthenticatedRequest {
             GridError::NoSuchKey | GridError::NoSuchVersion | GridError::DeleteMarker { .. }
         );
         if missing {
-            let mut context = Context::clone(&self.context);
+            let mut context = self.context_of(rules).into_owned();
             context.set("s3:prefix", key);
             let bucket = Resource::Bucket(&rules.info.name);
             let iam = rules.for_iam(None, None);
@@ -405,9 +438,28 @@ fn decide(
     }
 }
 
+/// Notes for a bucket's access log whether what was allowed would have been denied without lists.
+fn note_list(
+    notes: Option<&RequestNotes>,
+    principal: &Principal,
+    action: Action,
+    resource: &Resource<'_>,
+    rules: IamRules<'_>,
+    context: &Context,
+    now_unix_ms: u64,
+) {
+    let Some(asked) = notes.and_then(|notes| notes.asked.get()) else { return };
+    let without = IamRules { bucket_acl: None, object_acl: None, ..rules };
+    if !authorize(principal, action, resource, &without, context, now_unix_ms).allowed() {
+        asked.acl_required.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Asks [`authorize`] for every request.
 #[derive(Clone)]
 pub(crate) struct Doorkeeper {
+    pub lines: Lines,
+    pub metrics: Metrics,
     pub directory: Arc<Directory>,
     pub rules: Arc<Rules>,
     pub clock: Arc<dyn Clock>,
@@ -418,7 +470,16 @@ impl S3Access for Doorkeeper {
     async fn check(&self, cx: &mut S3AccessContext<'_>) -> S3Result<()> {
         let notes = cx.extensions_mut().get::<Arc<RequestNotes>>().cloned();
         let peer = cx.extensions_mut().get::<PeerAddress>().copied();
-        let principal = match cx.credentials().map(|found| found.access_key.clone()) {
+        let by_version_2 = cx.extensions_mut().get::<SignedByV2>().cloned();
+        let key = cx.credentials().map(|found| found.access_key.clone());
+        let (key, signature) = match (key, by_version_2) {
+            (None, Some(signed)) => {
+                let signature = Signature::Version2 { in_query: signed.in_query() };
+                (Some(signed.key().to_owned()), signature)
+            }
+            (key, _) => (key, Signature::Version4),
+        };
+        let principal = match key {
             None => Arc::new(Principal::anonymous()),
             Some(id) => {
                 if let Some(notes) = &notes {
@@ -428,8 +489,14 @@ impl S3Access for Doorkeeper {
             }
         };
         let name = cx.s3_op().name();
-        let ask = Ask { path: cx.s3_path(), headers: cx.headers(), uri: cx.uri(), peer };
-        let request = self.let_in(principal, name, &ask, notes.as_deref(), None).await?;
+        let (path, headers, uri) = (cx.s3_path(), cx.headers(), cx.uri());
+        let of_tenant = tenants::of_path(path);
+        let path = of_tenant.as_ref().map_or(path, |(_, path)| path);
+        let ask = Ask { path, headers, uri, peer, signature };
+        let request = self.let_in(principal, name, &ask, notes.as_ref()).await?;
+        if let Some((tenant, _)) = of_tenant {
+            self.check_tenant(&request, tenant).await?;
+        }
         cx.extensions_mut().insert(request);
         Ok(())
     }
@@ -458,9 +525,25 @@ pub(crate) struct Ask<'a> {
     pub uri: &'a Uri,
     /// Who is at the other end.
     pub peer: Option<PeerAddress>,
+    /// How it is signed.
+    pub signature: Signature,
 }
 
 impl Doorkeeper {
+    /// Refuses what the named tenant has not. (A bucket that is to be made has no owner yet.)
+    async fn check_tenant(&self, request: &AuthenticatedRequest, tenant: &str) -> S3Result<()> {
+        let Some(rules) = &request.bucket else {
+            return Err(S3Error::new(S3ErrorCode::InvalidBucketName));
+        };
+        if tenant.is_empty() {
+            return Ok(());
+        }
+        let owner = account_of(&rules.info.owner);
+        let accounts = self.directory.accounts().await.map_err(unavailable)?;
+        let is_theirs = |account: &Account| account.id == owner && account.name == tenant;
+        if accounts.all().any(is_theirs) { Ok(()) } else { Err(from_grid(GridError::NoSuchBucket)) }
+    }
+
     /// The secret of a key, to check a signature with.
     pub async fn secret(&self, key: &str) -> S3Result<Secret> {
         if session::is_temporary(key) {
@@ -475,10 +558,9 @@ impl Doorkeeper {
         &self,
         principal: Arc<Principal>,
         ask: &Ask<'_>,
-        signature: FormSignature,
-        notes: &RequestNotes,
+        notes: &Arc<RequestNotes>,
     ) -> S3Result<AuthenticatedRequest> {
-        self.let_in(principal, "PutObject", ask, Some(notes), Some(signature)).await
+        self.let_in(principal, "PutObject", ask, Some(notes)).await
     }
 
     async fn let_in(
@@ -486,8 +568,7 @@ impl Doorkeeper {
         principal: Arc<Principal>,
         name: &str,
         ask: &Ask<'_>,
-        notes: Option<&RequestNotes>,
-        form: Option<FormSignature>,
+        notes: Option<&Arc<RequestNotes>>,
     ) -> S3Result<AuthenticatedRequest> {
         let now_unix_ms = self.clock.wall().0;
         let Some(operation) = operations::by_name(name) else {
@@ -505,9 +586,8 @@ impl Doorkeeper {
         let mut context = context::of_caller(&principal, now_unix_ms);
         context::add_connection(&mut context, ask.peer);
         context::add_request(&mut context, ask.headers, ask.uri);
-        if let Some(signature) = form {
-            context::add_form(&mut context, signature);
-        }
+        context::add_session_tags(&mut context, &principal);
+        context::add_signature(&mut context, ask.signature);
         let bucket = match resource.bucket() {
             Some(bucket) if operation.action != Action::CreateBucket => {
                 match self.rules.of(bucket).await {
@@ -517,6 +597,9 @@ impl Doorkeeper {
             }
             _ => None,
         };
+        if let Some(rules) = &bucket {
+            context::add_bucket_tags(&mut context, rules.tags());
+        }
         if let (Some(rules), Some(notes)) = (&bucket, notes) {
             let key = match resource {
                 Resource::Object { key, .. } => Some(key),
@@ -528,8 +611,7 @@ impl Doorkeeper {
             if let Some(told) = told {
                 let _ = notes.told.set(told);
             }
-            let request = (ask.headers, ask.uri);
-            if let Some(asked) = Asked::of(rules, &principal, key, request, ask.peer) {
+            if let Some(asked) = Asked::of(rules, &principal, key, ask) {
                 let _ = notes.asked.set(asked);
             }
         }
@@ -560,9 +642,17 @@ impl Doorkeeper {
                 }
             } else {
                 decide(&principal, action, &resource, &rules, &context, now_unix_ms)?;
+                let notes = notes.map(Arc::as_ref);
+                note_list(notes, &principal, action, &resource, rules, &context, now_unix_ms);
             }
         }
         operation.check_features(ask.headers, ask.uri)?;
+        if let Some(notes) = notes.filter(|_| operation.is_listing())
+            && !self.lines.list(principal.account.as_deref(), &notes.held).await
+        {
+            self.metrics.refused.inc();
+            return Err(from_grid(GridError::SlowDown));
+        }
         let payload = PayloadMode::of(ask.headers)?;
         let context = Arc::new(context);
         let request = AuthenticatedRequest {
@@ -574,6 +664,7 @@ impl Doorkeeper {
             context,
             bucket,
             now_unix_ms,
+            notes: notes.cloned(),
         };
         Ok(request)
     }

@@ -21,6 +21,16 @@ pub const ALL: [ChecksumAlgorithm; 5] = [
     ChecksumAlgorithm::Sha256,
 ];
 
+/// What S3 names besides, and nobody computes here: who asks for one is told so.
+const ELSEWHERE: &[&str] = &["MD5", "SHA512", "XXHASH128", "XXHASH3", "XXHASH64"];
+
+/// Whether S3 has an algorithm of that name, or one whose header or trailer is called so, that is none here.
+pub fn is_elsewhere(text: &str) -> bool {
+    let lower = text.to_ascii_lowercase();
+    let name = lower.strip_prefix("x-amz-checksum-").unwrap_or(&lower);
+    ELSEWHERE.iter().any(|known| known.eq_ignore_ascii_case(name))
+}
+
 /// What objects get whose client asked for nothing: cheap, and combinable over parts.
 pub const DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
 
@@ -319,7 +329,11 @@ mod tests {
             assert_eq!(by_header(header(algorithm)), Some(algorithm));
             assert_eq!(by_header(&header(algorithm).to_uppercase()), Some(algorithm));
         }
-        assert_eq!(by_name("MD5"), None);
+        for other in ELSEWHERE {
+            assert_eq!(by_name(other), None);
+            assert!(is_elsewhere(other) && is_elsewhere(&format!("x-amz-checksum-{other}")));
+        }
+        assert!(!is_elsewhere("ROT13") && !is_elsewhere("CRC32"));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! A key is set only by the part that S3 says it comes from; no header can set a key of its
 //! choosing.
 
+use std::collections::BTreeMap;
+
 use http::{HeaderMap, Uri};
 use nexusgrid_iam::{Context, Principal, PrincipalKind};
 
@@ -96,20 +98,62 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
     context
 }
 
-/// How an upload by form is signed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FormSignature {
-    /// HMAC-SHA1, where the administrator takes such forms.
-    Version2,
-    /// As requests are. What the anonymous send counts as this, too.
-    Version4,
+/// Keys that are about the bucket's tags, without the tag's name.
+const BUCKET_TAG_KEYS: &[&str] = &["s3:BucketTag/", "s3:ResourceTag/", "aws:ResourceTag/"];
+
+/// Adds the keys that are about the bucket's tags.
+pub fn add_bucket_tags(context: &mut Context, tags: &BTreeMap<String, Vec<String>>) {
+    for (tag, values) in tags {
+        for key in BUCKET_TAG_KEYS {
+            values.iter().for_each(|value| context.add(&format!("{key}{tag}"), value.clone()));
+        }
+    }
 }
 
-/// Says of a form's signature what differs from a request's.
-pub fn add_form(context: &mut Context, signature: FormSignature) {
-    context.set("s3:authType", "POST");
-    if signature == FormSignature::Version2 {
-        context.set("s3:signatureversion", "AWS");
+/// Takes them away again, for a question about another bucket.
+pub fn remove_bucket_tags(context: &mut Context, tags: &BTreeMap<String, Vec<String>>) {
+    for tag in tags.keys() {
+        BUCKET_TAG_KEYS.iter().for_each(|key| context.remove(&format!("{key}{tag}")));
+    }
+}
+
+/// Ceph has the tags of a session be those of each of its requests: so it is in the account that is
+/// for who comes from there.
+pub fn add_session_tags(context: &mut Context, principal: &Principal) {
+    if principal.kind == PrincipalKind::Session && principal.is_bare() {
+        principal.tags.keys().for_each(|key| context.add("aws:TagKeys", key.clone()));
+    }
+}
+
+/// How a request, or an upload by form, is signed. What the anonymous send counts as Version 4.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signature {
+    /// HMAC-SHA256 by a key of the day.
+    Version4,
+    /// HMAC-SHA1 by the secret itself, where the administrator takes it.
+    Version2 {
+        /// Whether it stands in the query.
+        in_query: bool,
+    },
+    /// A form's policy is signed by Version 4.
+    Form4,
+    /// A form's policy is signed by Version 2.
+    Form2,
+}
+
+/// Says of a signature what differs from a request's of Version 4.
+pub fn add_signature(context: &mut Context, signature: Signature) {
+    match signature {
+        Signature::Version4 => {}
+        Signature::Form4 => context.set("s3:authType", "POST"),
+        Signature::Form2 => {
+            context.set("s3:authType", "POST");
+            context.set("s3:signatureversion", "AWS");
+        }
+        Signature::Version2 { in_query } => {
+            context.set("s3:authType", if in_query { "REST-QUERY-STRING" } else { "REST-HEADER" });
+            context.set("s3:signatureversion", "AWS");
+        }
     }
 }
 
@@ -138,7 +182,7 @@ pub fn add_request(context: &mut Context, headers: &HeaderMap, uri: &Uri) {
     }
     if let Some(tags) = text("x-amz-tagging") {
         for (key, value) in form_urlencoded::parse(tags.as_bytes()) {
-            context.set(&format!("s3:RequestObjectTag/{key}"), value);
+            context.add(&format!("s3:RequestObjectTag/{key}"), value);
             context.add("s3:RequestObjectTagKeys", key);
         }
     }
@@ -159,15 +203,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_forms_signature_is_told_apart() {
-        for (signature, expected) in
-            [(FormSignature::Version2, "AWS"), (FormSignature::Version4, "AWS4-HMAC-SHA256")]
-        {
+    fn signatures_are_told_apart() {
+        let in_query = Signature::Version2 { in_query: true };
+        let in_header = Signature::Version2 { in_query: false };
+        for (signature, version, kind) in [
+            (Signature::Version4, "AWS4-HMAC-SHA256", "REST-HEADER"),
+            (Signature::Form4, "AWS4-HMAC-SHA256", "POST"),
+            (Signature::Form2, "AWS", "POST"),
+            (in_header, "AWS", "REST-HEADER"),
+            (in_query, "AWS", "REST-QUERY-STRING"),
+        ] {
             let mut context = of_caller(&Principal::anonymous(), 1_800_000_000_000);
             add_request(&mut context, &HeaderMap::new(), &Uri::from_static("/b/k"));
-            add_form(&mut context, signature);
-            assert_eq!(context.single("s3:signatureversion"), Some(expected));
-            assert_eq!(context.single("s3:authtype"), Some("POST"));
+            add_signature(&mut context, signature);
+            assert_eq!(context.single("s3:signatureversion"), Some(version));
+            assert_eq!(context.single("s3:authtype"), Some(kind));
         }
     }
 

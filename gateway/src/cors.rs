@@ -12,6 +12,7 @@ use s3s::{S3Error, S3ErrorCode};
 use crate::error::refuse;
 use crate::rules::{BucketRules, Kind, Rules};
 use crate::s3::read_xml;
+use crate::tenants;
 
 /// A request of a web page.
 struct Asked<'a> {
@@ -47,7 +48,8 @@ fn text<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<&'a str> {
 
 /// The bucket that a path names; none is looked for in the host's name.
 fn bucket_of(uri: &Uri) -> Option<&str> {
-    uri.path().strip_prefix('/')?.split('/').next().filter(|bucket| !bucket.is_empty())
+    let name = uri.path().strip_prefix('/')?.split('/').next()?;
+    Some(tenants::split(name).1).filter(|bucket| !bucket.is_empty())
 }
 
 fn rule_for(rules: &BucketRules, asked: &Asked<'_>) -> Option<CORSRule> {

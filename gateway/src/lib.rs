@@ -27,16 +27,21 @@ pub mod metrics;
 pub mod operations;
 pub mod outbound;
 mod pace;
+mod pinned;
+pub mod quota;
 pub mod relay;
 pub mod rules;
 pub mod server;
 pub mod service;
+mod signature_v2;
 pub mod store;
 
 mod accept;
 mod form;
 mod s3;
+mod tenants;
 mod turns;
+mod website;
 mod wire;
 
 pub use admin::{Admin, Readiness, serve_admin};

@@ -34,6 +34,14 @@ pub const PRESIGNED_SECONDS_MAX: u32 = 7 * 24 * 3600;
 /// Allowed difference between a client's clock and ours, seconds.
 pub const CLOCK_SKEW_SECONDS_MAX: u32 = 15 * 60;
 
+/// Routing rules of a web site; as S3.
+pub const ROUTING_RULES_MAX: usize = 50;
+/// A web site as its owner lays it down, bytes.
+pub const WEBSITE_BYTES_MAX: usize = 100 << 10;
+/// A host that visitors are sent to, bytes.
+pub const WEBSITE_HOST_BYTES_MAX: usize = 255;
+/// Where an object sends its visitors, bytes; as S3.
+pub const REDIRECT_BYTES_MAX: usize = 2 << 10;
 /// Bytes of a body that may wait for the digest threads before the body is held back.
 pub const DIGEST_BACKLOG_BYTES: usize = 1024 * 1024;
 /// A chunk up to this size is digested in place: handing it over would cost more.
@@ -45,6 +53,9 @@ pub const CONNECTIONS_MAX: usize = 1024;
 pub const REFUSALS_MAX: usize = 1024;
 /// Requests worked on at once; more wait, then are told SlowDown.
 pub const REQUESTS_MAX: usize = 256;
+/// Pages of listings worked on at once, for each processor; at least one. The other half is left for
+/// what else is asked.
+pub const LISTINGS_PER_PROCESSOR: f64 = 0.5;
 /// Requests that wait for their turn, of all tenants.
 pub const REQUESTS_WAITING_MAX: usize = 4096;
 /// Requests of one tenant that wait for their turn.
@@ -125,6 +136,15 @@ pub const EVENT_PAUSE_MIN: Duration = Duration::from_secs(1);
 pub const EVENT_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// Targets that are served at once.
 pub const EVENT_TARGETS_AT_ONCE: usize = 16;
+/// Things that lifecycle rules did which are told at once: with rules that all want them they fit among
+/// [`EVENTS_UNWRITTEN_MAX`].
+pub const ENDS_AT_ONCE: usize = 64;
+/// How often it is looked for what lifecycle rules did. Default.
+pub const ENDS_LOOK_EVERY: Duration = Duration::from_secs(5);
+/// How often what accounts with quotas hold is counted up. Default.
+pub const QUOTA_EVERY: Duration = Duration::from_secs(10);
+/// Quotas that are read at once.
+pub const QUOTAS_PAGE: usize = 1_000;
 /// How often it is looked for messages that other gateways have left behind.
 pub const EVENTS_LOOK_EVERY: Duration = Duration::from_secs(10);
 /// Connections to NATS servers that are kept.
@@ -164,6 +184,9 @@ pub const PACED_ACCOUNTS_MAX: usize = 10_000;
 pub const TAGS_MAX: usize = 50;
 /// Largest body of a request to the identity interfaces, bytes.
 pub const FORM_BYTES_MAX: usize = 256 * 1024;
+/// Largest body of a signed upload that says no length, bytes: it is read before its signature can be
+/// checked, as forms are.
+pub const LENGTHLESS_BYTES_MAX: usize = FORM_BYTES_MAX;
 /// Fields of an upload by form, before its file, with their heads, bytes: a policy and tags fit.
 pub const FORM_FIELDS_BYTES_MAX: usize = 128 * 1024;
 /// Fields of an upload by form.

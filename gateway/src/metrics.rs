@@ -34,6 +34,29 @@ pub struct OperationLabels {
     pub operation: &'static str,
 }
 
+/// Labels of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct AccountLabels {
+    /// Its id.
+    pub account: String,
+}
+
+/// A number per account.
+pub type PerAccount = Family<AccountLabels, Gauge<i64, AtomicI64>>;
+
+/// Accounts that have quotas, as far as this gateway counts them up.
+#[derive(Clone, Default)]
+pub struct QuotaMetrics {
+    /// Bytes that they hold.
+    pub held_bytes: PerAccount,
+    /// Objects that they hold.
+    pub held_objects: PerAccount,
+    /// The most bytes that they may hold.
+    pub quota_bytes: PerAccount,
+    /// The most objects that they may hold.
+    pub quota_objects: PerAccount,
+}
+
 /// The gateway's metrics; cheap to clone.
 #[derive(Clone)]
 pub struct Metrics {
@@ -51,6 +74,8 @@ pub struct Metrics {
     pub in_flight: Gauge<i64, AtomicI64>,
     /// Requests and connections told SlowDown for want of a slot.
     pub refused: Counter,
+    /// Buckets of which something that was laid down cannot be read.
+    pub buckets_unreadable: Gauge<i64, AtomicI64>,
     /// Access records that were not delivered.
     pub access_records_lost: Counter,
     /// Messages with events that their targets took.
@@ -61,6 +86,8 @@ pub struct Metrics {
     pub events_dead: Counter,
     /// Messages that are gone untold: of removed targets, and given up ones of which there were too many.
     pub events_lost: Counter,
+    /// Quotas of accounts.
+    pub quotas: QuotaMetrics,
 }
 
 impl Default for Metrics {
@@ -73,11 +100,13 @@ impl Default for Metrics {
             connections: Gauge::default(),
             in_flight: Gauge::default(),
             refused: Counter::default(),
+            buckets_unreadable: Gauge::default(),
             access_records_lost: Counter::default(),
             events_delivered: Counter::default(),
             events_refused: Counter::default(),
             events_dead: Counter::default(),
             events_lost: Counter::default(),
+            quotas: QuotaMetrics::default(),
         }
     }
 }
@@ -102,6 +131,35 @@ impl Metrics {
         s3.register("connections", "Open S3 connections", metrics.connections.clone());
         s3.register("in_flight", "S3 requests being worked on", metrics.in_flight.clone());
         s3.register("refused", "Requests and connections told SlowDown", metrics.refused.clone());
+        s3.register(
+            "buckets_unreadable",
+            "Buckets of which something that was laid down cannot be read",
+            metrics.buckets_unreadable.clone(),
+        );
+        for (name, about, family) in [
+            (
+                "account_held_bytes",
+                "Bytes held by an account with a quota",
+                &metrics.quotas.held_bytes,
+            ),
+            (
+                "account_held_objects",
+                "Objects held by an account with a quota",
+                &metrics.quotas.held_objects,
+            ),
+            (
+                "account_quota_bytes",
+                "The most bytes an account may hold",
+                &metrics.quotas.quota_bytes,
+            ),
+            (
+                "account_quota_objects",
+                "The most objects an account may hold",
+                &metrics.quotas.quota_objects,
+            ),
+        ] {
+            s3.register(name, about, family.clone());
+        }
         let lost = metrics.access_records_lost.clone();
         s3.register("access_records_lost", "Access records that were not delivered", lost);
         for (name, about, counter) in [

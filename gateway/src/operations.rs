@@ -2,8 +2,9 @@
 //!
 //! Each row says what the operation asks of [`nexusgrid_iam::authorize`], what it is done to, and
 //! which of S3's many `x-amz-*` headers it understands. An operation without a row, or a header
-//! that its row does not name, is answered `NotImplemented`: to ignore a request for a lock, a
-//! customer's key or an access rule would be to lie about it.
+//! of S3's that its row does not name, is answered `NotImplemented`: to ignore a request for a lock, a
+//! customer's key or an access rule would be to lie about it. Headers of nobody's are passed over,
+//! as S3 does.
 
 use http::{HeaderMap, Uri};
 use nexusgrid_iam::{AclOf, Action, Resource, Scope};
@@ -34,7 +35,7 @@ pub struct Operation {
 
 /// Everything that S3 lets a query name as a thing of its own. s3s routes by those it knows for the
 /// method, and overlooks the others: `DELETE /bucket?acl` must not delete the bucket.
-const SUBRESOURCES: &[&str] = &[
+pub(crate) const SUBRESOURCES: &[&str] = &[
     "abac",
     "accelerate",
     "acl",
@@ -94,6 +95,60 @@ const COMMON: &[&str] = &[
     "x-amz-sdk-checksum-algorithm",
     "x-amz-trailer",
 ];
+/// With what headers begin that S3 means something by, or may come to mean: one is refused unless
+/// its operation understands it.
+const OF_S3: &[&str] = &[
+    "abac",
+    "access-",
+    "acl",
+    "archive",
+    "bucket",
+    "bypass",
+    "checksum",
+    "client-",
+    "confirm",
+    "content-",
+    "copy-",
+    "create-",
+    "decoded-",
+    "delete",
+    "encryption",
+    "expected-",
+    "expiration",
+    "fwd-",
+    "grant-",
+    "if-",
+    "legal-",
+    "lifecycle",
+    "lock",
+    "max-",
+    "meta-",
+    "metadata",
+    "mfa",
+    "mp-",
+    "object",
+    "optional-",
+    "part",
+    "rename-",
+    "replication",
+    "request-",
+    "restore",
+    "retention",
+    "retain",
+    "sdk-",
+    "security-",
+    "server-",
+    "skip-",
+    "source-",
+    "sse",
+    "storage",
+    "tag",
+    "trailer",
+    "transition",
+    "version",
+    "website",
+    "write-",
+];
 /// Checksums of a body.
 const CHECKSUMS: &[&str] = &[
     "x-amz-checksum-crc32",
@@ -112,6 +167,7 @@ const STORE: &[&str] = &[
     "x-amz-object-lock-mode",
     "x-amz-object-lock-retain-until-date",
     "x-amz-object-lock-legal-hold",
+    "x-amz-website-redirect-location",
 ];
 /// Under which key of the grid a new object is sealed.
 const SEALED: &[&str] = &[
@@ -270,6 +326,7 @@ pub static OPERATIONS: &[Operation] = &[
         ),
         Action::GetObjectVersion,
     ),
+    naming(row("GetObjectTorrent", Action::GetObject, Scope::Object, &[]), &["torrent"]),
     versioned(
         naming(
             row("HeadObject", Action::GetObject, Scope::Object, &[CHECKSUM_MODE, CUSTOMER_KEY]),
@@ -293,7 +350,7 @@ pub static OPERATIONS: &[Operation] = &[
         "PutObject",
         Action::PutObject,
         Scope::Object,
-        &[CHECKSUMS, STORE, ACL, SEALED, CUSTOMER_KEY],
+        &[CHECKSUMS, STORE, ACL, SEALED, CUSTOMER_KEY, &["x-amz-write-offset-bytes"]],
     )),
     storing(row(
         "CopyObject",
@@ -418,6 +475,9 @@ pub static OPERATIONS: &[Operation] = &[
         ),
         &["lifecycle"],
     ),
+    laid_down("GetBucketWebsite", Action::GetBucketWebsite, &["website"]),
+    laid_down("PutBucketWebsite", Action::PutBucketWebsite, &["website"]),
+    laid_down("DeleteBucketWebsite", Action::DeleteBucketWebsite, &["website"]),
     laid_down("GetBucketRequestPayment", Action::GetRequestPayment, &["requestPayment"]),
     laid_down("PutBucketRequestPayment", Action::PutRequestPayment, &["requestPayment"]),
 ];
@@ -441,6 +501,14 @@ impl Operation {
             Action::GetObjectTagging | Action::PutObjectTagging | Action::DeleteObjectTagging
         );
         by_tags || matches!(self.action.acl(), AclOf::Object(_))
+    }
+
+    /// Whether it reads a page of keys.
+    pub fn is_listing(&self) -> bool {
+        matches!(
+            self.name,
+            "ListObjects" | "ListObjectsV2" | "ListObjectVersions" | "ListMultipartUploads"
+        )
     }
 
     /// What the request's path names, if it is of this operation's kind.
@@ -479,13 +547,17 @@ impl Operation {
             }
             _ => {}
         }
-        if !name.starts_with("x-amz-") || COMMON.contains(&name) {
+        let Some(own) = name.strip_prefix("x-amz-") else { return Ok(()) };
+        if COMMON.contains(&name) {
             return Ok(());
         }
         if self.metadata && name.starts_with("x-amz-meta-") {
             return Ok(());
         }
         if !self.headers.iter().any(|group| group.contains(&name)) {
+            if !OF_S3.iter().any(|start| own.starts_with(start)) {
+                return Ok(());
+            }
             // S3 refuses these where nothing is written: what was written says how it is sealed.
             if SEALED.contains(&name) {
                 let message = format!("{name} header is not supported for this operation.");
@@ -530,6 +602,7 @@ fn check_value(name: &str, value: &str) -> Result<(), S3Error> {
         },
         "x-amz-checksum-algorithm" => match crate::checksum::by_name(value) {
             Some(_) => Ok(()),
+            None if crate::checksum::is_elsewhere(value) => unsupported(),
             None => Err(refuse(
                 nexusgrid_grid::RejectKind::InvalidRequest,
                 format!("{name}: {value} is no algorithm of this grid"),
@@ -578,15 +651,16 @@ mod tests {
             ("PutObject", "x-amz-server-side-encryption", "aws:kms:dsse"),
             ("DeleteObject", sse_c, "AES256"),
             ("UploadPart", "x-amz-object-lock-mode", "GOVERNANCE"),
-            ("PutObject", "x-amz-website-redirect-location", "/x"),
-            ("PutObject", "x-amz-write-offset-bytes", "1"),
+            ("UploadPart", "x-amz-website-redirect-location", "/x"),
+            ("CopyObject", "x-amz-write-offset-bytes", "1"),
             ("PutObject", "x-amz-checksum-sha512", "x"),
             ("PutObject", "if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT"),
             ("GetObject", "if-range", "\"x\""),
             ("PutObject", "x-amz-bypass-governance-retention", "true"),
             ("DeleteObject", "x-amz-mfa", "x"),
             ("ListObjectsV2", "x-amz-optional-object-attributes", "RestoreStatus"),
-            ("PutObject", "x-amz-invented-tomorrow", "x"),
+            ("PutObject", "x-amz-object-invented-tomorrow", "x"),
+            ("PutObject", "x-amz-server-side-encryption-invented-tomorrow", "x"),
             ("GetObject", "x-amz-meta-a", "x"),
         ] {
             assert_eq!(
@@ -610,6 +684,8 @@ mod tests {
             ("CreateBucket", "x-amz-bucket-object-lock-enabled", "false"),
             ("GetObject", "if-modified-since", "Wed, 21 Oct 2015 07:28:00 GMT"),
             ("GetObject", "user-agent", "x"),
+            ("GetObject", "x-amz-cf-id", "what a proxy adds"),
+            ("PutObject", "x-amz-foo", "bar"),
         ] {
             assert_eq!(ask(operation, header, value), None, "{header}");
         }

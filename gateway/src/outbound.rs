@@ -24,7 +24,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
-use crate::limits;
+use crate::{limits, pinned};
 
 /// Where systems keep the certificates that they trust.
 const ROOTS: &[&str] = &[
@@ -327,10 +327,29 @@ impl Outbound {
         if let Some(config) = &*self.tls.lock() {
             return Ok(Arc::clone(config));
         }
+        let store = self.roots().await;
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(io::Error::other)?
+            .with_root_certificates(store)
+            .with_no_client_auth();
+        let config = Arc::new(config);
+        *self.tls.lock() = Some(Arc::clone(&config));
+        Ok(config)
+    }
+
+    /// How to connect by TLS to an address of [`Outbound::allowed`] for protocols other than HTTP: who
+    /// answers there must prove to be `host`.
+    pub async fn tls_to(&self, host: &str) -> io::Result<ClientConfig> {
+        pinned::config(host, self.roots().await)
+    }
+
+    /// Whom it trusts.
+    async fn roots(&self) -> RootCertStore {
         let disk = Arc::clone(&self.env.disk);
         let own = self.roots.clone();
-        let store = self
-            .env
+        self.env
             .exec
             .blocking(move || {
                 let mut store = RootCertStore::empty();
@@ -343,16 +362,7 @@ impl Outbound {
                 add(&mut store, own.unwrap_or_default().as_bytes());
                 store
             })
-            .await;
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(io::Error::other)?
-            .with_root_certificates(store)
-            .with_no_client_auth();
-        let config = Arc::new(config);
-        *self.tls.lock() = Some(Arc::clone(&config));
-        Ok(config)
+            .await
     }
 }
 

@@ -15,12 +15,13 @@ use nexusgrid_iam::acl::Acl;
 use nexusgrid_iam::policy::{Document, DocumentKind};
 use nexusgrid_iam::{AccountId, ResourcePolicy, Rules as IamRules, limits as iam_limits};
 use parking_lot::Mutex;
-use s3s::dto::BucketLoggingStatus;
+use s3s::dto::{BucketLoggingStatus, Tagging};
 use serde::{Deserialize, Serialize};
 
 use crate::access_log::Target;
 use crate::events::{self, Rule};
 use crate::limits;
+use crate::metrics::Metrics;
 use crate::s3::read_xml;
 use crate::store::SharedStore;
 
@@ -137,6 +138,17 @@ impl<T> Stored<T> {
         }
     }
 
+    fn is_unreadable(&self) -> bool {
+        matches!(self, Stored::Unreadable)
+    }
+
+    fn into_option(self) -> Option<T> {
+        match self {
+            Stored::Is(value) => Some(value),
+            Stored::None | Stored::Unreadable => None,
+        }
+    }
+
     fn as_ref(&self) -> Option<&T> {
         match self {
             Stored::Is(value) => Some(value),
@@ -153,6 +165,8 @@ pub struct BucketRules {
     /// The account that owns it.
     pub owner: AccountId,
     texts: BTreeMap<String, Vec<u8>>,
+    /// What was laid down and cannot be read.
+    unreadable: Vec<&'static str>,
     policy: Stored<Document>,
     acl: Stored<Acl>,
     ownership: Stored<Ownership>,
@@ -160,6 +174,7 @@ pub struct BucketRules {
     logging: Option<Target>,
     events: Vec<Rule>,
     lifecycle: Option<Lifecycle>,
+    tags: BTreeMap<String, Vec<String>>,
 }
 
 /// The account that a bucket's row names. Buckets of before there were accounts name a key: they
@@ -185,22 +200,42 @@ impl BucketRules {
             Stored::read(text(Kind::Ownership), |text| serde_json::from_slice(text).ok());
         let block =
             Stored::read(text(Kind::PublicAccess), |text| serde_json::from_slice(text).ok());
-        let logging = text(Kind::Logging)
-            .and_then(|text| read_xml::<BucketLoggingStatus>(text).ok()?.logging_enabled);
-        let logging = logging.as_ref().and_then(Target::read);
-        let events = text(Kind::Notification)
-            .and_then(|text| events::read(&read_xml(text).ok()?, &owner).ok())
-            .unwrap_or_default();
-        let lifecycle = text(Kind::Lifecycle).and_then(|text| Lifecycle::decode(text).ok());
+        let logging = Stored::read(text(Kind::Logging), |text| {
+            let enabled = read_xml::<BucketLoggingStatus>(text).ok()?.logging_enabled;
+            enabled.as_ref().map_or(Some(None), |enabled| Target::read(enabled).map(Some))
+        });
+        let events = Stored::read(text(Kind::Notification), |text| {
+            events::read(&read_xml(text).ok()?, &owner).ok()
+        });
+        let lifecycle = Stored::read(text(Kind::Lifecycle), |text| Lifecycle::decode(text).ok());
+        let unreadable = [
+            (policy.is_unreadable(), Kind::Policy),
+            (acl.is_unreadable(), Kind::Acl),
+            (ownership.is_unreadable(), Kind::Ownership),
+            (block.is_unreadable(), Kind::PublicAccess),
+            (logging.is_unreadable(), Kind::Logging),
+            (events.is_unreadable(), Kind::Notification),
+            (lifecycle.is_unreadable(), Kind::Lifecycle),
+        ];
+        let unreadable = unreadable.into_iter().filter(|(is, _)| *is);
+        let unreadable = unreadable.map(|(_, kind)| kind.name()).collect();
+        let tags = text(Kind::Tagging).and_then(|text| read_xml::<Tagging>(text).ok());
+        let tags = tags.into_iter().flat_map(|tags| tags.tag_set);
+        let mut values: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (key, value) in tags.filter_map(|tag| Some((tag.key?, tag.value?))) {
+            values.entry(key).or_default().push(value);
+        }
         BucketRules {
-            lifecycle,
+            tags: values,
+            unreadable,
+            lifecycle: lifecycle.into_option(),
             owner,
             policy,
             acl,
             ownership,
             block,
-            logging,
-            events,
+            logging: logging.into_option().flatten(),
+            events: events.into_option().unwrap_or_default(),
             texts,
             info,
         }
@@ -219,6 +254,12 @@ impl BucketRules {
     /// What becomes of its objects with time.
     pub(crate) fn lifecycle(&self) -> Option<&Lifecycle> {
         self.lifecycle.as_ref()
+    }
+
+    /// Its tags, and the values of each. What cannot be read is none: a condition that asks for it does
+    /// not hold.
+    pub(crate) fn tags(&self) -> &BTreeMap<String, Vec<String>> {
+        &self.tags
     }
 
     /// Who is told of what happens to its objects.
@@ -299,6 +340,9 @@ pub struct Rules {
     env: Env,
     store: SharedStore,
     kept: Mutex<BTreeMap<u64, Kept>>,
+    /// What of buckets cannot be read, as far as they were asked about.
+    unreadable: Mutex<BTreeMap<String, Vec<&'static str>>>,
+    metrics: Metrics,
 }
 
 /// A bucket's rules, with the rules version and the moment they were read at.
@@ -306,13 +350,57 @@ type Kept = (u64, BootInstant, Arc<BucketRules>);
 
 impl Rules {
     /// Of the buckets of `store`.
-    pub fn new(env: Env, store: SharedStore) -> Rules {
-        Rules { env, store, kept: Mutex::default() }
+    pub fn new(env: Env, store: SharedStore, metrics: Metrics) -> Rules {
+        let (kept, unreadable) = Default::default();
+        Rules { env, store, kept, unreadable, metrics }
+    }
+
+    /// What owners laid down and this gateway cannot read: the buckets, and what it is of each. Rules
+    /// about access deny then; records and events of the bucket go nowhere.
+    pub fn unreadable(&self) -> BTreeMap<String, Vec<&'static str>> {
+        self.unreadable.lock().clone()
+    }
+
+    /// Notes what of a bucket cannot be read, and says so once.
+    fn note(&self, rules: &BucketRules) {
+        let bucket = &rules.info.name;
+        let mut unreadable = self.unreadable.lock();
+        if unreadable.get(bucket).is_none_or(Vec::is_empty) && rules.unreadable.is_empty() {
+            return;
+        }
+        if unreadable.get(bucket) != Some(&rules.unreadable) {
+            let what = rules.unreadable.join(", ");
+            tracing::error!(%bucket, what, "what was laid down for a bucket cannot be read");
+        }
+        if rules.unreadable.is_empty() {
+            unreadable.remove(bucket);
+        } else if unreadable.len() < limits::BUCKET_RULES_KEPT_MAX {
+            unreadable.insert(bucket.clone(), rules.unreadable.clone());
+        }
+        let many = i64::try_from(unreadable.len()).unwrap_or(i64::MAX);
+        self.metrics.buckets_unreadable.set(many);
+    }
+
+    /// A bucket that is gone has nothing that cannot be read.
+    pub(crate) fn forget(&self, bucket: &str) {
+        let mut unreadable = self.unreadable.lock();
+        if unreadable.remove(bucket).is_some() {
+            let many = i64::try_from(unreadable.len()).unwrap_or(i64::MAX);
+            self.metrics.buckets_unreadable.set(many);
+        }
     }
 
     /// The rules of a bucket.
     pub async fn of(&self, bucket: &str) -> Result<Arc<BucketRules>, GridError> {
-        let info = self.store.bucket(bucket).await?;
+        let info = match self.store.bucket(bucket).await {
+            Ok(info) => info,
+            Err(error) => {
+                if error == GridError::NoSuchBucket {
+                    self.forget(bucket);
+                }
+                return Err(error);
+            }
+        };
         // Read before the records: what is noted is never newer than what is kept.
         let version = self.store.rules_version();
         let now = self.env.clock.now();
@@ -331,6 +419,7 @@ impl Rules {
             }
         }
         let rules = Arc::new(BucketRules::new(info, texts));
+        self.note(&rules);
         let mut kept = self.kept.lock();
         if kept.len() >= limits::BUCKET_RULES_KEPT_MAX {
             kept.clear();

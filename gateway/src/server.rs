@@ -11,11 +11,13 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use bytes::Bytes;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -29,6 +31,7 @@ use tokio_util::task::TaskTracker;
 use crate::context::PeerAddress;
 use crate::limits;
 use crate::service::Gateway;
+use crate::wire::ResponseBody;
 
 /// Bounds of the listener.
 #[derive(Clone, Debug)]
@@ -166,7 +169,7 @@ pub(crate) async fn connection<T>(
         if let Some(peer) = peer {
             request.extensions_mut().insert(peer);
         }
-        async move { Ok::<_, Infallible>(gateway.handle(request).await) }
+        async move { Ok::<_, Infallible>(answer(&gateway, request).await) }
     });
     let io = TokioIo::new(Impatient::new(stream, options.write_stall));
     let connection = http(options).serve_connection(io, service);
@@ -181,6 +184,52 @@ pub(crate) async fn connection<T>(
     };
     if let Err(error) = ended {
         tracing::debug!(%error, "connection ended");
+    }
+}
+
+/// Answers a request. Whoever waits to be asked for its body and is answered without having been asked
+/// sends none; its next request must not be taken for that body: the connection ends with the answer.
+async fn answer(
+    gateway: &Gateway,
+    request: http::Request<Incoming>,
+) -> http::Response<ResponseBody> {
+    if !request.headers().contains_key(http::header::EXPECT) {
+        return gateway.handle(request).await;
+    }
+    let asked = Arc::new(AtomicBool::new(false));
+    let noted = Arc::clone(&asked);
+    let mut response = gateway.handle(request.map(|body| Noting { body, asked: noted })).await;
+    if !asked.load(Ordering::Relaxed) {
+        let close = http::HeaderValue::from_static("close");
+        response.headers_mut().insert(http::header::CONNECTION, close);
+    }
+    response
+}
+
+/// A body that notes whether it was asked for.
+struct Noting {
+    body: Incoming,
+    asked: Arc<AtomicBool>,
+}
+
+impl Body for Noting {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        self.asked.store(true, Ordering::Relaxed);
+        Pin::new(&mut self.body).poll_frame(cx)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 

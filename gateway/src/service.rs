@@ -27,7 +27,7 @@ use crate::context::query_pairs;
 use crate::cors;
 use crate::digest::DigestPool;
 use crate::error::{GatewayError, from_grid, refuse};
-use crate::events::{Deliverer, Events, Targets};
+use crate::events::{Deliverer, Events, Targets, Teller};
 use crate::form::{self, Forms};
 use crate::identity::Directory;
 use crate::identity::oidc::Tokens;
@@ -37,10 +37,14 @@ use crate::kms::route::{Posted, is_call};
 use crate::limits;
 use crate::metrics::Metrics;
 use crate::outbound::{Outbound, Private};
+use crate::quota::Quotas;
 use crate::rules::Rules;
-use crate::s3::{Handlers, UNNAMED_REGION};
+use crate::s3::{Handlers, UNNAMED_REGION, insert_lines};
+use crate::signature_v2::{self, Version2};
 use crate::store::SharedStore;
-use crate::turns::Turns;
+use crate::tenants;
+use crate::turns::{Lines, Turns};
+use crate::website::{self, Site, Visit};
 use crate::wire::{FinalChunk, RequestBody, RequestEnd, ResponseBody, WholeCheck};
 
 /// How identity providers are asked for their keys.
@@ -50,6 +54,8 @@ pub struct OidcOptions {
     pub private: Vec<Private>,
     /// Certificates to trust beside the system's, PEM. Default: none.
     pub roots: Option<String>,
+    /// Audiences of providers that name none. Default: none, so that their tokens are for nobody.
+    pub audiences: Vec<String>,
 }
 
 /// How the gateway serves.
@@ -59,8 +65,13 @@ pub struct GatewayOptions {
     pub region: String,
     /// Buckets are also served as `BUCKET.domain` under this domain. Default none.
     pub domain: Option<String>,
+    /// Buckets' web sites are served as `BUCKET.website_domain`. Default none.
+    pub website_domain: Option<String>,
     /// Requests worked on at once. Default [`limits::REQUESTS_MAX`].
     pub requests_max: usize,
+    /// Pages of listings worked on at once, at least one. Default
+    /// [`limits::LISTINGS_PER_PROCESSOR`] for each processor of this machine.
+    pub listings_max: usize,
     /// How long a request waits for its turn. Default [`limits::REQUEST_QUEUE_WAIT`].
     pub queue_wait: Duration,
     /// How long a request body may stand still. Default [`limits::BODY_STALL_TIMEOUT`].
@@ -72,11 +83,21 @@ pub struct GatewayOptions {
     /// Whether clients may send keys of their own (SSE-C) although connections are plain here: right
     /// where TLS ends before the gateway. Default no.
     pub sse_c_without_tls: bool,
-    /// Whether HTML forms may be signed by Signature Version 2, as those of old applications are: an
-    /// HMAC-SHA1 by the secret itself, for no region and no day. Default no.
-    pub forms_signed_by_v2: bool,
+    /// Whether requests and HTML forms may be signed by Signature Version 2, as old applications do:
+    /// an HMAC-SHA1 by the secret itself, for no region and no day. Default no.
+    pub signature_v2: bool,
+    /// Whether buckets may be named with a tenant's name before theirs (`TENANT:bucket`), as Ceph's
+    /// clients do. Default no.
+    pub tenant_names: bool,
+    /// Whether a role's trust in a user or role of another account, by name, is enough to take it
+    /// on, as Ceph has it. Default no: it takes that account's policies, too.
+    pub trust_suffices: bool,
     /// Private addresses that events may be sent to. Default none.
     pub events_private: Vec<Private>,
+    /// How often it is looked for what lifecycle rules did. Default [`limits::ENDS_LOOK_EVERY`].
+    pub ends_every: Duration,
+    /// How often what accounts with quotas hold is counted up. Default [`limits::QUOTA_EVERY`].
+    pub quota_every: Duration,
     /// How long a bucket's access records wait for more. Default [`limits::ACCESS_LOG_EVERY`].
     pub access_log_every: Duration,
 }
@@ -86,14 +107,20 @@ impl Default for GatewayOptions {
         GatewayOptions {
             region: UNNAMED_REGION.to_owned(),
             domain: None,
+            website_domain: None,
             requests_max: limits::REQUESTS_MAX,
+            listings_max: listings_max(),
             queue_wait: limits::REQUEST_QUEUE_WAIT,
             body_stall: limits::BODY_STALL_TIMEOUT,
             digest_threads: 2,
             oidc: OidcOptions::default(),
             sse_c_without_tls: false,
-            forms_signed_by_v2: false,
+            signature_v2: false,
+            tenant_names: false,
+            trust_suffices: false,
             events_private: Vec::new(),
+            ends_every: limits::ENDS_LOOK_EVERY,
+            quota_every: limits::QUOTA_EVERY,
             access_log_every: limits::ACCESS_LOG_EVERY,
         }
     }
@@ -105,13 +132,21 @@ pub struct Gateway {
     inner: Arc<Inner>,
 }
 
+fn listings_max() -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    ((processors as f64 * limits::LISTINGS_PER_PROCESSOR) as usize).max(1)
+}
+
 struct Inner {
     s3: S3Service,
     forms: Forms,
+    store: SharedStore,
+    /// Takes requests signed by Version 2; `None`: nobody does.
+    version_2: Option<Version2>,
     rules: Arc<Rules>,
     #[cfg(test)]
     directory: Arc<Directory>,
-    turns: Turns,
+    lines: Lines,
     options: GatewayOptions,
     env: Env,
     metrics: Metrics,
@@ -131,8 +166,9 @@ impl Gateway {
     ) -> Result<Gateway, GatewayError> {
         let digests = DigestPool::start(options.digest_threads)?;
         let region = Arc::from(options.region.as_str());
-        let directory = Arc::new(Directory::new(env.clone(), Arc::clone(&store), keys));
-        let rules = Arc::new(Rules::new(env.clone(), Arc::clone(&store)));
+        let directory = Directory::new(env.clone(), Arc::clone(&store), keys);
+        let directory = Arc::new(directory.with_trust(options.trust_suffices));
+        let rules = Arc::new(Rules::new(env.clone(), Arc::clone(&store), metrics.clone()));
         let log = AccessLog::new(
             env.clone(),
             (Arc::clone(&store), Arc::clone(&rules)),
@@ -146,6 +182,7 @@ impl Gateway {
         let events =
             Events::new(env.clone(), Arc::clone(&store), Arc::clone(&region), metrics.clone());
         let targets = Arc::new(Targets::new(env.clone(), Arc::clone(&store)));
+        let kept_store = Arc::clone(&store);
         let handlers = Handlers {
             events: events.clone(),
             targets: Arc::clone(&targets),
@@ -161,7 +198,26 @@ impl Gateway {
             SingleDomain::new(domain).map_err(|_| GatewayError::Domain(domain.clone()))
         };
         let host = options.domain.as_ref().map(domain).transpose()?;
+        if let Some(website) = &options.website_domain {
+            domain(website)?;
+            let above = format!(".{}", website.to_ascii_lowercase());
+            let is_taken = options.domain.as_ref().is_some_and(|own| {
+                own.eq_ignore_ascii_case(website) || own.to_ascii_lowercase().ends_with(&above)
+            });
+            if is_taken {
+                return Err(GatewayError::Domain(format!(
+                    "{website}: S3 itself has it, or a part"
+                )));
+            }
+        }
+        let lines = Lines {
+            requests: Turns::new(options.requests_max),
+            listings: Turns::new(options.listings_max.max(1)),
+            wait: options.queue_wait,
+        };
         let door = Doorkeeper {
+            lines: lines.clone(),
+            metrics: metrics.clone(),
             directory: Arc::clone(&directory),
             rules: Arc::clone(&rules),
             clock: Arc::clone(&env.clock),
@@ -170,13 +226,18 @@ impl Gateway {
             handlers: handlers.clone(),
             door: door.clone(),
             host: options.domain.as_ref().map(domain).transpose()?,
-            takes_version_2: options.forms_signed_by_v2,
+            takes_version_2: options.signature_v2,
         };
+        let version_2 = options.signature_v2.then(|| {
+            let host = options.domain.as_ref().map(domain).transpose()?;
+            Ok::<_, GatewayError>(Version2 { door: door.clone(), host })
+        });
+        let version_2 = version_2.transpose()?;
         let mut builder = S3ServiceBuilder::new(handlers);
         builder.set_auth(Keys(Arc::clone(&directory)));
-        let OidcOptions { private, roots } = options.oidc.clone();
+        let OidcOptions { private, roots, audiences } = options.oidc.clone();
         let outbound = Outbound::new(env.clone(), private, roots);
-        let tokens = Tokens::new(env.clone(), outbound);
+        let tokens = Tokens::new(env.clone(), outbound, audiences);
         let identities = Identities { directory: Arc::clone(&directory), tokens };
         builder.set_route(Posted { identities, directory: Arc::clone(&directory), kms });
         #[cfg(test)]
@@ -186,16 +247,20 @@ impl Gateway {
         if let Some(host) = host {
             builder.set_host(host);
         }
-        let turns = Turns::new(options.requests_max);
+        if options.tenant_names {
+            builder.set_validation(tenants::Names);
+        }
         let s3 = builder.build();
         Ok(Gateway {
             inner: Arc::new(Inner {
                 s3,
                 forms,
+                store: kept_store,
+                version_2,
                 rules,
                 #[cfg(test)]
                 directory: kept,
-                turns,
+                lines,
                 options,
                 env,
                 metrics,
@@ -227,7 +292,22 @@ impl Gateway {
             Arc::new(outbound),
         );
         let records = inner.log.clone().deliver(shutdown.clone());
-        tokio::join!(records, deliverer.run(shutdown));
+        let teller = Teller {
+            env: inner.env.clone(),
+            store: Arc::clone(&inner.store),
+            rules: Arc::clone(&inner.rules),
+            events: inner.events.clone(),
+        };
+        let ends = teller.run(inner.options.ends_every, shutdown.clone());
+        let quotas = Quotas::new(Arc::clone(&inner.store));
+        let (every, metrics) = (inner.options.quota_every, &inner.metrics);
+        let counting = quotas.run(&inner.env, every, metrics, shutdown.clone());
+        tokio::join!(records, ends, counting, deliverer.run(shutdown));
+    }
+
+    /// What owners laid down for buckets and this gateway cannot read: what it is, by bucket.
+    pub fn unreadable_rules(&self) -> std::collections::BTreeMap<String, Vec<&'static str>> {
+        self.inner.rules.unreadable()
     }
 
     /// What it counts.
@@ -254,7 +334,7 @@ impl Gateway {
             started: inner.env.clock.now(),
             clock: Arc::clone(&inner.env.clock),
             metrics: inner.metrics.clone(),
-            slot: None,
+            is_in_flight: false,
             sent: 0,
             complete: false,
             log: inner.log.clone(),
@@ -263,7 +343,10 @@ impl Gateway {
             version: None,
         };
 
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let options = &inner.options;
+        let domains = (options.website_domain.as_deref(), options.domain.as_deref());
+        let visit = website::enter(&mut parts, domains);
         let awaits_continue = parts.headers.get(header::EXPECT).is_some();
         let whole = whole_check(&parts);
         let (whole, differs) = match whole {
@@ -284,20 +367,22 @@ impl Gateway {
 
         let key = claimed_key(&parts);
         let peer = parts.extensions.get::<PeerAddress>().map(|PeerAddress(address)| *address);
-        let turn = inner.turns.take(key.as_deref(), peer);
+        let turn = inner.lines.requests.take(key.as_deref(), peer);
         let slot = tokio::time::timeout(inner.options.queue_wait, turn);
         let reply = match slot.await {
             Ok(Some(slot)) => {
                 inner.metrics.in_flight.inc();
-                end.slot = Some(slot);
+                end.is_in_flight = true;
+                notes.held.lock().request = Some(slot);
                 match refused_beforehand(&parts) {
                     Some(error) => error_reply(error),
                     None if signs_for_no_region(&parts) => self.other_region(),
                     None => {
                         let origin = origin(&parts);
-                        let mut reply = self.answer(parts, body, &notes).await;
+                        let mut reply = self.answer(parts, body, visit.as_ref(), &notes).await;
+                        notes.held.lock().listing = None;
                         if let Some(key) = notes.key.get() {
-                            inner.turns.signed(key);
+                            inner.lines.requests.signed(key);
                         }
                         if let Some((method, uri, headers)) = origin {
                             let said =
@@ -323,8 +408,9 @@ impl Gateway {
 
     async fn answer<B>(
         &self,
-        parts: http::request::Parts,
+        mut parts: http::request::Parts,
         body: B,
+        visit: Option<&Visit>,
         notes: &Arc<RequestNotes>,
     ) -> Response<s3s::Body>
     where
@@ -334,19 +420,44 @@ impl Gateway {
             let reply = cors::preflight(&self.inner.rules, &parts.uri, &parts.headers).await;
             return reply.unwrap_or_else(error_reply);
         }
+        if let Some(visit) = visit {
+            let site = Site { s3: &self.inner.s3, rules: &self.inner.rules, notes };
+            return site.answer(parts, visit).await;
+        }
         if form::is_upload(&parts.method, &parts.headers) {
             let reply = self.inner.forms.answer(parts, body, notes).await;
             return reply.unwrap_or_else(error_reply);
+        }
+        if let Err(error) = self.sign_as_s3s_reads(&mut parts, notes).await {
+            return error_reply(error);
         }
         let mut request = match ready(parts, body).await {
             Ok(request) => request,
             Err(error) => return error_reply(error),
         };
         request.extensions_mut().insert(Arc::clone(notes));
-        self.inner.s3.call(request).await.unwrap_or_else(|error| {
+        let mut reply = self.inner.s3.call(request).await.unwrap_or_else(|error| {
             tracing::error!(%error, request_id = %notes.id, "no reply from s3s");
             error_reply(S3Error::new(S3ErrorCode::InternalError))
-        })
+        });
+        insert_lines(&mut reply);
+        reply
+    }
+
+    /// Makes signatures that s3s does not read such as it does.
+    async fn sign_as_s3s_reads(
+        &self,
+        parts: &mut http::request::Parts,
+        notes: &Arc<RequestNotes>,
+    ) -> Result<(), S3Error> {
+        date_in_its_own_header(&mut parts.headers);
+        match &self.inner.version_2 {
+            // The identity interfaces never take it.
+            Some(version_2) if signature_v2::is_claimed(parts) && !is_posted(parts) => {
+                version_2.check(parts, notes).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a client is told that signed for a place that cannot be: which region this is, so that it
@@ -389,9 +500,11 @@ fn claimed_key(parts: &http::request::Parts) -> Option<String> {
     let in_header = header.and_then(|value| value.split_once("Credential=")).map(|(_, it)| it);
     let query = parts.uri.query().unwrap_or("");
     let in_query = query.split('&').find_map(|pair| pair.strip_prefix("X-Amz-Credential="));
-    let credential = in_header.or(in_query)?;
-    let key = credential.split(['/', '%']).next().filter(|key| key.len() <= 128)?;
-    Some(key.to_owned())
+    let key = match in_header.or(in_query) {
+        Some(credential) => credential.split(['/', '%']).next().map(str::to_owned),
+        None => signature_v2::claimed_key(parts),
+    };
+    key.filter(|key| key.len() <= 128)
 }
 
 /// Whether the region that a request was signed for has a name that no region has: s3s would refuse
@@ -412,15 +525,40 @@ fn origin(parts: &http::request::Parts) -> Option<(Method, Uri, http::HeaderMap)
     is_asked.then(|| (parts.method.clone(), parts.uri.clone(), parts.headers.clone()))
 }
 
+/// Whether it is for one of the interfaces to which forms and calls are posted.
+fn is_posted(parts: &http::request::Parts) -> bool {
+    is_form(&parts.method, &parts.uri, &parts.headers)
+        || is_call(&parts.method, &parts.uri, &parts.headers)
+}
+
+/// Signature Version 4 may name its time in `Date`, where s3s looks for none. The time is part of
+/// what is signed, wherever it stands.
+fn date_in_its_own_header(headers: &mut http::HeaderMap) {
+    let is_signed = headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| value.as_bytes().starts_with(b"AWS4-HMAC-SHA256 "));
+    if !is_signed || headers.contains_key("x-amz-date") {
+        return;
+    }
+    let date = headers.get(header::DATE).and_then(|date| date.to_str().ok());
+    let date = date.and_then(nexusgrid_iam::time::parse_http);
+    let date = date.and_then(|ms| u64::try_from(ms).ok());
+    let date = date.map(|ms| nexusgrid_iam::time::written(ms, "%Y%m%dT%H%M%SZ"));
+    if let Some(date) = date.and_then(|date| HeaderValue::from_str(&date).ok()) {
+        headers.insert("x-amz-date", date);
+    }
+}
+
 /// The request as s3s gets it. A form is read first: its clients send no hash of it, and the
 /// signature is to cover what was read.
 async fn ready<B>(parts: http::request::Parts, body: B) -> Result<Request<s3s::Body>, S3Error>
 where
     B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
 {
-    let is_posted = is_form(&parts.method, &parts.uri, &parts.headers)
-        || is_call(&parts.method, &parts.uri, &parts.headers);
-    if !is_posted {
+    if is_lengthless(&parts) {
+        return measured(parts, body).await;
+    }
+    if !is_posted(&parts) {
         return Ok(Request::from_parts(parts, boxed(body)));
     }
     let limited = Limited::new(body, limits::FORM_BYTES_MAX);
@@ -445,6 +583,40 @@ where
     Ok(request)
 }
 
+/// Whether it is a signed upload that says no length: s3s, as S3, would not look at it.
+fn is_lengthless(parts: &http::request::Parts) -> bool {
+    let headers = &parts.headers;
+    let is_signed = headers
+        .get(header::AUTHORIZATION)
+        .is_some_and(|value| value.as_bytes().starts_with(b"AWS4-HMAC-SHA256 "));
+    parts.method == Method::PUT
+        && is_signed
+        && headers.contains_key(header::TRANSFER_ENCODING)
+        && !headers.contains_key(header::CONTENT_LENGTH)
+        && !headers.contains_key("x-amz-decoded-content-length")
+}
+
+/// Such an upload with its length, if it is a small one.
+async fn measured<B>(
+    mut parts: http::request::Parts,
+    body: B,
+) -> Result<Request<s3s::Body>, S3Error>
+where
+    B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
+{
+    let limited = Limited::new(body, limits::LENGTHLESS_BYTES_MAX);
+    let bytes = match tokio::time::timeout(limits::FORM_READ_TIMEOUT, limited.collect()).await {
+        Ok(Ok(collected)) => collected.to_bytes(),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => {
+            return Err(S3Error::new(S3ErrorCode::MissingContentLength));
+        }
+        Ok(Err(_)) => return Err(refuse(RejectKind::IncompleteBody, "the body ended early")),
+        Err(_) => return Err(refuse(RejectKind::Timeout, "the body took too long")),
+    };
+    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(bytes.len()));
+    Ok(Request::from_parts(parts, s3s::Body::from(bytes)))
+}
+
 fn boxed<B>(body: B) -> s3s::Body
 where
     B: HttpBody<Data = Bytes, Error = StdError> + Send + 'static,
@@ -461,6 +633,10 @@ fn s3_config() -> S3Config {
     config.presigned_url_max_expires_secs = limits::PRESIGNED_SECONDS_MAX;
     config.sig_v4_allowed_services = ["s3", "iam", "sts", "kms"].map(str::to_owned).to_vec();
     config.enable_sig_v2 = false;
+    // The one is part of what is signed, whether it is named among the signed headers or not; the
+    // other is of proxies, and means nothing here.
+    config.unsigned_amz_header_allowlist =
+        ["x-amz-date", "x-amz-cf-id"].map(str::to_owned).to_vec();
     // Forms never get to s3s; these are the second lock.
     config.allow_post_signature = false;
     config.post_object_max_file_size = 0;
@@ -474,6 +650,26 @@ fn query_has(uri: &Uri, name: &str) -> bool {
     uri.query().unwrap_or("").split('&').any(|pair| pair.split('=').next() == Some(name))
 }
 
+/// What is sent as a document, by the subresource that it is about.
+const DOCUMENTS: &[&str] = &[
+    "acl",
+    "cors",
+    "encryption",
+    "legal-hold",
+    "lifecycle",
+    "logging",
+    "notification",
+    "object-lock",
+    "ownershipControls",
+    "policy",
+    "publicAccessBlock",
+    "requestPayment",
+    "retention",
+    "tagging",
+    "versioning",
+    "website",
+];
+
 /// The check of an XML body: a multi-delete's digests speak of the body, a completion's checksums
 /// of the object that it makes.
 fn whole_check(
@@ -482,8 +678,7 @@ fn whole_check(
     if parts.method == Method::POST && query_has(&parts.uri, "delete") {
         return WholeCheck::of(&parts.headers, true);
     }
-    let is_document = ["versioning", "tagging", "object-lock", "retention", "legal-hold"].iter();
-    if parts.method == Method::PUT && is_document.copied().any(|name| query_has(&parts.uri, name)) {
+    if parts.method == Method::PUT && DOCUMENTS.iter().any(|name| query_has(&parts.uri, name)) {
         return WholeCheck::of(&parts.headers, true);
     }
     if parts.method == Method::POST && query_has(&parts.uri, "uploadId") {

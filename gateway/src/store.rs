@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nexusgrid_grid::lifecycle::Lifecycle;
 use nexusgrid_grid::{
-    BodyStream, BucketInfo, ByteRange, CompleteUploadRequest, CopyRequest, CreateUploadRequest,
-    DeleteOutcome, Finish, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
+    Allowance, AppendRequest, BodyStream, BucketInfo, BucketUsage, ByteRange,
+    CompleteUploadRequest, CopyRequest, CreateUploadRequest, DeleteOutcome, EndMark, Ends, Finish,
+    FinishAppend, FinishParts, Grid, GridError, ListPage, ListRequest, ListUploadsRequest,
     ListVersionsRequest, ObjectInfo, ObjectReader, PartCopyRequest, PartInfo, PartRequest,
     PartsPage, Precondition, PutOutcome, PutRequest, ReadStream, Record, RecordWrite,
     ResolvedRange, RulesChange, Tap, UploadId, UploadInfo, UploadsPage, VersionChange,
@@ -60,12 +61,23 @@ pub trait ObjectStore: Send + Sync + 'static {
     fn own_node(&self) -> u64;
     fn acts_for(&self, node: u64) -> bool;
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError>;
+    async fn bucket_usage(&self, name: &str) -> Result<BucketUsage, GridError>;
+    async fn set_allowance(&self, name: &str, allowance: Allowance) -> Result<(), GridError>;
+    async fn tell_ends(&self, bucket: &str, told: bool) -> Result<(), GridError>;
+    async fn ends(&self) -> Result<Vec<Ends>, GridError>;
+    async fn forget_ends(&self, group: u32, through: EndMark) -> Result<(), GridError>;
     async fn delete_bucket(&self, name: &str) -> Result<(), GridError>;
     async fn put(
         &self,
         request: PutRequest,
         body: BodyStream,
         finish: Finish,
+    ) -> Result<PutOutcome, GridError>;
+    async fn append(
+        &self,
+        request: AppendRequest,
+        body: BodyStream,
+        finish: FinishAppend,
     ) -> Result<PutOutcome, GridError>;
     async fn head(
         &self,
@@ -252,6 +264,26 @@ impl ObjectStore for Grid {
         Grid::acts_for(self, node)
     }
 
+    async fn bucket_usage(&self, name: &str) -> Result<BucketUsage, GridError> {
+        Grid::bucket_usage(self, name).await
+    }
+
+    async fn set_allowance(&self, name: &str, allowance: Allowance) -> Result<(), GridError> {
+        Grid::set_allowance(self, name, allowance).await
+    }
+
+    async fn tell_ends(&self, bucket: &str, told: bool) -> Result<(), GridError> {
+        Grid::tell_ends(self, bucket, told).await
+    }
+
+    async fn ends(&self) -> Result<Vec<Ends>, GridError> {
+        Grid::ends(self).await
+    }
+
+    async fn forget_ends(&self, group: u32, through: EndMark) -> Result<(), GridError> {
+        Grid::forget_ends(self, group, through).await
+    }
+
     async fn list_buckets(&self) -> Result<Vec<BucketInfo>, GridError> {
         Grid::list_buckets(self).await
     }
@@ -267,6 +299,15 @@ impl ObjectStore for Grid {
         finish: Finish,
     ) -> Result<PutOutcome, GridError> {
         Grid::put(self, request, body, finish).await
+    }
+
+    async fn append(
+        &self,
+        request: AppendRequest,
+        body: BodyStream,
+        finish: FinishAppend,
+    ) -> Result<PutOutcome, GridError> {
+        Grid::append(self, request, body, finish).await
     }
 
     async fn head(

@@ -11,6 +11,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
@@ -23,10 +24,57 @@ pub(crate) struct Slot {
     turns: Option<Turns>,
 }
 
+impl std::fmt::Debug for Slot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Slot")
+    }
+}
+
 impl Drop for Slot {
     fn drop(&mut self) {
         if let Some(turns) = self.turns.take() {
             turns.give_back();
+        }
+    }
+}
+
+/// What a request holds.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Its slot among all requests.
+    pub request: Option<Slot>,
+    /// Its slot among listings, if it is one, until its page is there.
+    pub listing: Option<Slot>,
+}
+
+/// The slots of a gateway.
+#[derive(Clone)]
+pub(crate) struct Lines {
+    /// For all requests.
+    pub requests: Turns,
+    /// For pages of listings, each of which is a millisecond of computation: few at a time, so that
+    /// processors are left for what is asked meanwhile.
+    pub listings: Turns,
+    /// How long to wait for one.
+    pub wait: Duration,
+}
+
+impl Lines {
+    /// Waits for the turn of a listing of `account`. Meanwhile it is in nobody's way: it gives its
+    /// slot among all requests back, and gets one again. False: it is not to be, for now.
+    pub async fn list(&self, account: Option<&str>, held: &Mutex<Held>) -> bool {
+        *held.lock() = Held::default();
+        let turn = async {
+            let listing = self.listings.take_as(account).await?;
+            let request = self.requests.take_as(account).await?;
+            Some(Held { request: Some(request), listing: Some(listing) })
+        };
+        match tokio::time::timeout(self.wait, turn).await {
+            Ok(Some(turn)) => {
+                *held.lock() = turn;
+                true
+            }
+            Ok(None) | Err(_) => false,
         }
     }
 }
@@ -82,18 +130,32 @@ impl Turns {
     /// A slot for a request from `peer` that says it is signed by `key`; `None` if too many wait
     /// already.
     pub async fn take(&self, key: Option<&str>, peer: Option<IpAddr>) -> Option<Slot> {
+        let line = |state: &State| {
+            let is_known =
+                |key: &&str| state.seen.iter().any(|generation| generation.contains_key(*key));
+            key.filter(is_known).map_or_else(String::new, |key| match peer {
+                Some(peer) => format!("{key} {peer}"),
+                None => key.to_owned(),
+            })
+        };
+        self.wait_in(line).await
+    }
+
+    /// A slot for a request that is known to be of this account, or of nobody; `None` if too many
+    /// wait already.
+    pub async fn take_as(&self, account: Option<&str>) -> Option<Slot> {
+        // No key has a name like this.
+        self.wait_in(|_| account.map_or_else(String::new, |account| format!("= {account}"))).await
+    }
+
+    async fn wait_in(&self, line: impl FnOnce(&State) -> String) -> Option<Slot> {
         let turn = {
             let mut state = self.state.lock();
             if state.free > 0 {
                 state.free -= 1;
                 return Some(Slot { turns: Some(self.clone()) });
             }
-            let is_known =
-                |key: &&str| state.seen.iter().any(|generation| generation.contains_key(*key));
-            let tenant = key.filter(is_known).map_or_else(String::new, |key| match peer {
-                Some(peer) => format!("{key} {peer}"),
-                None => key.to_owned(),
-            });
+            let tenant = line(&state);
             let is_full = |state: &State| {
                 let line = state.lines.get(&tenant).map_or(0, VecDeque::len);
                 line >= limits::REQUESTS_OF_TENANT_WAITING_MAX
@@ -154,8 +216,6 @@ impl Turns {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use futures_util::future::join_all;
 
     use super::*;
@@ -187,6 +247,38 @@ mod tests {
         assert_eq!(served.len(), 52);
         assert!(last < 5, "{served:?}");
         assert_eq!(turns.state.lock().free, 1);
+    }
+
+    #[tokio::test]
+    async fn a_listing_waits_for_listings_and_is_in_nobodys_way() {
+        let lines = Lines {
+            requests: Turns::new(1),
+            listings: Turns::new(1),
+            wait: Duration::from_secs(5),
+        };
+        let hold = async || {
+            let request = lines.requests.take(None, None).await;
+            Mutex::new(Held { request, listing: None })
+        };
+        let first = hold().await;
+        assert!(lines.list(Some("1"), &first).await);
+        // Its page is there, the reply goes on.
+        let listing = first.lock().listing.take();
+        first.lock().request = None;
+        let second = hold().await;
+        let waiting = {
+            let (lines, second) = (lines.clone(), Arc::new(second));
+            let held = Arc::clone(&second);
+            (tokio::spawn(async move { lines.list(Some("1"), &held).await }), second)
+        };
+        // Others are served while it waits.
+        drop(lines.requests.take(None, None).await.unwrap());
+        assert!(waiting.1.lock().listing.is_none());
+        drop(listing);
+        assert!(waiting.0.await.unwrap());
+        assert!(waiting.1.lock().listing.is_some() && waiting.1.lock().request.is_some());
+        let lines = Lines { wait: Duration::from_millis(10), ..lines };
+        assert!(!lines.list(None, &Mutex::default()).await, "not for ever");
     }
 
     #[tokio::test]

@@ -22,7 +22,7 @@ use crate::checksum::{self, BodyDigest};
 use crate::limits;
 use crate::metrics::{Metrics, OperationLabels, RequestLabels};
 use crate::s3::body::BodyStalled;
-use crate::turns::Slot;
+use crate::turns::Held;
 
 /// A digest of a small request body that is read as a whole (XML), to be compared at its end.
 pub(crate) struct WholeCheck {
@@ -229,7 +229,8 @@ pub(crate) struct RequestEnd {
     pub started: BootInstant,
     pub clock: Arc<dyn Clock>,
     pub metrics: Metrics,
-    pub slot: Option<Slot>,
+    /// Whether it is counted among those that are worked on.
+    pub is_in_flight: bool,
     pub sent: u64,
     pub complete: bool,
     pub log: AccessLog,
@@ -276,7 +277,8 @@ impl Drop for RequestEnd {
             .observe(elapsed.as_secs_f64());
         self.metrics.sent.inc_by(self.sent);
         self.note(operation, elapsed);
-        if self.slot.take().is_some() {
+        *self.notes.held.lock() = Held::default();
+        if self.is_in_flight {
             self.metrics.in_flight.dec();
         }
         // The query is left out: it may hold a presigned URL's signature.

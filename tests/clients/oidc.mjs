@@ -1,16 +1,21 @@
 // A real OpenID Connect provider for tests, and somebody who logs in at it as a browser would.
 //
-//   node oidc.mjs serve PORT GROUPS    serves until it is killed; GROUPS is a JSON file: user → groups
+//   node oidc.mjs serve PORT PEOPLE    serves until it is killed; PEOPLE is a JSON file: user → groups,
+//                                      or user → claims of their token
 //   node oidc.mjs login PORT USER      prints the ID token that the user gets
 //
-// The package `oidc-provider` is found where NODE_MODULES says.
+// The package `oidc-provider` is found where NODE_MODULES says; ISSUER may be another URL of that port.
 
 import { readFileSync } from 'node:fs';
+import { createServer } from 'node:http';
 import { createRequire } from 'node:module';
 import { pathToFileURL } from 'node:url';
 
 const [, , command, port, argument] = process.argv;
-const issuer = `http://127.0.0.1:${port}`;
+const issuer = process.env.ISSUER ?? `http://127.0.0.1:${port}`;
+// Below this path of the machine.
+const below = new URL(issuer).pathname.replace(/\/$/, '');
+const TAGS = 'https://aws.amazon.com/tags';
 const client = { id: 'grid', secret: 'a-secret-of-tests', redirect: `${issuer}/back` };
 
 async function serve() {
@@ -26,15 +31,23 @@ async function serve() {
       grant_types: ['authorization_code'],
       response_types: ['code'],
     }],
-    claims: { openid: ['sub'], groups: ['groups'] },
+    claims: { openid: ['sub', 'azp', 'app_id', TAGS], groups: ['groups'] },
     conformIdTokenClaims: false,
+    ttl: { IdToken: 24 * 3600 },
     pkce: { required: () => false },
     async findAccount(_, id) {
-      const groups = JSON.parse(readFileSync(argument, 'utf8'))[id] ?? [];
-      return { accountId: id, claims: async () => ({ sub: id, groups }) };
+      const said = JSON.parse(readFileSync(argument, 'utf8'))[id] ?? [];
+      const claims = Array.isArray(said) ? { groups: said } : said;
+      return { accountId: id, claims: async () => ({ sub: id, ...claims }) };
     },
   });
-  provider.listen(Number(port), '127.0.0.1', () => console.log('ready'));
+  const answer = provider.callback();
+  const server = createServer((request, reply) => {
+    request.originalUrl = request.url;
+    request.url = request.url.slice(below.length) || '/';
+    answer(request, reply);
+  });
+  server.listen(Number(port), '127.0.0.1', () => console.log('ready'));
 }
 
 async function login() {
@@ -59,7 +72,7 @@ async function login() {
     response_type: 'code',
     scope: 'openid groups',
   });
-  let place = `/auth?${query}`;
+  let place = `${issuer}/auth?${query}`;
   for (let steps = 0; steps < 20; steps += 1) {
     const reply = await step(place);
     const next = reply.headers.get('location');

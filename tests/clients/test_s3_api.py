@@ -1048,6 +1048,43 @@ def test_rename_and_deletes_on_condition(s3, bucket):
     refused(lambda: s3.head_object(Bucket=bucket, Key="a/old"), ("404", "NoSuchKey"), 404)
 
 
+# Appends, web sites
+
+
+def test_appends_at_their_offset(s3, bucket):
+    append = lambda offset, body, **more: s3.put_object(
+        Bucket=bucket, Key="log", Body=body, WriteOffsetBytes=offset, **more)
+    first = append(0, b"0123")
+    assert "Size" not in first
+    second = append(4, bytes(5_000), IfMatch=first["ETag"])
+    assert second["Size"] == 5_004 and second["ETag"] != first["ETag"]
+    for wrong in (0, 4, 5_005):
+        refused(lambda: append(wrong, b"x"), "InvalidWriteOffset", 400)
+    refused(lambda: append(5_004, b"x", IfMatch=first["ETag"]), "PreconditionFailed", 412)
+    s3.copy_object(Bucket=bucket, Key="copy", CopySource=f"{bucket}/log")
+    third = append(5_004, bytes(700_000))
+    got = s3.get_object(Bucket=bucket, Key="log", ChecksumMode="ENABLED")
+    assert got["Body"].read() == b"0123" + bytes(705_000)
+    assert got["ETag"] == third["ETag"] and got["ChecksumType"] == "FULL_OBJECT"
+    assert s3.get_object(Bucket=bucket, Key="copy")["ContentLength"] == 5_004
+
+
+def test_a_web_site_is_laid_down_and_taken_away(s3, bucket):
+    one = dict(Bucket=bucket)
+    refused(lambda: s3.get_bucket_website(**one), "NoSuchWebsiteConfiguration", 404)
+    site = {
+        "IndexDocument": {"Suffix": "index.html"},
+        "RoutingRules": [{"Condition": {"KeyPrefixEquals": "a/"}, "Redirect": {"ReplaceKeyPrefixWith": "b/"}}],
+    }
+    s3.put_bucket_website(**one, WebsiteConfiguration=site)
+    got = s3.get_bucket_website(**one)
+    assert got["RoutingRules"] == site["RoutingRules"] and got["IndexDocument"] == site["IndexDocument"]
+    s3.put_object(**one, Key="k", Body=b"x", WebsiteRedirectLocation="/other")
+    assert s3.head_object(**one, Key="k")["WebsiteRedirectLocation"] == "/other"
+    s3.delete_bucket_website(**one)
+    refused(lambda: s3.get_bucket_website(**one), "NoSuchWebsiteConfiguration", 404)
+
+
 # What is not there
 
 
@@ -1056,7 +1093,6 @@ def test_not_implemented_operations(s3, bucket):
     one = dict(Bucket=bucket)
     of = dict(Bucket=bucket, Key="k")
     calls = [
-        lambda: s3.get_bucket_website(**one),
         lambda: s3.get_bucket_replication(**one),
         lambda: s3.restore_object(**of, RestoreRequest={"Days": 1}),
     ]
@@ -1119,7 +1155,6 @@ def test_not_implemented_headers(s3, bucket):
     for options in (
         dict(ACL="aws-exec-read"),
         dict(ServerSideEncryption="aws:kms:dsse"),
-        dict(WebsiteRedirectLocation="/x"),
     ):
         refused(lambda: s3.put_object(Bucket=bucket, Key="k", Body=b"x", **options), "NotImplemented", 501)
         refused(

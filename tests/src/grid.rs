@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -12,12 +12,17 @@ use anyhow::{Context, bail};
 use nexusgrid_faultdisk::FaultDisk;
 use serde_json::Value;
 
+use crate::network::Network;
+use crate::ports::free_address;
+
 /// The root credentials of every test grid: made up here, never a default of the product.
 pub const ACCESS_KEY: &str = "TESTROOTACCESSKEY001";
 /// See [`ACCESS_KEY`].
 pub const SECRET_KEY: &str = "test-root-secret-0123456789-abcdefghij";
 
 const READY_TIMEOUT: Duration = Duration::from_secs(90);
+/// A node's log, in its directory.
+const LOG_NAME: &str = "agent.log";
 const POLL_INTERVAL: Duration = Duration::from_millis(100);
 
 /// What differs between test grids.
@@ -33,6 +38,8 @@ pub struct GridOptions {
     pub drive: String,
     /// Each node's directory is a [`FaultDisk`], so that its power can be cut.
     pub disks: bool,
+    /// Each node has a network of its own, so that it can be cut off, where this machine allows that.
+    pub network: bool,
 }
 
 impl Default for GridOptions {
@@ -43,6 +50,7 @@ impl Default for GridOptions {
             config: String::new(),
             drive: String::new(),
             disks: false,
+            network: false,
         }
     }
 }
@@ -58,10 +66,12 @@ struct Node {
     child: Option<Child>,
 }
 
-/// A running grid. Its directories are removed at the end, unless a test failed.
+/// A running grid. Its directories are removed at the end; of one whose test failed, logs and
+/// configurations are kept, and the drives too with `NEXUSGRID_KEEP=1`.
 pub struct LocalGrid {
     root: Option<tempfile::TempDir>,
     nodes: Vec<Node>,
+    network: Option<Network>,
 }
 
 /// The program under test: beside this executable, or beside its directory if this is a test.
@@ -71,11 +81,6 @@ pub fn program() -> PathBuf {
     found.into_iter().find(|program| program.is_file()).unwrap_or_else(|| {
         panic!("nexusgrid is missing: build the workspace first (make test does)")
     })
-}
-
-/// An address nobody listens on now.
-fn free_address() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl LocalGrid {
@@ -94,7 +99,8 @@ impl LocalGrid {
     /// Founds a grid: `init`, then a token, `join` and `serve` for each further node.
     pub fn found(options: &GridOptions) -> LocalGrid {
         let root = tempfile::Builder::new().prefix("nexusgrid-test-").tempdir().unwrap();
-        let mut grid = LocalGrid { nodes: Vec::new(), root: Some(root) };
+        let network = options.network.then(Network::new).flatten();
+        let mut grid = LocalGrid { nodes: Vec::new(), root: Some(root), network };
         for number in 1..=options.nodes {
             grid.add_node(number, options).unwrap();
         }
@@ -113,15 +119,16 @@ impl LocalGrid {
         } else {
             (home.clone(), None)
         };
-        let node = Node {
-            rpc: free_address(),
-            s3: free_address(),
-            admin: free_address(),
-            dir,
-            log: home.join("agent.log"),
-            disk,
-            child: None,
+        let [rpc, s3, admin] = match &mut self.network {
+            Some(network) => {
+                let address = network.add(number)?;
+                // The admin interface is for the node itself.
+                [(address, 7000), (address, 9000), (IpAddr::from([127, 0, 0, 1]), 9100)]
+                    .map(SocketAddr::from)
+            }
+            None => [(); 3].map(|()| free_address()),
         };
+        let node = Node { rpc, s3, admin, dir, log: home.join(LOG_NAME), disk, child: None };
         let roles = if options.storage_only.contains(&number) {
             "[roles]\nstorage = true\nmeta = false\ngateway = false\n"
         } else {
@@ -193,7 +200,11 @@ impl LocalGrid {
     ) -> anyhow::Result<mpsc::Receiver<String>> {
         let node = &mut self.nodes[number - 1];
         let log = OpenOptions::new().create(true).append(true).open(&node.log)?;
-        let mut child = Command::new(program())
+        let mut command = match &self.network {
+            Some(network) => network.command(number, &program()),
+            None => Command::new(program()),
+        };
+        let mut child = command
             .args(["serve", "--dir", &text(&node.dir)])
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
@@ -268,6 +279,17 @@ impl LocalGrid {
     /// A node's disk, if the grid was started with disks.
     pub fn disk(&mut self, number: usize) -> &mut FaultDisk {
         self.nodes[number - 1].disk.as_mut().expect("the grid has disks")
+    }
+
+    /// The nodes' networks, if the grid was started with them and this machine allows it.
+    pub fn network(&self) -> Option<&Network> {
+        self.network.as_ref()
+    }
+
+    /// Has a node's process stand still, or go on.
+    pub fn signal(&self, number: usize, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(self.pid(number)).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
     }
 
     /// The process of a node that runs.
@@ -389,6 +411,21 @@ fn count_alive(status: &Value) -> usize {
         .map_or(0, |nodes| nodes.iter().filter(|node| node["state"] == "alive").count())
 }
 
+/// Removes all but logs and configurations: what a failed test leaves must not fill the disk.
+fn keep_texts(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let is_text = path.extension().is_some_and(|end| end == "toml" || end == "log");
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            keep_texts(&path);
+            // Only if nothing in it is kept.
+            let _ = fs::remove_dir(&path);
+        } else if !is_text {
+            let _ = fs::remove_file(&path);
+        }
+    }
+}
+
 fn text(path: &Path) -> String {
     path.display().to_string()
 }
@@ -403,7 +440,15 @@ impl Drop for LocalGrid {
         if std::thread::panicking()
             && let Some(root) = self.root.take()
         {
-            eprintln!("the grid's directories are kept in {}", root.keep().display());
+            let root = root.keep();
+            let what = match std::env::var("NEXUSGRID_KEEP").as_deref() {
+                Ok("1") => "directories are",
+                _ => {
+                    keep_texts(&root);
+                    "logs and configurations are (NEXUSGRID_KEEP=1: all of it)"
+                }
+            };
+            eprintln!("the grid's {what} kept in {}", root.display());
         }
     }
 }

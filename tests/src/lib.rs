@@ -10,6 +10,13 @@
 mod client;
 mod grid;
 pub mod history;
+mod mounted;
+mod network;
+mod ports;
+pub mod s3;
 
 pub use client::{Client, run};
 pub use grid::{ACCESS_KEY, GridOptions, LocalGrid, SECRET_KEY, program};
+pub use mounted::Mounted;
+pub use network::Network;
+pub use ports::free_address;

@@ -297,11 +297,6 @@ fn grid_killed_at_failpoints_loses_nothing_acknowledged() {
     }
 }
 
-fn signal(grid: &LocalGrid, node: usize, signal: rustix::process::Signal) {
-    let pid = rustix::process::Pid::from_raw(grid.pid(node)).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
-}
-
 /// FAULTS 16: a node that leads stands still while others go on, and then knows nothing of it; after
 /// that, three of seven at once. Nobody hears an old state, nothing acknowledged is lost.
 #[test]
@@ -324,13 +319,13 @@ fn grid_fault_16_who_stood_still_tells_nothing_old() {
         std::fs::write(old.body(900), vec![round as u8; 900]).unwrap();
         std::fs::write(new.body(900), vec![100 + round as u8; 900]).unwrap();
         old.put("stale", 900).unwrap();
-        signal(&grid, leader, Signal::STOP);
+        grid.signal(leader, Signal::STOP);
         let began = Instant::now();
         while let Err(refused) = new.put("stale", 900) {
             assert!(began.elapsed() < Duration::from_secs(30), "{refused}");
             std::thread::sleep(Duration::from_millis(100));
         }
-        signal(&grid, leader, Signal::CONT);
+        grid.signal(leader, Signal::CONT);
         // Asked of the one that stood still, at once and again: the new state, or a refusal.
         let resumed = Bucket { client: &at_leader, dir: &new_dir };
         let began = Instant::now();
@@ -350,11 +345,11 @@ fn grid_fault_16_who_stood_still_tells_nothing_old() {
     let mut load = start_load(&grid, "load", &journal, 16, &[1, 2, 3, 4]);
     wait_for_acknowledgements(&journal, 30);
     for node in [5, 6, 7] {
-        signal(&grid, node, Signal::STOP);
+        grid.signal(node, Signal::STOP);
     }
     std::thread::sleep(Duration::from_secs(6));
     for node in [5, 6, 7] {
-        signal(&grid, node, Signal::CONT);
+        grid.signal(node, Signal::CONT);
     }
     let so_far = std::fs::read_to_string(&journal).unwrap().matches("\"ok\"").count();
     wait_for_acknowledgements(&journal, so_far + 20);

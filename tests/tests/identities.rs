@@ -1,12 +1,11 @@
 //! Identities by the command line, and people who log in at a provider of their own.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nexusgrid_tests::{Client, GridOptions, LocalGrid, run};
+use nexusgrid_tests::{Client, GridOptions, LocalGrid, free_address, run};
 use serde_json::Value;
 
 const READ: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":["arn:aws:s3:::team","arn:aws:s3:::team/*"]}}"#;
@@ -98,7 +97,7 @@ impl Provider {
     }
 
     fn serve(groups: &str) -> Provider {
-        let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let free = free_address().port();
         let port = free.to_string();
         let mut child = Provider::command()
             .args(["serve", &port, groups])
@@ -158,6 +157,10 @@ fn grid_identities_are_managed_and_people_log_in_at_their_own_provider() {
     here.run("aws", &["s3api", "create-bucket", "--bucket", "team"]);
     here.run("aws", &["s3api", "put-object", "--bucket", "team", "--key", "notes"]);
     let read = file(place.path(), "read.json", READ);
+
+    // As Terraform's provider does it, by its SDK.
+    let output = there.pytest("test_iam_api.py");
+    assert!(output.contains("4 passed"), "{output}");
 
     // Users, groups, policies: said to one node, heeded by another, shown by a third.
     let made = ask(&grid, 1, &["user", "create", "ann", "--key"]);

@@ -9,7 +9,7 @@ const FLOORS: &[&[&str]] = &[
     &["nexusgrid-drive", "nexusgrid-cluster"],
     &["nexusgrid-meta"],
     &["nexusgrid-grid"],
-    &["nexusgrid-gateway"],
+    &["nexusgrid-gateway", "nexusgrid-fuse"],
     &["nexusgrid-agent"],
     &["nexusgrid-tests", "nexusgrid-model"],
     &["nexusgrid-bench"],

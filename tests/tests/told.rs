@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use nexusgrid_tests::{Client, GridOptions, LocalGrid};
+use nexusgrid_tests::{Client, GridOptions, LocalGrid, free_address};
 use serde_json::{Value, json};
 
 /// How long what must be told may take: another gateway may have to see first that one is dead.
@@ -99,7 +99,7 @@ struct Nats {
 
 impl Nats {
     fn start() -> Nats {
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = free_address().port();
         let child = Command::new("nats-server")
             .args(["-a", "127.0.0.1", "-p", &port.to_string(), "--auth", "token"])
             .stdout(Stdio::null())
@@ -166,7 +166,8 @@ fn signature(id: &str, time: &str, body: &[u8]) -> String {
 fn grid_events_reach_their_targets_though_these_and_gateways_fail() {
     let options = GridOptions {
         nodes: 5,
-        config: "[s3]\nevents_private = [\"127.0.0.1\"]\n".to_owned(),
+        config: "[s3]\nevents_private = [\"127.0.0.1\"]\n[timers]\nlifecycle_day_ms = 1000\n"
+            .to_owned(),
         ..GridOptions::default()
     };
     let mut grid = LocalGrid::start_with(&options);
@@ -191,7 +192,7 @@ fn grid_events_reach_their_targets_though_these_and_gateways_fail() {
     let keys = json!({ "Key": { "FilterRules": [{ "Name": "prefix", "Value": "in/" }] } });
     let configuration = json!({ "QueueConfigurations": [
         { "Id": "hook", "QueueArn": hook_arn, "Filter": keys,
-          "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*"] },
+          "Events": ["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:LifecycleExpiration:*"] },
         { "Id": "nats", "QueueArn": nats_arn, "Events": ["s3:ObjectCreated:Copy"] },
     ] });
     let text = configuration.to_string();
@@ -216,6 +217,16 @@ fn grid_events_reach_their_targets_though_these_and_gateways_fail() {
     second.run("aws", &["s3api", "delete-object", "--bucket", "told", "--key", "in/a b"]);
     until("a deletion", || hook.has("ObjectRemoved:Delete", "in%2Fa+b"));
 
+    // What is to end by a rule ends, and is told, whichever gateway sees to it.
+    let rules = json!({ "Rules": [{
+        "ID": "end", "Status": "Enabled", "Filter": { "Prefix": "in/old" }, "Expiration": { "Days": 1 },
+    }] });
+    let (words, rules) =
+        (["put-bucket-lifecycle-configuration", "--bucket", "told"], rules.to_string());
+    let words = [&["s3api"], &words[..], &["--lifecycle-configuration", &rules]].concat();
+    first.run("aws", &words);
+    put(&first, "told", "in/old");
+
     // A receiver that is away hears of it later; so it does when the gateway that took it is dead.
     hook.open.store(false, Ordering::SeqCst);
     for number in 0..5 {
@@ -228,6 +239,7 @@ fn grid_events_reach_their_targets_though_these_and_gateways_fail() {
             hook.has("ObjectCreated:Put", &format!("in%2F{number}"))
         });
     }
+    until("an end", || hook.has("LifecycleExpiration:Delete", "in%2Fold"));
     assert!(hook.events().iter().all(|(_, key)| key.starts_with("in%2F")));
 
     // By NATS.
@@ -249,10 +261,10 @@ fn grid_events_reach_their_targets_though_these_and_gateways_fail() {
 }
 
 #[test]
-fn grid_requests_are_recorded_where_owners_want_it_and_quotas_hold() {
+fn grid_requests_are_recorded_web_sites_are_visited_and_quotas_hold() {
     let options = GridOptions {
         nodes: 3,
-        config: "[s3]\naccess_log_seconds = 1\n".to_owned(),
+        config: "[s3]\naccess_log_seconds = 1\nwebsite_domain = \"web.test\"\n".to_owned(),
         ..GridOptions::default()
     };
     let grid = LocalGrid::start_with(&options);
@@ -314,4 +326,52 @@ fn grid_requests_are_recorded_where_owners_want_it_and_quotas_hold() {
     assert_eq!(shown["objects"], 1, "{shown}");
     grid.command(&["bucket", "quota", "source", "none", "--dir", &dir]).unwrap();
     client.run("aws", &words);
+
+    // So does an account's, over all its buckets, whichever is written to.
+    let held = command(&grid, 1, &["account", "show", FOUNDERS])["bytes"].as_u64().unwrap();
+    let most = (held + 1_000).to_string();
+    grid.command(&["account", "quota", FOUNDERS, "--bytes", &most, "--dir", &dir]).unwrap();
+    for bucket in ["source", "fresh"] {
+        if bucket == "fresh" {
+            client.run("aws", &["s3", "mb", "s3://fresh"]);
+        }
+        let words = ["s3api", "put-object", "--bucket", bucket, "--key", "more", "--body", &big];
+        let mut refused = Client::new(&grid, 3).command("aws");
+        let refused = refused.args(words).output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(told.contains("QuotaExceeded"), "{bucket}: {refused:?}");
+    }
+    grid.command(&["account", "quota", FOUNDERS, "--dir", &dir]).unwrap();
+
+    // A bucket's web site is visited by its host's name, and only what is public is served.
+    let site = json!({ "IndexDocument": { "Suffix": "index.html" },
+        "ErrorDocument": { "Key": "none.html" } });
+    let site = site.to_string();
+    let words = ["s3api", "put-bucket-website", "--bucket", "fresh"];
+    client.run("aws", &[&words[..], &["--website-configuration", &site]].concat());
+    put(&client, "fresh", "docs/index.html");
+    let read = json!({ "Version": "2012-10-17", "Statement": [{ "Effect": "Allow", "Principal": "*",
+        "Action": "s3:GetObject", "Resource": "arn:aws:s3:::fresh/*" }] });
+    let (read, words) = (read.to_string(), ["s3api", "put-bucket-policy", "--bucket", "fresh"]);
+    assert!(visit(&grid, "fresh.web.test", "/docs/").starts_with("HTTP/1.1 403"));
+    client.run("aws", &[&words[..], &["--policy", &read]].concat());
+    let page = visit(&grid, "fresh.web.test", "/docs/");
+    let hostname = std::fs::read_to_string("/etc/hostname").unwrap();
+    assert!(page.starts_with("HTTP/1.1 200") && page.ends_with(&hostname), "{page}");
+    assert!(visit(&grid, "fresh.web.test", "/docs").starts_with("HTTP/1.1 302"));
+    assert!(visit(&grid, "logs.web.test", "/p/").starts_with("HTTP/1.1 404"));
+}
+
+const FOUNDERS: &str = "000000000001";
+
+/// What a visitor of a bucket's web site is answered.
+fn visit(grid: &LocalGrid, host: &str, path: &str) -> String {
+    let address = grid.s3(2);
+    let mut stream = TcpStream::connect(address.trim_start_matches("http://")).unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }

@@ -38,6 +38,8 @@ pub enum EventTarget {
 pub enum AdminRequest {
     /// The state of the grid as this node sees it.
     Status,
+    /// Mounts of the machine that is asked.
+    MountList,
     /// All nodes.
     NodeList,
     /// Moves all data off a node, or takes that back.
@@ -193,6 +195,22 @@ pub enum AdminRequest {
         name: String,
         /// Its owner's address.
         email: String,
+        /// Whether its ARNs go without its number.
+        bare_arns: bool,
+    },
+    /// What an account holds, and the most that it may.
+    AccountShow {
+        /// Its id.
+        id: String,
+    },
+    /// Sets the most that an account may hold.
+    AccountQuota {
+        /// Its id.
+        id: String,
+        /// Bytes; `None`: no quota.
+        bytes: Option<u64>,
+        /// Objects; `None`: no quota.
+        objects: Option<u64>,
     },
     /// Removes an account that owns nothing.
     AccountDelete {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -11,6 +11,8 @@ use async_trait::async_trait;
 use nexusgrid_cluster::JoinToken;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
+use nexusgrid_gateway::Gateway;
+use nexusgrid_gateway::quota::{Quota, Quotas};
 use nexusgrid_grid::care::scrub;
 use nexusgrid_grid::care::{Checkpoints, ObjectName};
 use nexusgrid_grid::{Grid, Liveness, NodeHint, RecodeLeft, ShardService, WorkerStatus, Workers};
@@ -83,13 +85,22 @@ pub struct NodeAdministration {
     pub told: Option<events::Told>,
     /// Keys that the grid keeps by name, if this node is a gateway.
     pub kms: Option<nexusgrid_gateway::kms::Kms>,
+    /// The gateway, once this node has one.
+    pub gateway: Arc<OnceLock<Gateway>>,
     /// Accounts, if this node is a gateway.
     pub accounts: Option<nexusgrid_gateway::identity::Directory>,
     /// Copies of metadata.
     pub checkpoints: Arc<Checkpoints>,
+    /// Where mounts of this machine come in.
+    pub door: Arc<crate::drive::Door>,
 }
 
 impl NodeAdministration {
+    /// Quotas of accounts.
+    fn quotas(&self) -> Quotas {
+        Quotas::new(Arc::new(self.grid.clone()))
+    }
+
     fn heard(&self) -> Heard {
         let topology = self.directory.topology();
         let hints: BTreeMap<NodeId, NodeHint> = topology
@@ -125,6 +136,13 @@ impl NodeAdministration {
             report.warnings.push(format!("{invariant} was broken here ({statement}): {detail}"));
         }
         metadata::warn(self, &mut report);
+        for (bucket, what) in self.gateway.get().map(Gateway::unreadable_rules).unwrap_or_default()
+        {
+            let what = what.join(", ");
+            report
+                .warnings
+                .push(format!("what was laid down for bucket {bucket} cannot be read: {what}"));
+        }
         report.workers = self
             .workers
             .list()
@@ -461,6 +479,7 @@ impl Administration for NodeAdministration {
     async fn answer(&self, request: AdminRequest) -> anyhow::Result<Value> {
         match request {
             AdminRequest::Status => self.status().await,
+            AdminRequest::MountList => Ok(serde_json::to_value(self.door.list())?),
             AdminRequest::NodeList => Ok(serde_json::to_value(self.report().nodes)?),
             AdminRequest::NodeDrain { id, cancel } => {
                 let (map, now_ms) = (fresh(&self.root).await?, self.env.clock.wall().0);
@@ -523,11 +542,18 @@ impl Administration for NodeAdministration {
                 Ok(json!({}))
             }
             AdminRequest::AccountList => accounts::list(self.accounts.as_ref()).await,
-            AdminRequest::AccountCreate { name, email } => {
-                accounts::create(self.accounts.as_ref(), &name, &email).await
+            AdminRequest::AccountCreate { name, email, bare_arns } => {
+                accounts::create(self.accounts.as_ref(), &name, &email, bare_arns).await
             }
             AdminRequest::Identity { account, fields } => {
                 accounts::administer(self.accounts.as_ref(), &account, fields).await
+            }
+            AdminRequest::AccountShow { id } => {
+                accounts::show(self.accounts.as_ref(), self.quotas(), &id).await
+            }
+            AdminRequest::AccountQuota { id, bytes, objects } => {
+                let quota = Quota { bytes, objects };
+                accounts::set_quota(self.accounts.as_ref(), self.quotas(), &id, quota).await
             }
             AdminRequest::AccountDelete { id } => {
                 accounts::delete(self.accounts.as_ref(), &id).await

@@ -74,9 +74,10 @@ pub async fn remove(told: Option<&Told>, account: &str, name: String) -> anyhow:
 /// What one did not take.
 pub async fn dead(told: Option<&Told>, account: &str, name: String) -> anyhow::Result<Value> {
     let letters = here(told)?.admin.dead(&id(account, name)?).await?;
-    let shown = letters.iter().map(
-        |letter| json!({ "id": letter.id, "message": String::from_utf8_lossy(&letter.message) }),
-    );
+    let shown = letters.iter().map(|letter| {
+        let message = letter.message.as_deref().map(String::from_utf8_lossy);
+        json!({ "id": letter.id, "message": message.as_deref().unwrap_or("(unreadable)") })
+    });
     Ok(Value::Array(shown.collect()))
 }
 

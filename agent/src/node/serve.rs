@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -236,6 +236,8 @@ async fn start(
     router.register(&checkpoint_specs, checkpoints.clone());
     let keys =
         master.is_some().then(|| Arc::new(RootKeys::new(env.clone(), root.clone(), node.grid())));
+    let gateway = Arc::new(OnceLock::new());
+    let door = crate::drive::Door::new(env.clone(), node.grid());
     let administration = NodeAdministration {
         env: env.clone(),
         own: node_id,
@@ -264,6 +266,8 @@ async fn start(
             nexusgrid_gateway::identity::Directory::new(env.clone(), Arc::new(node.grid()), keys)
         }),
         checkpoints: Arc::clone(&checkpoints),
+        door: Arc::clone(&door),
+        gateway: Arc::clone(&gateway),
     };
     // From here on this node can be administered, and gives what its drives hold, also while no root
     // group answers: that is how lost metadata is restored.
@@ -291,9 +295,13 @@ async fn start(
     );
     env.exec.spawn(follow_map(node.map(), Arc::clone(&directory), swim.clone(), node_id));
 
+    if master.is_some() {
+        door.serve(dir)?;
+    }
     start_admission(env, dir, &cell, &directory, &router, &root, &rpc, master.as_ref()).await?;
     let (s3, admin, serving) =
-        start_listeners(env, config, stop, &node, &host, &directory, node_id, keys).await?;
+        start_listeners(env, config, stop, &node, &host, &directory, node_id, keys, &gateway)
+            .await?;
     Ok(Running { node_id, s3, admin, node, swim, meta: host, serving })
 }
 
@@ -489,6 +497,7 @@ async fn start_listeners(
     directory: &Arc<Directory>,
     own: NodeId,
     keys: Option<Arc<RootKeys>>,
+    made: &OnceLock<Gateway>,
 ) -> anyhow::Result<(SocketAddr, SocketAddr, tokio::task::JoinHandle<()>)> {
     let listen = |address: SocketAddr| async move {
         nexusgrid_env::real::net::listen(address)
@@ -509,9 +518,11 @@ async fn start_listeners(
                 metrics,
                 GatewayOptions {
                     oidc: config.identity.options(&*env.disk)?,
+                    trust_suffices: config.identity.trust_suffices,
                     ..config.s3.options()?
                 },
             )?;
+            let _ = made.set(gateway.clone());
             let working = gateway.clone();
             let ending = stop.clone();
             let work = env.exec.spawn(async move { working.work(ending).await });

@@ -12,10 +12,11 @@ mod target;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Uri, header};
+use http::header;
 use nexusgrid_env::{BootInstant, Env};
 use nexusgrid_grid::{ChecksumAlgorithm, GridError, ObjectMeta, PutRequest, Tenant};
 use nexusgrid_iam::{
@@ -29,7 +30,8 @@ use record::{operation_name, without_secrets};
 use target::Source;
 pub(crate) use target::Target;
 
-use crate::context::PeerAddress;
+use crate::auth::Ask;
+use crate::context::{PeerAddress, Signature};
 use crate::digest::DigestPool;
 use crate::limits;
 use crate::metrics::Metrics;
@@ -44,6 +46,8 @@ pub(crate) struct Asked {
     pub rules: Arc<BucketRules>,
     /// What is known of the line so far.
     pub entry: Entry,
+    /// Whether nothing but a list let the caller in.
+    pub acl_required: AtomicBool,
 }
 
 impl Asked {
@@ -52,16 +56,24 @@ impl Asked {
         rules: &Arc<BucketRules>,
         principal: &Principal,
         key: Option<&str>,
-        request: (&HeaderMap, &Uri),
-        peer: Option<PeerAddress>,
+        ask: &Ask<'_>,
     ) -> Option<Asked> {
         rules.logging()?;
-        let (headers, uri) = request;
+        let Ask { headers, uri, peer, signature, .. } = *ask;
         let text = |name: header::HeaderName| {
             headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
         };
         let query = uri.query().unwrap_or_default();
         let is_presigned = query.contains("X-Amz-Signature=");
+        let (version_of_signature, place) = match signature {
+            _ if principal.is_anonymous() => (None, None),
+            Signature::Version4 if is_presigned => (Some("SigV4"), Some("QueryString")),
+            Signature::Version4 => (Some("SigV4"), Some("AuthHeader")),
+            Signature::Version2 { in_query: true } => (Some("SigV2"), Some("QueryString")),
+            Signature::Version2 { in_query: false } => (Some("SigV2"), Some("AuthHeader")),
+            Signature::Form4 => (Some("SigV4"), None),
+            Signature::Form2 => (Some("SigV2"), None),
+        };
         let path = uri.path_and_query().map_or("/", |path| path.as_str());
         let version = crate::context::query_pairs(uri).into_iter();
         let mut version = version.filter(|(name, _)| name == "versionId");
@@ -76,16 +88,12 @@ impl Asked {
             referer: text(header::REFERER).map(|referer| without_secrets(&referer)),
             user_agent: text(header::USER_AGENT),
             version,
-            signature: (!principal.is_anonymous()).then_some("SigV4"),
-            auth_type: match (principal.is_anonymous(), is_presigned) {
-                (true, _) => None,
-                (false, true) => Some("QueryString"),
-                (false, false) => Some("AuthHeader"),
-            },
+            signature: version_of_signature,
+            auth_type: place,
             host: text(header::HOST),
             ..Entry::default()
         };
-        Some(Asked { rules: Arc::clone(rules), entry })
+        Some(Asked { rules: Arc::clone(rules), entry, acl_required: AtomicBool::new(false) })
     }
 }
 
@@ -171,6 +179,7 @@ impl AccessLog {
         entry.operation = operation_name(answered.operation, method);
         let path = entry.request_line.take().unwrap_or_default();
         entry.request_line = Some(format!("{method} {path} HTTP/1.1"));
+        entry.acl_required = asked.acl_required.load(Ordering::Relaxed) && answered.status < 400;
         entry.status = Some(answered.status);
         entry.error = answered.error;
         entry.sent = answered.sent;

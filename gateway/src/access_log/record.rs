@@ -127,7 +127,9 @@ pub fn without_secrets(path_and_query: &str) -> String {
     };
     let is_secret = |pair: &&str| {
         let name = pair.split('=').next().unwrap_or_default();
-        ["X-Amz-Signature", "X-Amz-Security-Token"].iter().any(|it| name.eq_ignore_ascii_case(it))
+        ["X-Amz-Signature", "X-Amz-Security-Token", "Signature"]
+            .iter()
+            .any(|it| name.eq_ignore_ascii_case(it))
     };
     let kept: Vec<&str> = query.split('&').filter(|pair| !is_secret(pair)).collect();
     if kept.is_empty() { path.to_owned() } else { format!("{path}?{}", kept.join("&")) }

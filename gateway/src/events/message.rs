@@ -16,6 +16,10 @@ pub(crate) struct Happened {
     pub etag: Option<String>,
     /// The version that was made or removed.
     pub version: Option<String>,
+    /// The storage class that it was moved to.
+    pub class: Option<String>,
+    /// When, ms since 1970; `None`: now.
+    pub at_ms: Option<u64>,
 }
 
 /// In whose name and where it happened.
@@ -51,7 +55,7 @@ pub(crate) fn record(happened: &Happened, configuration: &str, scene: &Scene<'_>
             object.insert("versionId".to_owned(), version.as_str().into());
         }
     }
-    json!({
+    let mut record = json!({
         "eventVersion": "2.2",
         "eventSource": "aws:s3",
         "awsRegion": scene.region,
@@ -70,7 +74,14 @@ pub(crate) fn record(happened: &Happened, configuration: &str, scene: &Scene<'_>
             },
             "object": object,
         },
-    })
+    });
+    if let Some(class) = &happened.class
+        && let Some(fields) = record.as_object_mut()
+    {
+        let moved = json!({ "transitionEventData": { "destinationStorageClass": class } });
+        fields.insert("lifecycleEventData".to_owned(), moved);
+    }
+    record
 }
 
 /// What a target is sent when a bucket begins to tell it.
@@ -96,6 +107,7 @@ mod tests {
             size: Some(3),
             etag: Some("e".into()),
             version: None,
+            ..Happened::default()
         };
         let scene = Scene {
             region: "r",

@@ -7,6 +7,7 @@
 //! whose operations wait for their answer.
 
 mod deliver;
+mod ends;
 mod message;
 mod nats;
 mod queue;
@@ -22,6 +23,7 @@ use nexusgrid_grid::GridError;
 use serde_json::Value;
 
 pub(crate) use deliver::Deliverer;
+pub(crate) use ends::Teller;
 pub(crate) use message::Happened;
 use message::Scene;
 pub use queue::DeadLetter;
@@ -95,7 +97,13 @@ impl Events {
         &self.inner.queue
     }
 
-    fn scene<'a>(&'a self, rules: &'a BucketRules, owner: &'a str, doer: &'a Doer) -> Scene<'a> {
+    fn scene<'a>(
+        &'a self,
+        rules: &'a BucketRules,
+        owner: &'a str,
+        doer: &'a Doer,
+        at_ms: Option<u64>,
+    ) -> Scene<'a> {
         Scene {
             region: &self.inner.region,
             bucket: &rules.info.name,
@@ -103,7 +111,7 @@ impl Events {
             principal: &doer.principal,
             source: doer.source.as_deref(),
             request_id: &doer.request_id,
-            unix_ms: self.inner.env.clock.wall().0,
+            unix_ms: at_ms.unwrap_or_else(|| self.inner.env.clock.wall().0),
             sequence: self.inner.sequence.fetch_add(1, Ordering::Relaxed),
         }
     }
@@ -120,7 +128,7 @@ impl Events {
         for one in happened {
             let wanted = rules.events().iter().filter(|rule| rule.covers(one.event, &one.key));
             for rule in wanted {
-                let scene = self.scene(rules, &owner, doer);
+                let scene = self.scene(rules, &owner, doer, one.at_ms);
                 messages.push((rule.target.clone(), message::record(one, &rule.id, &scene)));
             }
         }
@@ -135,7 +143,7 @@ impl Events {
         doer: &Doer,
     ) -> Result<(), GridError> {
         let owner = rules.owner.canonical_id();
-        let scene = self.scene(rules, &owner, doer);
+        let scene = self.scene(rules, &owner, doer, None);
         for target in targets {
             self.inner.queue.add_alone(target, &message::test(&scene)).await?;
         }

@@ -99,9 +99,16 @@ impl Connection {
             Some(token) => options.token(token.expose().to_owned()),
             None => options,
         };
-        // With TLS the name is what the server must prove to have.
-        let place =
-            if secure { format!("tls://{host}:{port}") } else { format!("nats://{address}") };
+        // It is connected to the address that was looked at; the name would be resolved again. Who is there
+        // must prove to have the name all the same.
+        let options = match secure {
+            true => {
+                let tls = outbound.tls_to(host).await.map_err(|error| error.to_string())?;
+                options.tls_client_config(tls)
+            }
+            false => options,
+        };
+        let place = format!("nats://{address}");
         let client = options.connect(place).await.map_err(|error| error.to_string())?;
         let inbox = client.new_inbox();
         let echo = client.subscribe(inbox.clone()).await.map_err(|error| error.to_string())?;

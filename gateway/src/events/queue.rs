@@ -34,8 +34,8 @@ pub struct DeadLetter {
     pub target: TargetId,
     /// Names it among those of its target.
     pub id: String,
-    /// What was not taken: JSON.
-    pub message: Bytes,
+    /// What was not taken: JSON; `None`: it cannot be read, now or any more.
+    pub message: Option<Bytes>,
 }
 
 type Answer = oneshot::Sender<Result<(), GridError>>;
@@ -294,33 +294,49 @@ impl Queue {
         Ok(())
     }
 
-    /// What was given up of a target, oldest first.
-    pub async fn dead(&self, target: &TargetId) -> Result<Vec<DeadLetter>, GridError> {
+    async fn graves(&self, target: &TargetId) -> Result<Vec<String>, GridError> {
         let grave = format!("{DEAD}{}", target.queue());
+        self.inner.store.own_list(&grave, None, limits::EVENTS_DEAD_MAX).await
+    }
+
+    /// What was given up of a target, oldest first. One that cannot be read hides no others.
+    pub async fn dead(&self, target: &TargetId) -> Result<Vec<DeadLetter>, GridError> {
         let mut found = Vec::new();
-        for key in self.inner.store.own_list(&grave, None, limits::EVENTS_DEAD_MAX).await? {
-            let message = match self.inner.store.own_get(&key).await {
-                Ok(message) => message,
-                Err(GridError::NoSuchKey) => continue,
-                Err(error) => return Err(error),
-            };
+        for key in self.graves(target).await? {
             let id = key.rsplit('/').next().unwrap_or_default().to_owned();
+            let message = match self.inner.store.own_get(&key).await {
+                Ok(message) => Some(message),
+                Err(GridError::NoSuchKey) => continue,
+                Err(error) => {
+                    tracing::warn!(target_name = %target.name, %id, %error, "a dead letter is unreadable");
+                    None
+                }
+            };
             found.push(DeadLetter { target: target.clone(), id, message });
         }
         Ok(found)
     }
 
-    /// Tries again what was given up of a target, or forgets it. Gives how many there were.
+    /// Tries again what was given up of a target, or forgets it. Gives how many there were; what
+    /// cannot be read is forgotten only.
     pub async fn raise(&self, target: &TargetId, again: bool) -> Result<usize, GridError> {
-        let letters = self.dead(target).await?;
-        for letter in &letters {
-            if again {
-                self.put(target, letter.message.clone()).await?;
+        if !again {
+            let graves = self.graves(target).await?;
+            let many = graves.len();
+            if many > 0 {
+                self.inner.store.own_delete(graves).await?;
             }
-            let key = format!("{DEAD}{}{}", target.queue(), letter.id);
+            return Ok(many);
+        }
+        let mut raised = 0;
+        for DeadLetter { id, message, .. } in self.dead(target).await? {
+            let Some(message) = message else { continue };
+            self.put(target, message).await?;
+            let key = format!("{DEAD}{}{id}", target.queue());
             self.inner.store.own_delete(vec![key]).await?;
+            raised += 1;
         }
         self.inner.added.notify_one();
-        Ok(letters.len())
+        Ok(raised)
     }
 }

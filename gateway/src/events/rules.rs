@@ -20,10 +20,14 @@ pub(crate) const EVENTS: &[&str] = &[
     "s3:ObjectTagging:Put",
     "s3:ObjectTagging:Delete",
     "s3:ObjectAcl:Put",
+    "s3:LifecycleExpiration:Delete",
+    "s3:LifecycleExpiration:DeleteMarkerCreated",
+    "s3:LifecycleTransition",
 ];
 
 /// Groups of them.
-const GROUPS: &[&str] = &["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectTagging:*"];
+const GROUPS: &[&str] =
+    &["s3:ObjectCreated:*", "s3:ObjectRemoved:*", "s3:ObjectTagging:*", "s3:LifecycleExpiration:*"];
 
 /// Who is told of what.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +43,11 @@ pub(crate) struct Rule {
 }
 
 impl Rule {
+    /// Whether it tells of what lifecycle rules do.
+    pub fn tells_ends(&self) -> bool {
+        self.events.iter().any(|event| event.starts_with("s3:Lifecycle"))
+    }
+
     /// Whether an event (`s3:ObjectCreated:Put`) about a key is told by it.
     pub fn covers(&self, event: &str, key: &str) -> bool {
         let is_wanted = |wanted: &String| match wanted.strip_suffix('*') {

@@ -28,7 +28,7 @@ use s3s::path::{S3Path, parse_virtual_hosted_style};
 use s3s::{Body, S3, S3Error, S3ErrorCode, S3Request, S3Response, S3Result, StdError};
 
 use crate::auth::{Ask, Doorkeeper, RequestNotes, principal_of};
-use crate::context::{FormSignature, PeerAddress};
+use crate::context::{PeerAddress, Signature};
 use crate::error::{custom, from_grid, invalid_argument};
 use crate::limits;
 use crate::s3::body::{Refused, reject_of};
@@ -157,6 +157,13 @@ fn headers_of(request: &HeaderMap, fields: &Fields) -> S3Result<HeaderMap> {
             "acl" => ("x-amz-acl", value.to_owned()),
             "tagging" => ("x-amz-tagging", tagging(value)?),
             name if CONTENT.contains(&name) => (name, value.to_owned()),
+            // A form always gives all of an object.
+            "x-amz-write-offset-bytes" => {
+                return Err(S3Error::with_message(
+                    S3ErrorCode::NotImplemented,
+                    "a form does not append",
+                ));
+            }
             // Version 2 signs no time: what stands there is not the signature's.
             "x-amz-date" if sign::is_version_2(fields) => continue,
             name if name.starts_with("x-amz-") && !SIGNING.contains(&name) => {
@@ -229,11 +236,11 @@ impl Forms {
         let uri: Uri = format!("/{bucket}/{}", url_encode(&key)).parse().unwrap_or_default();
         let peer = parts.extensions.get::<PeerAddress>().copied();
         let signature = match sign::is_version_2(&fields) {
-            true => FormSignature::Version2,
-            false => FormSignature::Version4,
+            true => Signature::Form2,
+            false => Signature::Form4,
         };
-        let ask = Ask { path: &path, headers: &headers, uri: &uri, peer };
-        let admitted = self.door.admit_form(principal, &ask, signature, notes).await?;
+        let ask = Ask { path: &path, headers: &headers, uri: &uri, peer, signature };
+        let admitted = self.door.admit_form(principal, &ask, notes).await?;
 
         let (least, most) = length.unwrap_or((0, u64::MAX));
         let most = most.min(limits::PUT_BYTES_MAX);

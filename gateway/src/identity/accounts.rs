@@ -9,15 +9,16 @@ use super::api::Usage;
 use super::directory::{self, Directory, DirectoryError, Read};
 use super::entities::{Account, Entity, Key, paths};
 use crate::limits;
+use crate::quota;
 
-/// Which account has an address.
+/// Which account has an address, or is the bare one.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-struct Address {
-    account: AccountId,
+pub(super) struct Named {
+    pub account: AccountId,
 }
 
-impl Entity for Address {
-    const KIND: &'static str = "address";
+impl Entity for Named {
+    const KIND: &'static str = "name of an account";
 }
 
 /// Why an account could not be made or removed.
@@ -29,6 +30,9 @@ pub enum AccountError {
     /// Another account has that address.
     #[error("there is an account with the address {0}")]
     AddressTaken(String),
+    /// Another account is the bare one.
+    #[error("ARNs without a number mean the account {0} already")]
+    BareTaken(AccountId),
     /// There is none of that id.
     #[error("there is no account {0}")]
     Missing(String),
@@ -74,6 +78,18 @@ impl Directory {
         name: &str,
         email: &str,
     ) -> Result<NewAccount, AccountError> {
+        self.make_account(name, email, false).await
+    }
+
+    /// The same; `bare`: ARNs of what it holds are written without its number, and ARNs without a
+    /// number mean it. One account at most is so. It is so from the beginning: what was stored would
+    /// else have changed its name.
+    pub async fn make_account(
+        &self,
+        name: &str,
+        email: &str,
+        bare: bool,
+    ) -> Result<NewAccount, AccountError> {
         check(name, email)?;
         for _ in 0..limits::CHANGE_TRIES_MAX {
             let id = AccountId::from_random(self.random_number());
@@ -93,17 +109,23 @@ impl Directory {
                 active: true,
                 created_ms: self.now_ms(),
             };
-            let address = Address { account: id.clone() };
-            let writes = vec![
+            let address = Named { account: id.clone() };
+            let mut writes = vec![
                 directory::write(paths::account(&id), 0, &account)?,
                 directory::write(paths::email(email), 0, &address)?,
                 directory::write(paths::key(&key_id), 0, &key)?,
             ];
+            if bare {
+                writes.push(directory::write(paths::BARE.to_owned(), 0, &address)?);
+            }
             match self.write(writes).await {
                 Ok(()) => return Ok(NewAccount { account, key: key_id, secret }),
                 Err(DirectoryError::Grid(GridError::Conflict)) => {
-                    if self.read::<Address>(&paths::email(email)).await?.is_some() {
+                    if self.read::<Named>(&paths::email(email)).await?.is_some() {
                         return Err(AccountError::AddressTaken(email.to_owned()));
+                    }
+                    if bare && let Some(other) = self.read::<Named>(paths::BARE).await? {
+                        return Err(AccountError::BareTaken(other.value.account));
                     }
                 }
                 Err(error) => return Err(error.into()),
@@ -147,9 +169,15 @@ impl Directory {
         if let Some(usage) = self.read::<Usage>(&paths::usage(&account)).await? {
             writes.push(directory::remove(usage.path, usage.revision));
         }
-        let address = paths::email(&value.email);
-        if let Some(found) = self.read::<Address>(&address).await? {
-            writes.push(directory::remove(address, found.revision));
+        let quota = self.store.records_at(&[quota::path(&account)]).await;
+        for quota in quota.map_err(DirectoryError::Grid)? {
+            writes.push(directory::remove(quota.path, quota.revision));
+        }
+        for name in [paths::email(&value.email), paths::BARE.to_owned()] {
+            let found = self.read::<Named>(&name).await?;
+            if let Some(found) = found.filter(|found| found.value.account == account) {
+                writes.push(directory::remove(name, found.revision));
+            }
         }
         for key in &value.keys {
             if let Some(found) = self.read::<Key>(&paths::key(key)).await? {

@@ -1,6 +1,6 @@
 //! The IAM's interface for administrators of the grid: any account's, as that account itself.
 
-use nexusgrid_iam::{AccessKeyId, AccountId, Principal};
+use nexusgrid_iam::{AccessKeyId, AccountId, Arns, Principal};
 use serde_json::Value;
 
 use super::api::{self, ApiError, Call, Form};
@@ -23,9 +23,10 @@ impl Directory {
         let missing = || ApiError::no_such("account", account);
         let id = AccountId::new(account).map_err(|_| missing())?;
         self.account(&id).await?.ok_or_else(missing)?;
+        let arns = self.arns().await?;
         let mut form = Form::new(fields);
         if let Some(name) = form.get("PolicyArn").filter(|name| !name.starts_with("arn:")) {
-            let arn = self.policy_arn_of(&id, name).await?;
+            let arn = self.policy_arn_of(&arns, &id, name).await?;
             form.set("PolicyArn", arn);
         }
         let key = AccessKeyId::new(KEY).map_err(|_| missing())?;
@@ -34,6 +35,7 @@ impl Directory {
             directory: self,
             principal: &principal,
             account: id,
+            arns,
             action: form.get("Action").unwrap_or(""),
             form: &form,
             context: context::of_caller(&principal, self.now_ms()),
@@ -41,10 +43,15 @@ impl Directory {
         Ok(api::run(&call).await?.into_json())
     }
 
-    async fn policy_arn_of(&self, account: &AccountId, name: &str) -> Result<String, ApiError> {
+    async fn policy_arn_of(
+        &self,
+        arns: &Arns,
+        account: &AccountId,
+        name: &str,
+    ) -> Result<String, ApiError> {
         if let Some(Read { value, .. }) = self.read::<Policy>(&paths::policy(account, name)).await?
         {
-            return Ok(format!("arn:aws:iam::{account}:policy{}{}", value.path, value.name));
+            return Ok(arns.write("iam", account, &format!("policy{}{}", value.path, value.name)));
         }
         let of_grid = format!("{}{name}", managed::PREFIX);
         match managed::document(&of_grid) {

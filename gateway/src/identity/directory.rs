@@ -12,10 +12,11 @@ use nexusgrid_env::{BootInstant, Env};
 use nexusgrid_grid::{GridError, Record, RecordWrite};
 use nexusgrid_iam::policy::{Document, DocumentKind};
 use nexusgrid_iam::{
-    AccessKeyId, AccountId, Documents, Principal, PrincipalKind, Secret, limits as iam_limits,
+    AccessKeyId, AccountId, Arns, Documents, Principal, PrincipalKind, Secret, limits as iam_limits,
 };
 use parking_lot::Mutex;
 
+use super::accounts::Named;
 use super::entities::{Account, Entity, Group, Key, Policies, Policy, Role, User, paths};
 use super::managed;
 use crate::auth::{AccessKey, KeysUnavailable, SharedKeys};
@@ -56,10 +57,14 @@ pub struct Directory {
     others: SharedKeys,
     kept: Mutex<Kept>,
     accounts: Mutex<Option<(u64, Arc<Accounts>)>>,
+    /// How ARNs are written, and the rules version at which that was read.
+    arns: Mutex<Option<(u64, Arns)>>,
     /// How fast accounts may change their identities.
     pace: Pace,
     /// What secrets of sessions follow from, once read.
     pub(super) signing: Mutex<Option<Arc<Vec<u8>>>>,
+    /// Whether a role's word is enough for who is of another account.
+    trust_suffices: bool,
 }
 
 /// All accounts.
@@ -132,8 +137,21 @@ impl Directory {
             others,
             kept: Mutex::default(),
             accounts: Mutex::default(),
+            arns: Mutex::default(),
             signing: Mutex::default(),
+            trust_suffices: false,
         }
+    }
+
+    /// The same; `suffices`: who is of another account may take on a role that names them without a
+    /// word of their own account's policies.
+    pub(crate) fn with_trust(self, suffices: bool) -> Directory {
+        Directory { trust_suffices: suffices, ..self }
+    }
+
+    /// Whether a role's word is enough for who is of another account.
+    pub(super) fn trust_suffices(&self) -> bool {
+        self.trust_suffices
     }
 
     /// Reads an entity.
@@ -175,6 +193,21 @@ impl Directory {
         let accounts = Arc::new(Accounts { by_canonical });
         *self.accounts.lock() = Some((version, Arc::clone(&accounts)));
         Ok(accounts)
+    }
+
+    /// How ARNs are written and read.
+    pub async fn arns(&self) -> Result<Arns, DirectoryError> {
+        // Read before the record: what is noted is never newer than what is kept.
+        let version = self.store.rules_version();
+        if let Some((at, arns)) = &*self.arns.lock()
+            && *at == version
+        {
+            return Ok(arns.clone());
+        }
+        let bare = self.read::<Named>(paths::BARE).await?;
+        let arns = Arns::with_bare(bare.map(|bare| bare.value.account));
+        *self.arns.lock() = Some((version, arns.clone()));
+        Ok(arns)
     }
 
     /// Seals a key's secret.
@@ -296,6 +329,8 @@ impl Directory {
         user: User,
     ) -> Result<Principal, DirectoryError> {
         let mut principal = Principal::user(key, account, &user.path, &user.name, &user.id);
+        let thing = format!("user{}{}", user.path, user.name);
+        principal.arn = self.arns().await?.write("iam", account, &thing);
         let mut sets = vec![user.policies];
         let groups: Vec<String> =
             user.groups.iter().map(|name| paths::group(account, name)).collect();
@@ -316,12 +351,14 @@ impl Directory {
         role: Role,
         called: &str,
     ) -> Result<Principal, DirectoryError> {
+        let arns = self.arns().await?;
+        let role_arn = arns.write("iam", account, &format!("role{}{}", role.path, role.name));
         Ok(Principal {
             kind: PrincipalKind::Session,
-            arn: format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name),
+            arn: arns.write("sts", account, &format!("assumed-role/{}/{called}", role.name)),
             id: format!("{}:{called}", role.id),
             name: called.to_owned(),
-            role_arn: Some(format!("arn:aws:iam::{account}:role{}{}", role.path, role.name)),
+            role_arn: Some(role_arn),
             policies: self.documents(account, std::slice::from_ref(&role.policies)).await?,
             boundary: self.boundary(account, role.boundary.as_deref()).await?,
             tags: role.tags,
@@ -337,7 +374,8 @@ impl Directory {
         policies: &BTreeSet<String>,
         groups: &BTreeSet<String>,
     ) -> Result<Documents, DirectoryError> {
-        let attached = policies.iter().map(|name| policy_arn(account, name)).collect();
+        let arns = self.arns().await?;
+        let attached = policies.iter().map(|name| policy_arn(&arns, account, name)).collect();
         let mut sets = vec![Policies { attached, ..Policies::default() }];
         let groups: Vec<String> = groups.iter().map(|name| paths::group(account, name)).collect();
         for record in self.records(&groups).await? {
@@ -358,6 +396,7 @@ impl Directory {
         account: &AccountId,
         sets: &[Policies],
     ) -> Result<Documents, DirectoryError> {
+        let arns = self.arns().await?;
         let mut documents = Vec::new();
         let mut attached = Vec::new();
         for set in sets {
@@ -365,7 +404,7 @@ impl Directory {
                 documents.push(identity_document(text)?);
             }
             for arn in &set.attached {
-                match (managed::document(arn), policy_name(account, arn)) {
+                match (managed::document(arn), policy_name(&arns, account, arn)) {
                     (Some(text), _) => documents.push(identity_document(text)?),
                     (None, Some(name)) => attached.push(paths::policy(account, name)),
                     (None, None) => return Err(DirectoryError::Unreadable(arn.clone())),
@@ -396,7 +435,8 @@ impl Directory {
             return identity_document(text).map(Some);
         }
         let missing = || DirectoryError::Unreadable(arn.to_owned());
-        let name = policy_name(account, arn).ok_or_else(missing)?;
+        let arns = self.arns().await?;
+        let name = policy_name(&arns, account, arn).ok_or_else(missing)?;
         let policy = self.read::<Policy>(&paths::policy(account, name)).await?;
         default_document(&policy.ok_or_else(missing)?.value).map(Some)
     }
@@ -418,20 +458,20 @@ fn default_document(policy: &Policy) -> Result<Arc<Document>, DirectoryError> {
 
 /// The ARN that a policy is meant by: what is no ARN is the name of one of the account's own, or else
 /// of the grid's.
-fn policy_arn(account: &AccountId, name: &str) -> String {
+fn policy_arn(arns: &Arns, account: &AccountId, name: &str) -> String {
     let of_grid = format!("{}{name}", managed::PREFIX);
     if name.starts_with("arn:") {
         name.to_owned()
     } else if managed::document(&of_grid).is_some() {
         of_grid
     } else {
-        format!("arn:aws:iam::{account}:policy/{name}")
+        arns.write("iam", account, &format!("policy/{name}"))
     }
 }
 
 /// The name of an account's own managed policy, out of its ARN.
-pub fn policy_name<'a>(account: &AccountId, arn: &'a str) -> Option<&'a str> {
-    let rest = arn.strip_prefix("arn:aws:iam::")?.strip_prefix(account.as_str())?;
-    let path = rest.strip_prefix(":policy/")?;
+pub fn policy_name<'a>(arns: &Arns, account: &AccountId, arn: &'a str) -> Option<&'a str> {
+    let (owner, thing) = arns.read(arn)?;
+    let path = thing.strip_prefix("policy/").filter(|_| owner == *account)?;
     path.rsplit('/').next().filter(|name| !name.is_empty())
 }

@@ -210,6 +210,9 @@ pub mod paths {
         format!("{ACCOUNTS}{id}")
     }
 
+    /// Which account is written without its number in ARNs.
+    pub const BARE: &str = "arns/bare";
+
     /// How many identities an account has.
     pub fn usage(id: &AccountId) -> String {
         format!("usage/{id}")

@@ -148,6 +148,7 @@ impl Identities {
             directory: &self.directory,
             principal,
             account: AccountId::new(account).map_err(|_| denied())?,
+            arns: self.directory.arns().await?,
             action,
             form,
             context,

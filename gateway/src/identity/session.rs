@@ -208,9 +208,10 @@ impl Directory {
                     found.value.url == *provider && found.value.created_ms == *since_ms
                 };
                 found.filter(is_same).ok_or(SessionError::Invalid)?;
+                let arns = self.arns().await?;
                 Principal {
                     kind: PrincipalKind::Session,
-                    arn: format!("arn:aws:sts::{account}:federated-user/{id}"),
+                    arn: arns.write("sts", account, &format!("federated-user/{id}")),
                     id: format!("{account}:{id}"),
                     name: name.clone(),
                     provider: session.provider.clone(),

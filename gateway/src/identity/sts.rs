@@ -3,7 +3,7 @@
 use http::StatusCode;
 use nexusgrid_iam::policy::{Document, DocumentKind};
 use nexusgrid_iam::{
-    AccountId, Context, Principal, PrincipalKind, authorize_assume, limits as iam_limits,
+    AccountId, Context, Principal, PrincipalKind, Trust, authorize_assume, limits as iam_limits,
 };
 
 use super::api::{ApiError, Call, Outcome, Xml};
@@ -59,16 +59,10 @@ pub(super) fn duration(call: &Call<'_>, default: u32, most: u32) -> Result<u64, 
     Ok(call.now_ms() + u64::from(seconds) * 1000)
 }
 
-/// Account and name in a role's ARN. An ARN without an account means the caller's.
+/// Account and name in a role's ARN.
 fn role_of(call: &Call<'_>, arn: &str) -> Option<(AccountId, String)> {
-    let rest = arn.strip_prefix("arn:aws:iam::")?;
-    let (account, rest) = rest.split_once(':')?;
-    let path = rest.strip_prefix("role/")?;
-    let name = path.rsplit('/').next()?;
-    let account = match account {
-        "" => call.account.clone(),
-        account => AccountId::new(account).ok()?,
-    };
+    let (account, thing) = call.arns.read(arn)?;
+    let name = thing.strip_prefix("role/")?.rsplit('/').next()?;
     Some((account, name.to_owned()))
 }
 
@@ -79,7 +73,11 @@ pub(super) struct Wanted {
     pub arn: String,
     /// What the session is to be called.
     pub called: String,
+    /// The ARN of that session.
+    session: String,
     trust: Document,
+    /// Whether that is enough for who is of another account.
+    trust_suffices: bool,
     /// What its trust policy may ask about.
     pub context: Context,
 }
@@ -106,8 +104,11 @@ impl Wanted {
             context.set(&format!("iam:ResourceTag/{key}"), value.clone());
             context.set(&format!("aws:ResourceTag/{key}"), value.clone());
         }
-        let arn = format!("arn:aws:iam::{account}:role{}{}", role.path, role.name);
-        Ok(Some(Wanted { account, role, arn, called, trust, context }))
+        let arns = &call.arns;
+        let arn = arns.write("iam", &account, &format!("role{}{}", role.path, role.name));
+        let session = arns.write("sts", &account, &format!("assumed-role/{}/{called}", role.name));
+        let trust_suffices = call.directory.trust_suffices();
+        Ok(Some(Wanted { account, role, arn, called, session, trust, trust_suffices, context }))
     }
 
     /// Whether the role trusts `principal` with this, and with these tags.
@@ -124,8 +125,8 @@ impl Wanted {
         }
         let may = |action: &str| {
             let (arn, owner) = (&self.arn, self.account.as_str());
-            authorize_assume(principal, action, arn, owner, &self.trust, &self.context, now_ms)
-                .allowed()
+            let trust = Trust { document: &self.trust, suffices: self.trust_suffices };
+            authorize_assume(principal, action, arn, owner, trust, &self.context, now_ms).allowed()
         };
         may(action) && (tags.is_empty() || may("sts:TagSession"))
     }
@@ -150,10 +151,9 @@ impl Wanted {
 
     /// What an answer says of it.
     pub fn show(&self, xml: &mut Xml) {
-        let Wanted { account, role, called, .. } = self;
-        let arn = format!("arn:aws:sts::{account}:assumed-role/{}/{called}", role.name);
+        let Wanted { role, called, session, .. } = self;
         xml.nest("AssumedRoleUser", |xml| {
-            xml.text("AssumedRoleId", &format!("{}:{called}", role.id)).text("Arn", &arn);
+            xml.text("AssumedRoleId", &format!("{}:{called}", role.id)).text("Arn", session);
         });
     }
 }

@@ -48,6 +48,7 @@ pub async fn run(directory: &Directory, tokens: &Tokens, form: &Form, context: C
         directory,
         principal: &nobody,
         account: AccountId::founders(),
+        arns: directory.arns().await?,
         action: ACTION,
         form,
         context,
@@ -74,7 +75,7 @@ async fn provider(
     let found = call.directory.read::<Provider>(&paths::provider(account, &name)).await?;
     let unknown = || error_of(TokenError::Invalid("nobody here knows its issuer"));
     let Read { value, .. } = found.ok_or_else(unknown)?;
-    Ok((value, format!("arn:aws:iam::{account}:oidc-provider/{name}")))
+    Ok((value, call.arns.write("iam", account, &format!("oidc-provider/{name}"))))
 }
 
 /// Tags that a token wants for its session.
@@ -131,7 +132,11 @@ async fn by_role(call: &Call<'_>, tokens: &Tokens, token: Unverified) -> Outcome
             wanted.context.add(key, value.clone());
         }
     }
-    let holder = Principal { provider: Some(arn.clone()), ..Principal::anonymous() };
+    let holder = Principal {
+        provider: Some(arn.clone()),
+        provider_account: Some(wanted.account.to_string()),
+        ..Principal::anonymous()
+    };
     let action = "sts:AssumeRoleWithWebIdentity";
     if !wanted.trusts(&holder, action, &tags, call.now_ms()) {
         return Err(denied());
@@ -201,8 +206,7 @@ async fn by_claims(call: &Call<'_>, tokens: &Tokens, token: Unverified) -> Outco
 /// Whose provider is meant: `ProviderId` may be its ARN, else it is one of the founders' account.
 fn account_of(call: &Call<'_>) -> Result<AccountId, ApiError> {
     let Some(arn) = call.form.get("ProviderId") else { return Ok(AccountId::founders()) };
-    let account = arn.strip_prefix("arn:aws:iam::").and_then(|rest| rest.split(':').next());
-    let account = account.and_then(|account| AccountId::new(account).ok());
+    let account = call.arns.read(arn).map(|(account, _)| account);
     account.ok_or_else(|| ApiError::validation("ProviderId is no ARN of an identity provider."))
 }
 

@@ -65,12 +65,12 @@ impl Handlers {
     }
 }
 
-fn no_content<T>(output: T) -> S3Result<S3Response<T>> {
+pub(super) fn no_content<T>(output: T) -> S3Result<S3Response<T>> {
     Ok(S3Response::with_status(output, StatusCode::NO_CONTENT))
 }
 
-/// Checks tags: of buckets up to 50, of objects up to 10.
-pub(crate) fn check_tags(tags: &[Tag], most: usize) -> S3Result<()> {
+/// Checks a bucket's tags; `repeats`: a tag may have several values.
+fn check_tags(tags: &[Tag], most: usize, repeats: bool) -> S3Result<()> {
     let invalid = |text: &str| custom("InvalidTag", StatusCode::BAD_REQUEST, text);
     if tags.len() > most {
         return Err(custom(
@@ -93,7 +93,7 @@ pub(crate) fn check_tags(tags: &[Tag], most: usize) -> S3Result<()> {
         if key.starts_with("aws:") {
             return Err(invalid("System tags cannot be added/updated by requester"));
         }
-        if !seen.insert(key) {
+        if !seen.insert((key, if repeats { value } else { "" })) {
             return Err(invalid("Cannot provide multiple Tags with the same key"));
         }
     }
@@ -330,7 +330,7 @@ impl Handle<PutBucketTaggingInput, PutBucketTaggingOutput> for Handlers {
         request: S3Request<PutBucketTaggingInput>,
     ) -> S3Result<S3Response<PutBucketTaggingOutput>> {
         let tagging = request.input.tagging;
-        check_tags(&tagging.tag_set, limits::TAGS_MAX)?;
+        check_tags(&tagging.tag_set, limits::TAGS_MAX, self.repeats_tags(&caller).await?)?;
         self.lay_down(&caller, vec![(Kind::Tagging, Some(xml(&tagging)?))]).await?;
         no_content(PutBucketTaggingOutput::default())
     }

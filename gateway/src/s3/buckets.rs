@@ -1,5 +1,7 @@
 //! Buckets: create, list, head, delete, location.
 
+use std::sync::Arc;
+
 use async_trait::async_trait;
 use nexusgrid_grid::{
     GridError, ListUploadsRequest, ListVersionsRequest, LockRules, RulesChange, Versioning,
@@ -15,8 +17,10 @@ use super::conditions::timestamp_ms;
 use super::encoding::{parse_token, token};
 use super::{Handle, Handlers, UNNAMED_REGION};
 use crate::auth::AuthenticatedRequest;
+use crate::context::query_pairs;
 use crate::error::{custom, from_grid, invalid_argument, not_implemented};
 use crate::limits;
+use crate::quota::Quotas;
 use crate::rules::{Kind, Ownership, account_of};
 
 #[async_trait]
@@ -84,10 +88,13 @@ impl Handle<CreateBucketInput, CreateBucketOutput> for Handlers {
         let made = match self.store.create_bucket(&input.bucket, account).await {
             Ok(made) => made,
             Err(GridError::BucketExists { owner }) if account_of(&owner).as_str() == account => {
-                return self.create_again(&input, &wanted).await;
+                return self.create_again(&input, &wanted, signed_region.as_deref()).await;
             }
             Err(error) => return Err(from_grid(error)),
         };
+        // Its share of what its owner may hold, before anybody can write to it.
+        let quotas = Quotas::new(Arc::clone(&self.store));
+        quotas.begin(&account_of(account), &input.bucket).await.map_err(from_grid)?;
         if !values.is_empty() {
             self.rules.set(&made, values).await.map_err(from_grid)?;
         }
@@ -113,13 +120,16 @@ struct Wanted {
 
 impl Handlers {
     /// To make a bucket that one has already changes nothing, and succeeds if nothing would
-    /// change; S3 has that in the region without a name only.
+    /// change. S3 has that in the region without a name only: here for whoever signs for that.
     async fn create_again(
         &self,
         input: &CreateBucketInput,
         wanted: &Wanted,
+        signed_region: Option<&str>,
     ) -> S3Result<S3Response<CreateBucketOutput>> {
-        if &*self.region != UNNAMED_REGION {
+        // Who signs for no region at all means that one.
+        let signed = signed_region.filter(|region| !region.is_empty()).unwrap_or(UNNAMED_REGION);
+        if &*self.region != UNNAMED_REGION && signed != UNNAMED_REGION {
             return Err(S3Error::new(S3ErrorCode::BucketAlreadyOwnedByYou));
         }
         let rules = self.rules.of(&input.bucket).await.map_err(from_grid)?;
@@ -143,14 +153,25 @@ impl Handlers {
 impl Handle<HeadBucketInput, HeadBucketOutput> for Handlers {
     async fn handle(
         &self,
-        _caller: AuthenticatedRequest,
+        caller: AuthenticatedRequest,
         request: S3Request<HeadBucketInput>,
     ) -> S3Result<S3Response<HeadBucketOutput>> {
-        self.bucket(&request.input.bucket).await?;
-        Ok(S3Response::new(HeadBucketOutput {
+        let bucket = &request.input.bucket;
+        self.bucket(bucket).await?;
+        let mut reply = S3Response::new(HeadBucketOutput {
             bucket_region: Some(self.region.to_string()),
             ..Default::default()
-        }))
+        });
+        // Ceph's way to ask how much a bucket holds; that is its owner's business.
+        let owner = caller.bucket_rules()?.owner.as_str();
+        let is_owner = caller.account().is_ok_and(|own| own == owner);
+        let asks = |(name, on): &(String, String)| name == "read-stats" && on == "true";
+        if is_owner && query_pairs(&request.uri).iter().any(asks) {
+            let usage = self.store.bucket_usage(bucket).await.map_err(from_grid)?;
+            reply.headers.insert("x-rgw-object-count", usage.objects.into());
+            reply.headers.insert("x-rgw-bytes-used", usage.bytes.into());
+        }
+        Ok(reply)
     }
 }
 
@@ -185,6 +206,7 @@ impl Handle<DeleteBucketInput, DeleteBucketOutput> for Handlers {
             deleted => deleted,
         };
         deleted.map_err(from_grid)?;
+        self.rules.forget(bucket);
         Ok(S3Response::with_status(DeleteBucketOutput::default(), http::StatusCode::NO_CONTENT))
     }
 }

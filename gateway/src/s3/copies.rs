@@ -12,7 +12,7 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::body;
 use super::conditions::{Conditions, Verdict, precondition, timestamp_ms};
 use super::encryption::{KeyOf, says_encryption, show_encryption};
-use super::headers::{ShownChecksum, object_meta, show_checksum};
+use super::headers::{ShownChecksum, show_checksum};
 use super::lock::check_said;
 use super::versions::told;
 use super::{Handle, Handlers, etag};
@@ -113,12 +113,14 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
         };
         let sealing = self.sealing(&caller, &request.headers).await?;
         // Tags are the source's unless the client says otherwise; what locks it is never copied.
-        let said = object_meta(&request.headers, input.metadata)?;
+        let said = self.object_meta(&caller, &request.headers, input.metadata).await?;
         check_said(&caller, &said, &input.bucket, &input.key)?;
         let mut given = ObjectMeta::default();
         self.give_owner(&caller, &request.headers, &input.key, &mut given).await?;
         let storage_class = said.storage_class.clone();
         let (tags, lock) = (said.tags.clone(), said.lock);
+        // Where a copy leads is said with it; it is no part of what is copied.
+        let website_redirect = said.website_redirect.clone();
         let (owner, acl) = (given.owner, given.acl);
         let kept = source.info().meta.clone();
         if !retag && !kept.tags.is_empty() {
@@ -140,6 +142,7 @@ impl Handle<CopyObjectInput, CopyObjectOutput> for Handlers {
             acl,
             cipher,
             storage_class,
+            website_redirect,
             ..if replace { said } else { kept }
         };
         let conditional = input.if_match.is_some();

@@ -66,7 +66,8 @@ pub(super) fn happened<T: Any>(notes: &RequestNotes, output: &T) -> Vec<Happened
 fn of_output(told: &Told, is_form: bool, output: &dyn Any) -> Vec<Happened> {
     let one = |event, etag: Option<&ETag>, version: Option<&String>, size| {
         let (etag, version) = (plain(etag), version.cloned());
-        vec![Happened { event, key: told.key.clone(), size, etag, version }]
+        let key = told.key.clone();
+        vec![Happened { event, key, size, etag, version, ..Happened::default() }]
     };
     if let Some(output) = output.downcast_ref::<PutObjectOutput>() {
         let size = output.size.and_then(|size| u64::try_from(size).ok()).or(told.size);

@@ -41,6 +41,13 @@ impl KeyEncoding {
         }
     }
 
+    /// Writes a prefix for clients of which some decode it and others do not: where both read the
+    /// same it stays as it is.
+    pub fn write_prefix(self, prefix: &str) -> Result<String, S3Error> {
+        let is_odd = |c: char| c == '%' || c == '+' || not_in_xml(c);
+        if prefix.chars().any(is_odd) { self.write(prefix) } else { Ok(prefix.to_owned()) }
+    }
+
     /// Writes a key that may be absent.
     pub fn write_some(self, key: Option<&str>) -> Result<Option<String>, S3Error> {
         key.map(|key| self.write(key)).transpose()
@@ -117,6 +124,16 @@ mod tests {
         assert!(KeyEncoding::Plain.write("a\u{1}b").is_err());
         assert!(KeyEncoding::Plain.write("a\tb").is_ok());
         assert_eq!(KeyEncoding::Url.write("a\u{1}b").unwrap(), "a%01b");
+    }
+
+    #[test]
+    fn prefixes_read_alike_whether_decoded_or_not() {
+        for (prefix, written) in
+            [("a b/\n", "a b/\n"), ("a+b", "a%2Bb"), ("a%20", "a%2520"), ("\u{1}", "%01")]
+        {
+            assert_eq!(KeyEncoding::Url.write_prefix(prefix).unwrap(), written);
+        }
+        assert!(KeyEncoding::Plain.write_prefix("\u{1}").is_err());
     }
 
     #[test]

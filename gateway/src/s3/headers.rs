@@ -2,22 +2,25 @@
 
 use std::collections::BTreeMap;
 
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use nexusgrid_grid::{ChecksumAlgorithm, ChecksumKind, Checksums, ObjectMeta, RejectKind};
 use s3s::dto::{ChecksumType, Metadata};
 use s3s::{S3Error, S3ErrorCode, S3Result};
 
+use super::Handlers;
 use super::lock::lock_of_headers;
 use super::tags::tags_of_header;
+use crate::auth::AuthenticatedRequest;
 use crate::checksum;
-use crate::error::refuse;
+use crate::error::{custom, refuse};
 use crate::limits;
 
 /// The type of objects whose client gave none.
 pub const DEFAULT_CONTENT_TYPE: &str = "binary/octet-stream";
 
-/// Reads the metadata of a new object. `user` is what s3s made of the `x-amz-meta-*` headers.
-pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<ObjectMeta> {
+/// Reads the metadata of a new object. `user` is what s3s made of the `x-amz-meta-*` headers;
+/// `repeats`: a tag may have several values.
+fn object_meta(headers: &HeaderMap, user: Option<Metadata>, repeats: bool) -> S3Result<ObjectMeta> {
     let user: BTreeMap<String, String> = user.unwrap_or_default().into_iter().collect();
     let bytes: usize = user.iter().map(|(name, value)| name.len() + value.len()).sum();
     if bytes > limits::USER_METADATA_BYTES_MAX {
@@ -45,11 +48,41 @@ pub fn object_meta(headers: &HeaderMap, user: Option<Metadata>) -> S3Result<Obje
         content_language: header("content-language")?,
         expires: header("expires")?,
         storage_class: header("x-amz-storage-class")?.filter(|class| class != "STANDARD"),
-        website_redirect: None,
-        tags: tags_of_header(headers)?,
+        website_redirect: website_redirect(headers)?,
+        tags: tags_of_header(headers, repeats)?,
         lock: lock_of_headers(headers)?,
         ..ObjectMeta::default()
     })
+}
+
+impl Handlers {
+    /// The metadata of a new object of the caller's.
+    pub(super) async fn object_meta(
+        &self,
+        caller: &AuthenticatedRequest,
+        headers: &HeaderMap,
+        user: Option<Metadata>,
+    ) -> S3Result<ObjectMeta> {
+        let repeats = headers.contains_key("x-amz-tagging") && self.repeats_tags(caller).await?;
+        object_meta(headers, user, repeats)
+    }
+}
+
+/// Where an object sends the visitors of its bucket's web site.
+fn website_redirect(headers: &HeaderMap) -> S3Result<Option<String>> {
+    let Some(value) = headers.get("x-amz-website-redirect-location") else { return Ok(None) };
+    let is_place = |text: &&str| {
+        let leads = ["/", "http://", "https://"].iter().any(|start| text.starts_with(start));
+        leads && text.len() <= limits::REDIRECT_BYTES_MAX
+    };
+    match value.to_str().ok().filter(is_place) {
+        Some(text) => Ok(Some(text.to_owned())),
+        None => Err(custom(
+            "InvalidRedirectLocation",
+            StatusCode::BAD_REQUEST,
+            "The website redirect location must have a prefix of 'http://' or 'https://' or '/'.",
+        )),
+    }
 }
 
 /// A Content-Encoding without `aws-chunked`, which belongs to the transfer and not to the object.
@@ -158,8 +191,8 @@ mod tests {
     #[test]
     fn metadata_is_bounded() {
         let small: Metadata = [("a".to_owned(), "x".repeat(2000))].into_iter().collect();
-        assert!(object_meta(&HeaderMap::new(), Some(small)).is_ok());
+        assert!(object_meta(&HeaderMap::new(), Some(small), false).is_ok());
         let large: Metadata = [("a".to_owned(), "x".repeat(2048))].into_iter().collect();
-        assert!(object_meta(&HeaderMap::new(), Some(large)).is_err());
+        assert!(object_meta(&HeaderMap::new(), Some(large), false).is_err());
     }
 }

@@ -1,7 +1,7 @@
 //! Listing objects (both versions) and unfinished uploads.
 
 use async_trait::async_trait;
-use nexusgrid_grid::{ListPage, ListRequest, ListUploadsRequest, ObjectSummary, UploadId};
+use nexusgrid_grid::{ListPage, ListRequest, ListUploadsRequest, UploadId};
 use s3s::dto::*;
 use s3s::{S3Request, S3Response, S3Result};
 
@@ -9,7 +9,7 @@ use super::conditions::timestamp_ms;
 use super::encoding::{KeyEncoding, page_size, parse_token, token};
 use super::headers::{checksum_algorithm, checksum_type, class_name};
 use super::object_acls::{Owners, shown_initiator};
-use super::{Handle, Handlers, etag};
+use super::{Handle, Handlers, lines};
 use crate::auth::AuthenticatedRequest;
 use crate::error::from_grid;
 
@@ -27,30 +27,6 @@ impl Handlers {
         }
         self.store.list(request).await.map_err(from_grid)
     }
-}
-
-fn contents(
-    objects: Vec<ObjectSummary>,
-    encoding: KeyEncoding,
-    owners: Option<&Owners<'_>>,
-) -> S3Result<Vec<Object>> {
-    objects
-        .into_iter()
-        .map(|object| {
-            let algorithms = object.checksum_algorithms.iter().copied().map(checksum_algorithm);
-            Ok(Object {
-                key: Some(encoding.write(&object.key)?),
-                size: i64::try_from(object.size).ok(),
-                e_tag: etag(&object.etag),
-                last_modified: Some(timestamp_ms(object.last_modified)),
-                storage_class: Some(class_name(object.storage_class.as_deref()).into()),
-                owner: owners.map(|owners| owners.shown(object.owner.as_deref())),
-                checksum_algorithm: (!object.checksum_algorithms.is_empty())
-                    .then(|| algorithms.collect()),
-                ..Default::default()
-            })
-        })
-        .collect()
 }
 
 fn common_prefixes(prefixes: Vec<String>, encoding: KeyEncoding) -> S3Result<Vec<CommonPrefix>> {
@@ -85,19 +61,21 @@ impl Handle<ListObjectsInput, ListObjectsOutput> for Handlers {
         let truncated = page.next.is_some();
         // Without a delimiter the last key is the next marker, and S3 does not repeat it.
         let next_marker = page.next.filter(|_| delimiter.is_some());
-        Ok(S3Response::new(ListObjectsOutput {
+        let mut reply = S3Response::new(ListObjectsOutput {
             name: Some(input.bucket),
-            prefix: Some(encoding.write(&input.prefix.unwrap_or_default())?),
+            prefix: Some(encoding.write_prefix(&input.prefix.unwrap_or_default())?),
             marker: Some(encoding.write(&input.marker.unwrap_or_default())?),
             max_keys: i32::try_from(max).ok(),
             is_truncated: Some(truncated),
-            contents: Some(contents(page.objects, encoding, Some(&owners))?),
+            contents: None,
             common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
             delimiter: encoding.write_some(delimiter.as_deref())?,
             next_marker: encoding.write_some(next_marker.as_deref())?,
             encoding_type: input.encoding_type,
             request_charged: None,
-        }))
+        });
+        lines::attach(&mut reply, &page.objects, encoding, Some(&owners))?;
+        Ok(reply)
     }
 }
 
@@ -132,7 +110,7 @@ impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
             _ => None,
         };
         let count = page.objects.len() + page.prefixes.len();
-        Ok(S3Response::new(ListObjectsV2Output {
+        let mut reply = S3Response::new(ListObjectsV2Output {
             name: Some(input.bucket),
             prefix: Some(encoding.write(&input.prefix.unwrap_or_default())?),
             max_keys: i32::try_from(max).ok(),
@@ -140,13 +118,15 @@ impl Handle<ListObjectsV2Input, ListObjectsV2Output> for Handlers {
             continuation_token: input.continuation_token,
             is_truncated: Some(page.next.is_some()),
             next_continuation_token: page.next.as_deref().map(token),
-            contents: Some(contents(page.objects, encoding, owners.as_ref())?),
+            contents: None,
             common_prefixes: Some(common_prefixes(page.prefixes, encoding)?),
             delimiter: encoding.write_some(delimiter.as_deref())?,
             encoding_type: input.encoding_type,
             start_after: encoding.write_some(input.start_after.as_deref())?,
             request_charged: None,
-        }))
+        });
+        lines::attach(&mut reply, &page.objects, encoding, owners.as_ref())?;
+        Ok(reply)
     }
 }
 

@@ -9,6 +9,7 @@ pub mod encoding;
 pub mod ranges;
 
 mod acls;
+mod appends;
 mod attributes;
 mod bucket_rules;
 mod buckets;
@@ -19,6 +20,7 @@ mod deletes;
 mod encryption;
 mod headers;
 mod lifecycle;
+mod lines;
 mod lists;
 mod lock;
 mod logging;
@@ -28,10 +30,13 @@ mod object_acls;
 mod objects;
 mod renames;
 mod tags;
+mod torrents;
 mod versions;
+mod website;
 
 pub(crate) use bucket_rules::read_xml;
 pub(crate) use deeds::Told;
+pub(crate) use lines::insert as insert_lines;
 
 use std::sync::Arc;
 
@@ -49,6 +54,7 @@ use crate::identity::Directory;
 use crate::kms::Kms;
 use crate::rules::{Rules, account_of};
 use crate::store::SharedStore;
+use crate::tenants;
 
 pub(crate) use object_acls::object_acl;
 pub(crate) use versions::{read_error, version_name};
@@ -124,8 +130,12 @@ macro_rules! operations {
         #[async_trait]
         impl S3 for Handlers {
             $(
-                async fn $name(&self, request: S3Request<$input>) -> S3Result<S3Response<$output>> {
+                async fn $name(
+                    &self,
+                    mut request: S3Request<$input>,
+                ) -> S3Result<S3Response<$output>> {
                     let caller = AuthenticatedRequest::of(&request)?;
+                    tenants::strip(&mut request.input.bucket);
                     self.check_owner(&request.headers, operations!(@bucket $name request)).await?;
                     let notes = request.extensions.get::<Arc<RequestNotes>>().cloned();
                     let reply = self.handle(caller, request).await?;
@@ -185,6 +195,7 @@ operations! {
     put_object: PutObjectInput -> PutObjectOutput;
     get_object: GetObjectInput -> GetObjectOutput;
     head_object: HeadObjectInput -> HeadObjectOutput;
+    get_object_torrent: GetObjectTorrentInput -> GetObjectTorrentOutput;
     get_object_attributes: GetObjectAttributesInput -> GetObjectAttributesOutput;
     copy_object: CopyObjectInput -> CopyObjectOutput;
     rename_object: RenameObjectInput -> RenameObjectOutput;
@@ -242,4 +253,7 @@ operations! {
     delete_bucket_lifecycle: DeleteBucketLifecycleInput -> DeleteBucketLifecycleOutput;
     get_bucket_request_payment: GetBucketRequestPaymentInput -> GetBucketRequestPaymentOutput;
     put_bucket_request_payment: PutBucketRequestPaymentInput -> PutBucketRequestPaymentOutput;
+    put_bucket_website: PutBucketWebsiteInput -> PutBucketWebsiteOutput;
+    get_bucket_website: GetBucketWebsiteInput -> GetBucketWebsiteOutput;
+    delete_bucket_website: DeleteBucketWebsiteInput -> DeleteBucketWebsiteOutput;
 }

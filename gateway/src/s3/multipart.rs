@@ -23,9 +23,7 @@ use super::conditions::{Conditions, timestamp_ms};
 use super::copies::{admit_source, check_source, source_error};
 use super::encoding::page_size;
 use super::encryption::{KeyOf, show_encryption, told_etag};
-use super::headers::{
-    ShownChecksum, checksum_algorithm, checksum_type, class_name, object_meta, show_checksum,
-};
+use super::headers::{ShownChecksum, checksum_algorithm, checksum_type, class_name, show_checksum};
 use super::lifecycle::abortion;
 use super::lock::check_said;
 use super::object_acls::{Owners, shown_initiator};
@@ -85,7 +83,7 @@ impl Handle<CreateMultipartUploadInput, CreateMultipartUploadOutput> for Handler
         let mut create = CreateUploadRequest {
             bucket: input.bucket,
             key: input.key,
-            meta: object_meta(&request.headers, input.metadata)?,
+            meta: self.object_meta(&caller, &request.headers, input.metadata).await?,
             checksum,
             tenant: caller.initiator(),
         };

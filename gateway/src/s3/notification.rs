@@ -31,6 +31,10 @@ impl Handle<PutBucketNotificationConfigurationInput, PutBucketNotificationConfig
             let text = "Unable to validate the following destination configurations";
             return Err(invalid_argument(text));
         }
+        // Before anybody is promised to be told. It stays so: what nobody wants any more is passed over.
+        if rules.iter().any(events::Rule::tells_ends) {
+            self.store.tell_ends(&request.input.bucket, true).await.map_err(from_grid)?;
+        }
         let value = if rules.is_empty() { None } else { Some(xml(&configuration)?) };
         self.lay_down(&caller, vec![(Kind::Notification, value)]).await?;
         let is_told: BTreeSet<_> = bucket.events().iter().map(|rule| &rule.target).collect();

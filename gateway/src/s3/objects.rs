@@ -8,9 +8,7 @@ use s3s::{Body, S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 use super::body::{self, BodyPlan, Outgoing};
 use super::conditions::{Conditions, Verdict, precondition, timestamp};
 use super::encryption::{KeyOf, show_encryption};
-use super::headers::{
-    DEFAULT_CONTENT_TYPE, ShownChecksum, object_meta, show_checksum, user_metadata,
-};
+use super::headers::{DEFAULT_CONTENT_TYPE, ShownChecksum, show_checksum, user_metadata};
 use super::lifecycle::expiration;
 use super::lock::{check_said, show_lock};
 use super::ranges::{Located, Wanted, content_range, locate, wanted};
@@ -25,11 +23,18 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
     async fn handle(
         &self,
         caller: AuthenticatedRequest,
-        request: S3Request<PutObjectInput>,
+        mut request: S3Request<PutObjectInput>,
     ) -> S3Result<S3Response<PutObjectOutput>> {
+        if let Some(offset) = request.input.write_offset_bytes {
+            if let Some(output) = self.append(&caller, &mut request, offset).await? {
+                return Ok(S3Response::new(output));
+            }
+            // Whoever makes it first, the other's offset is wrong then.
+            request.input.if_none_match = Some(ETagCondition::Any);
+        }
         let input = request.input;
         let plan = BodyPlan::of(&request.headers, caller.payload(), None)?;
-        let mut meta = object_meta(&request.headers, input.metadata)?;
+        let mut meta = self.object_meta(&caller, &request.headers, input.metadata).await?;
         self.give_owner(&caller, &request.headers, &input.key, &mut meta).await?;
         check_said(&caller, &meta, &input.bucket, &input.key)?;
         let sealing = self.sealing(&caller, &request.headers).await?;
@@ -49,6 +54,9 @@ impl Handle<PutObjectInput, PutObjectOutput> for Handlers {
         let incoming = sealing.seal(incoming, None);
         let stored = match self.store.put(put, incoming.stream, incoming.finish).await {
             Ok(stored) => stored,
+            Err(GridError::PreconditionFailed) if input.write_offset_bytes.is_some() => {
+                return Err(from_grid(GridError::Conflict));
+            }
             Err(error) => return Err(self.write_error(error, &bucket, &key, conditional).await),
         };
         let shown = ShownChecksum::of(&stored.checksums, 0);
@@ -164,6 +172,7 @@ macro_rules! describe {
         $output.e_tag = etag(&object.etag);
         $output.last_modified = Some(timestamp(object.last_modified));
         $output.metadata = user_metadata(&object.meta);
+        $output.website_redirect_location = object.meta.website_redirect.clone();
         $output.storage_class = object.meta.storage_class.clone().map(StorageClass::from);
         $output.version_id = object.version_name.map(|version| version.to_string());
         $output.tag_count = i32::try_from(object.meta.tags.len()).ok().filter(|count| *count > 0);

@@ -3,13 +3,14 @@
 use async_trait::async_trait;
 use http::HeaderMap;
 use nexusgrid_grid::VersionChange;
+use nexusgrid_iam::PrincipalKind;
 use s3s::dto::*;
 use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::versions::{read_error, version_name};
 use super::{Handle, Handlers};
 use crate::auth::AuthenticatedRequest;
-use crate::error::invalid_argument;
+use crate::error::{invalid_argument, unavailable};
 use crate::limits;
 
 fn invalid(message: &'static str) -> S3Error {
@@ -18,8 +19,21 @@ fn invalid(message: &'static str) -> S3Error {
     error
 }
 
-/// Checks tags as S3 does.
-fn checked(tags: Vec<(String, String)>) -> S3Result<Vec<(String, String)>> {
+impl Handlers {
+    /// Whether tags that the caller sets may have several values, each in a pair of its own: so it is
+    /// in the account that is for who comes from Ceph.
+    pub(super) async fn repeats_tags(&self, caller: &AuthenticatedRequest) -> S3Result<bool> {
+        let principal = caller.principal();
+        if principal.kind != PrincipalKind::Root {
+            return Ok(principal.is_bare());
+        }
+        let arns = self.directory.arns().await.map_err(unavailable)?;
+        Ok(arns.bare().is_some_and(|bare| principal.account.as_deref() == Some(bare.as_str())))
+    }
+}
+
+/// Checks tags as S3 does; `repeats`: a tag may have several values.
+fn checked(tags: Vec<(String, String)>, repeats: bool) -> S3Result<Vec<(String, String)>> {
     if tags.len() > limits::OBJECT_TAGS_MAX {
         return Err(invalid("Object tags cannot be greater than 10"));
     }
@@ -30,7 +44,12 @@ fn checked(tags: Vec<(String, String)>) -> S3Result<Vec<(String, String)>> {
         if value.chars().count() > limits::TAG_VALUE_CHARS_MAX {
             return Err(invalid("The TagValue you have provided is invalid"));
         }
-        if tags.iter().take(at).any(|(other, _)| other == name) {
+        let mut before = tags.iter().take(at);
+        let is_repeated = match repeats {
+            true => before.any(|other| other == &(name.clone(), value.clone())),
+            false => before.any(|(other, _)| other == name),
+        };
+        if is_repeated {
             return Err(invalid("Cannot provide multiple Tags with the same key"));
         }
         if name.starts_with("aws:") {
@@ -59,7 +78,10 @@ fn unescaped(text: &str) -> Option<String> {
 }
 
 /// Reads `x-amz-tagging`.
-pub(super) fn tags_of_header(headers: &HeaderMap) -> S3Result<Vec<(String, String)>> {
+pub(super) fn tags_of_header(
+    headers: &HeaderMap,
+    repeats: bool,
+) -> S3Result<Vec<(String, String)>> {
     let Some(value) = headers.get("x-amz-tagging") else { return Ok(Vec::new()) };
     let malformed = || {
         invalid_argument(
@@ -72,7 +94,7 @@ pub(super) fn tags_of_header(headers: &HeaderMap) -> S3Result<Vec<(String, Strin
         Some((unescaped(name)?, unescaped(value)?))
     };
     let pairs: Option<Vec<_>> = text.split('&').filter(|part| !part.is_empty()).map(pair).collect();
-    checked(pairs.ok_or_else(malformed)?)
+    checked(pairs.ok_or_else(malformed)?, repeats)
 }
 
 #[async_trait]
@@ -86,9 +108,14 @@ impl Handle<GetObjectTaggingInput, GetObjectTaggingOutput> for Handlers {
         let version = version_name(input.version_id.as_deref())?;
         let object = self.store.head(&input.bucket, &input.key, version).await;
         let object = caller.admit(&input.key, version, object)?;
-        let tags = object.meta.tags.into_iter();
+        // In an order of their own: a header's or a document's says nothing.
+        let mut tags = object.meta.tags;
+        tags.sort();
         Ok(S3Response::new(GetObjectTaggingOutput {
-            tag_set: tags.map(|(key, value)| Tag { key: Some(key), value: Some(value) }).collect(),
+            tag_set: tags
+                .into_iter()
+                .map(|(key, value)| Tag { key: Some(key), value: Some(value) })
+                .collect(),
             version_id: object.version_name.map(|version| version.to_string()),
         }))
     }
@@ -107,10 +134,11 @@ impl Handle<PutObjectTaggingInput, PutObjectTaggingOutput> for Handlers {
         let object = caller.admit(&input.key, version, object)?;
         // The very version that was looked at, should another come between.
         let version = version.or(object.version_name);
+        let repeats = self.repeats_tags(&caller).await?;
         let malformed = || S3Error::new(S3ErrorCode::MalformedXML);
         let tag = |tag: Tag| Some((tag.key?, tag.value?));
         let tags: Option<Vec<_>> = input.tagging.tag_set.into_iter().map(tag).collect();
-        let change = VersionChange::Tags(checked(tags.ok_or_else(malformed)?)?);
+        let change = VersionChange::Tags(checked(tags.ok_or_else(malformed)?, repeats)?);
         let changed = self.store.change_version(&input.bucket, &input.key, version, change).await;
         let changed = changed.map_err(|error| read_error(error, version))?;
         let version_id = changed.map(|version| version.to_string());
@@ -149,7 +177,7 @@ mod tests {
         let read = |text: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-amz-tagging", text.parse().unwrap());
-            tags_of_header(&headers)
+            tags_of_header(&headers, false)
         };
         let tag = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         let tags = read("a=1&b+c=%26%C3%BC&d").unwrap();

@@ -10,9 +10,8 @@ use s3s::{S3Error, S3ErrorCode, S3Request, S3Response, S3Result};
 
 use super::conditions::{timestamp, timestamp_ms};
 use super::encoding::{KeyEncoding, page_size};
-use super::headers::{checksum_algorithm, class_name};
 use super::object_acls::Owners;
-use super::{Handle, Handlers, etag};
+use super::{Handle, Handlers, lines};
 use crate::auth::AuthenticatedRequest;
 use crate::error::{from_grid, invalid_argument, not_implemented};
 
@@ -32,8 +31,16 @@ pub(super) fn told(version: Option<VersionName>) -> Option<String> {
 
 /// The answer to a read that failed: a delete marker is told from a key that was never there.
 pub(crate) fn read_error(error: GridError, asked: Option<VersionName>) -> S3Error {
-    let GridError::DeleteMarker { version, modified } = &error else { return from_grid(error) };
     let mut headers = HeaderMap::new();
+    let GridError::DeleteMarker { version, modified } = &error else {
+        let is_missing = matches!(error, GridError::NoSuchKey);
+        let mut answer = from_grid(error);
+        if is_missing {
+            headers.insert("x-amz-delete-marker", HeaderValue::from_static("false"));
+            answer.set_headers(headers);
+        }
+        return answer;
+    };
     headers.insert("x-amz-delete-marker", HeaderValue::from_static("true"));
     if let Ok(version) = HeaderValue::from_str(&version.to_string()) {
         headers.insert("x-amz-version-id", version);
@@ -134,28 +141,6 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
             };
             self.store.list_versions(list).await.map_err(from_grid)?
         };
-        let versions = page
-            .versions
-            .into_iter()
-            .map(|version| {
-                let object = version.object;
-                let algorithms = object.checksum_algorithms.iter().copied();
-                let algorithms: Vec<_> = algorithms.map(checksum_algorithm).collect();
-                let class = class_name(object.storage_class.as_deref());
-                Ok(ObjectVersion {
-                    key: Some(encoding.write(&object.key)?),
-                    version_id: Some(version.version.to_string()),
-                    is_latest: Some(version.is_latest),
-                    size: i64::try_from(object.size).ok(),
-                    e_tag: etag(&object.etag),
-                    last_modified: Some(timestamp_ms(object.last_modified)),
-                    storage_class: Some(class.into()),
-                    owner: Some(owners.shown(object.owner.as_deref())),
-                    checksum_algorithm: Some(algorithms).filter(|all| !all.is_empty()),
-                    ..Default::default()
-                })
-            })
-            .collect::<S3Result<Vec<_>>>()?;
         let markers = page
             .markers
             .into_iter()
@@ -176,7 +161,7 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
             .collect::<S3Result<Vec<_>>>()?;
         let is_truncated = page.next.is_some();
         let (next_key, next_version) = page.next.unzip();
-        Ok(S3Response::new(ListObjectVersionsOutput {
+        let mut reply = S3Response::new(ListObjectVersionsOutput {
             name: Some(input.bucket),
             prefix: Some(encoding.write(&input.prefix.unwrap_or_default())?),
             key_marker: Some(encoding.write(&key_marker.unwrap_or_default())?),
@@ -185,12 +170,14 @@ impl Handle<ListObjectVersionsInput, ListObjectVersionsOutput> for Handlers {
             is_truncated: Some(is_truncated),
             next_key_marker: encoding.write_some(next_key.as_deref())?,
             next_version_id_marker: next_version.flatten().map(|version| version.to_string()),
-            versions: Some(versions),
+            versions: None,
             delete_markers: Some(markers),
             common_prefixes: Some(prefixes),
             delimiter: encoding.write_some(delimiter.as_deref())?,
             encoding_type: input.encoding_type,
             request_charged: None,
-        }))
+        });
+        lines::attach_versions(&mut reply, &page.versions, encoding, &owners)?;
+        Ok(reply)
     }
 }

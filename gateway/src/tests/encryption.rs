@@ -46,7 +46,7 @@ async fn refused(gateway: &Gateway, call: Call) -> (u16, String) {
     (reply.status, reply.code())
 }
 
-fn kms_call(operation: &str, parameters: Value) -> Call {
+pub(super) fn kms_call(operation: &str, parameters: Value) -> Call {
     let mut call = call("POST", "/")
         .header("x-amz-target", &format!("TrentService.{operation}"))
         .header("content-type", "application/x-amz-json-1.1")

@@ -259,7 +259,7 @@ async fn anybody_may_post_to_a_bucket_that_is_open_to_all() {
     assert_eq!(open.status, 204, "{}", open.text());
     assert_eq!(call("GET", "/bucket/docs/photo.jpg").send(&gateway).await.status, 200);
     // A feature that is not there is not overlooked in a form either.
-    let later = [KEY, ("x-amz-invented-tomorrow", "1")];
+    let later = [KEY, ("x-amz-object-invented-tomorrow", "1")];
     assert_eq!(send(&gateway, post(&later)).await.outcome(), (501, "NotImplemented".into()));
     let missing = send(&gateway, post(&[])).await;
     assert_eq!(missing.outcome(), (400, "InvalidArgument".into()));
@@ -293,7 +293,7 @@ async fn forms_of_old_applications_are_taken_only_where_the_administrator_says_s
     let refused = good().send(&gateway()).await;
     assert_eq!((refused.status, refused.element("Code")), (403, "AccessDenied".to_owned()));
 
-    let options = GatewayOptions { forms_signed_by_v2: true, ..GatewayOptions::default() };
+    let options = GatewayOptions { signature_v2: true, ..GatewayOptions::default() };
     let (gateway, _) = gateway_with(options);
     assert_eq!(good().send(&gateway).await.status, 204);
     let forged = good().set("Signature", "AAAAAAAAAAAAAAAAAAAAAAAAAAA=").send(&gateway).await;

@@ -4,9 +4,11 @@
 use bytes::Bytes;
 use http::Request;
 use nexusgrid_iam::Action;
+use serde_json::{Value, json};
 
 use super::auth::{is_denied, request_for};
 use super::client::{Call, Payload, Reply, call, form, send};
+use super::encryption::kms_call;
 use super::gateway;
 use crate::Gateway;
 use crate::operations::OPERATIONS;
@@ -232,5 +234,81 @@ async fn every_operation_on_identities_by_every_caller() {
         let reply = form("iam", fields).with(&other.key, other.secret.expose());
         let reply = reply.send(&gateway).await;
         assert_eq!(reply.element("Code"), "NoSuchEntity", "{fields:?}: {}", reply.text());
+    }
+}
+
+/// The key interface's operations, as its own table names them.
+fn key_actions() -> Vec<&'static str> {
+    let table = include_str!("../kms/api.rs");
+    let (_, table) = table.split_once("match call.action {").unwrap();
+    let (table, _) = table.split_once("other => Err").unwrap();
+    let lines = table.lines().filter_map(|line| line.trim().split_once(" =>"));
+    let names = lines.filter(|(names, _)| names.starts_with('"'));
+    names.flat_map(|(names, _)| names.split('"').filter(|name| name.len() > 3)).collect()
+}
+
+#[tokio::test]
+async fn every_operation_on_keys_by_every_caller() {
+    let gateway = gateway();
+    let other = gateway.directory().create_account("other", "o@example.com").await.unwrap();
+    let idle = user(&gateway, "idle", &[statement("Allow", r#""s3:*","iam:*""#)]).await;
+    let denied = user(&gateway, "denied", &[statement("Allow", r#""*""#)]).await;
+    let able = user(&gateway, "able", &[statement("Allow", r#""kms:*""#)]).await;
+    let session = able.with(form("sts", &[("Action", "GetSessionToken")])).send(&gateway).await;
+    let session = Caller::of("session", &session);
+    let answer = |reply: &Reply| serde_json::from_slice::<Value>(&reply.body).unwrap();
+    let made = answer(&kms_call("CreateKey", json!({})).send(&gateway).await);
+    let key = made["KeyMetadata"]["Arn"].as_str().unwrap();
+    let sealing = kms_call("Encrypt", json!({ "KeyId": key, "Plaintext": "YQ==" }));
+    let sealed = answer(&sealing.send(&gateway).await)["CiphertextBlob"].clone();
+    let actions = key_actions();
+    assert!(actions.len() > 20, "{actions:?}");
+    for action in actions {
+        let parameters = json!({
+            "KeyId": key,
+            "TargetKeyId": key,
+            "AliasName": "alias/a",
+            "Description": "d",
+            "NumberOfBytes": 32,
+            "Plaintext": "YQ==",
+            "CiphertextBlob": sealed,
+            "Tags": [{ "TagKey": "a", "TagValue": "b" }],
+            "TagKeys": ["a"],
+        });
+        let ask = || kms_call(action, parameters.clone());
+        let refusal = |reply: &Reply| {
+            assert_ne!(reply.status, 200, "{action}: {}", reply.text());
+            let code = answer(reply)["__type"].as_str().unwrap_or_default().to_owned();
+            (reply.status, code)
+        };
+        let mut anonymous = ask().sign().0;
+        anonymous.headers_mut().remove("authorization");
+        let nobody = refusal(&send(&gateway, anonymous).await);
+        assert_eq!(nobody, (403, "MissingAuthenticationTokenException".into()), "{action}");
+        let deny = statement("Deny", &format!("\"kms:{action}\""));
+        may(&gateway, "denied", &[statement("Allow", r#""*""#), deny]).await;
+        for caller in [&idle, &denied] {
+            let signed_ask = caller.with(ask()).send(&gateway).await;
+            let expected = (400, "AccessDeniedException".into());
+            assert_eq!(refusal(&signed_ask), expected, "{action} by {}", caller.name);
+            let mut open = caller.with(ask());
+            open.payload = Payload::Says("UNSIGNED-PAYLOAD");
+            assert_eq!(open.send(&gateway).await.status, 403, "{action} by {}", caller.name);
+        }
+        // Another tenant may do all of it, to what is its own.
+        let theirs = ask().with(&other.key, other.secret.expose()).send(&gateway).await;
+        match action {
+            "CreateKey" => assert_eq!(theirs.status, 200, "{}", theirs.text()),
+            "ListKeys" | "ListAliases" => {
+                assert!(!theirs.text().contains(key), "{action}: {}", theirs.text());
+            }
+            _ => assert_ne!(theirs.status, 200, "{action}: {}", theirs.text()),
+        }
+        // Deletion would end the test's key: others show that it is done.
+        if action != "ScheduleKeyDeletion" {
+            let reply = session.with(ask()).send(&gateway).await;
+            assert!(!reply.text().contains("AccessDenied"), "{action}: {}", reply.text());
+        }
+        kms_call("EnableKey", json!({ "KeyId": key })).send(&gateway).await;
     }
 }

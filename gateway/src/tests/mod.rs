@@ -3,9 +3,13 @@
 mod client;
 pub(crate) mod memory;
 
+mod appends;
+mod as_ceph;
 mod attacks;
 mod auth;
+mod bare;
 mod encryption;
+mod ends;
 mod form;
 mod fuzz;
 mod identity;
@@ -13,10 +17,14 @@ mod matrix;
 mod multipart;
 mod object_acls;
 mod objects;
+mod quota;
 mod rules;
 mod server;
+mod signature_v2;
 mod tokens;
+mod unreadable;
 mod versions;
+mod website;
 
 use std::sync::Arc;
 

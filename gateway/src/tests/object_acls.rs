@@ -295,6 +295,7 @@ async fn every_operation_that_asks_about_its_object_does_ask() {
             }
             "GetObjectAcl" => call("GET", "/bucket/k?acl="),
             "PutObjectAcl" => call("PUT", "/bucket/k?acl=").header("x-amz-acl", "private"),
+            "GetObjectTorrent" => call("GET", "/bucket/k?torrent="),
             "GetObjectTagging" => call("GET", "/bucket/k?tagging="),
             "PutObjectTagging" => call("PUT", "/bucket/k?tagging=").body(tags),
             "DeleteObjectTagging" => call("DELETE", "/bucket/k?tagging="),
@@ -304,5 +305,5 @@ async fn every_operation_that_asks_about_its_object_does_ask() {
         assert_eq!(ask.send(&gateway).await.status, 403, "{}", operation.name);
         asked += 1;
     }
-    assert_eq!(asked, 8);
+    assert_eq!(asked, 9);
 }

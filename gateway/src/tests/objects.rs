@@ -1,9 +1,9 @@
 //! Objects, buckets and listings through the whole service.
 
-use super::client::{Reply, call};
+use super::client::{Call, Reply, call, send};
 use super::{TENANT, gateway, gateway_with};
 use crate::checksum;
-use crate::service::Gateway;
+use crate::service::{Gateway, GatewayOptions};
 
 async fn put(gateway: &Gateway, key: &str, body: &str) -> Reply {
     let reply = call("PUT", &format!("/bucket/{key}")).body(body.to_owned()).send(gateway).await;
@@ -282,6 +282,26 @@ async fn a_rename_keeps_what_is_known_of_an_object() {
 }
 
 #[tokio::test]
+async fn a_small_upload_may_keep_its_length_to_itself() {
+    let gateway = gateway();
+    let put = |bytes: usize| {
+        let (mut request, ..) = call("PUT", "/bucket/k").body(vec![b'x'; bytes]).sign();
+        request.headers_mut().remove("content-length");
+        request.headers_mut().insert("transfer-encoding", "chunked".parse().unwrap());
+        request
+    };
+    assert_eq!(send(&gateway, put(3)).await.status, 200);
+    assert_eq!(call("GET", "/bucket/k").send(&gateway).await.text(), "xxx");
+    let most = crate::limits::LENGTHLESS_BYTES_MAX;
+    assert_eq!(send(&gateway, put(most)).await.status, 200);
+    let more = send(&gateway, put(most + 1)).await;
+    assert_eq!(more.outcome(), (411, "MissingContentLength".into()));
+    let mut other = put(3);
+    *other.body_mut() = "yyy".into();
+    assert_eq!(send(&gateway, other).await.code(), "XAmzContentSHA256Mismatch");
+}
+
+#[tokio::test]
 async fn buckets() {
     let gateway = gateway();
     assert_eq!(call("PUT", "/fresh").send(&gateway).await.status, 200);
@@ -289,6 +309,25 @@ async fn buckets() {
     assert_eq!(again.status, 200);
     let open = call("PUT", "/fresh").header("x-amz-acl", "public-read").send(&gateway).await;
     assert_eq!(open.outcome(), (409, "BucketAlreadyExists".into()));
+    let options = GatewayOptions { region: "here".to_owned(), ..GatewayOptions::default() };
+    let (elsewhere, _) = gateway_with(options);
+    let owned = (409, "BucketAlreadyOwnedByYou");
+    for (region, expected) in [("us-east-1", (200, "")), ("", (200, "")), ("here", owned)] {
+        let again = Call { region: region.to_owned(), ..call("PUT", "/bucket") };
+        let (status, code) = again.send(&elsewhere).await.outcome();
+        assert_eq!((status, code.as_str()), expected, "signed for {region}");
+    }
+    let counted = call("HEAD", "/bucket?read-stats=true").send(&gateway).await;
+    assert_eq!((counted.status, counted.header("x-rgw-object-count")), (200, "0"));
+    assert_eq!(call("HEAD", "/bucket").send(&gateway).await.header("x-rgw-object-count"), "");
+    // Whoever else may list it is not told.
+    let everybody = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Principal":"*","Action":"s3:ListBucket","Resource":"arn:aws:s3:::bucket"}}"#;
+    let opened = call("PUT", "/bucket?policy=").body(everybody).send(&gateway).await;
+    assert_eq!(opened.status, 204);
+    let mut anonymous = call("HEAD", "/bucket?read-stats=true").sign().0;
+    anonymous.headers_mut().remove("authorization");
+    let counted = send(&gateway, anonymous).await;
+    assert_eq!((counted.status, counted.header("x-rgw-object-count")), (200, ""));
     for bad in ["/ab", "/Upper", "/a..b", "/-lead", "/192.168.1.1"] {
         let reply = call("PUT", bad).send(&gateway).await;
         assert_eq!(reply.outcome(), (400, "InvalidBucketName".into()), "{bad}");

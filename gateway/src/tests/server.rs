@@ -230,6 +230,19 @@ async fn who_waits_for_continue_is_refused_before_sending() {
     stream.write_all(head).await.unwrap();
     let told = reply(&mut stream).await;
     assert!(told.starts_with("HTTP/1.1 404") && told.contains("NoSuchBucket"), "{told}");
+    // The body will not come: what comes next must not be taken for it.
+    assert!(told.to_lowercase().contains("connection: close"), "{told}");
+
+    let put = call("PUT", "/bucket/k").payload("UNSIGNED-PAYLOAD").body("hello");
+    let bytes = wire(&put, "expect: 100-continue\r\n");
+    let (head, body) = bytes.split_at(bytes.len() - 5);
+    let mut stream = net::connect(running.address).await.unwrap();
+    stream.write_all(head).await.unwrap();
+    assert!(reply(&mut stream).await.starts_with("HTTP/1.1 100"));
+    stream.write_all(body).await.unwrap();
+    let told = reply(&mut stream).await;
+    let closes = told.to_lowercase().contains("connection: close");
+    assert!(told.starts_with("HTTP/1.1 200") && !closes, "{told}");
     running.shutdown.cancel();
 }
 

@@ -133,6 +133,11 @@ async fn serve(answers: Arc<Answers>) -> u16 {
 
 /// A gateway that may ask a provider here, and a provider with these keys.
 async fn world(keys: &[&Key]) -> World {
+    world_for(keys, &[]).await
+}
+
+/// The same, where tokens of providers without audiences are for these.
+async fn world_for(keys: &[&Key], audiences: &[&str]) -> World {
     let answers = Arc::new(Answers::default());
     let url = format!("http://127.0.0.1:{}/realm", serve(Arc::clone(&answers)).await);
     let keys_url = format!("{url}/keys");
@@ -140,7 +145,11 @@ async fn world(keys: &[&Key]) -> World {
     let later = Arc::new(AtomicU64::new(0));
     let mut env = Env::real();
     env.clock = Arc::new(Shifted(Arc::clone(&env.clock), Arc::clone(&later)));
-    let oidc = OidcOptions { private: vec!["127.0.0.0/8".parse().unwrap()], roots: None };
+    let oidc = OidcOptions {
+        private: vec!["127.0.0.0/8".parse().unwrap()],
+        audiences: audiences.iter().map(|one| (*one).to_owned()).collect(),
+        ..OidcOptions::default()
+    };
     let options = GatewayOptions { oidc, ..GatewayOptions::default() };
     let (gateway, _) = gateway_in(env.clone(), options);
     let world = World { gateway, later, url, answers, env };
@@ -465,5 +474,30 @@ async fn a_providers_keys_change_and_are_asked_for_no_more_than_needed() {
         *world.answers.discovery.lock() = discovery;
         world.later.fetch_add(31, Ordering::SeqCst);
         assert_eq!(world.refused(&by(&new), &role).await, "IDPCommunicationError");
+    }
+}
+
+#[tokio::test]
+async fn a_provider_without_audiences_has_the_grids_or_none() {
+    let key = Key::new("k1");
+    for (audiences, expected) in [(&[][..], 400), (&["other"], 400), (&["grid"], 200)] {
+        let world = world_for(&[&key], audiences).await;
+        let create = [("Action", "CreateOpenIDConnectProvider"), ("Url", &*world.url)];
+        let provider = world.iam(&create).await.element("OpenIDConnectProviderArn");
+        let trust = json!({
+            "Effect": "Allow", "Principal": {"Federated": provider},
+            "Action": "sts:AssumeRoleWithWebIdentity",
+        });
+        let role = world.role("reader", &trust, READ).await;
+        let token = key.token(&world.claims(json!({})));
+        assert_eq!(world.in_role(&token, &role).await.status, expected, "{audiences:?}");
+        // One that names some has those alone.
+        let add = [
+            ("Action", "AddClientIDToOpenIDConnectProvider"),
+            ("OpenIDConnectProviderArn", &*provider),
+            ("ClientID", "another"),
+        ];
+        world.iam(&add).await;
+        assert_eq!(world.refused(&token, &role).await, "InvalidIdentityToken");
     }
 }

@@ -10,6 +10,7 @@ use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use crate::limits::{BRIEF_DETOURS, BRIEF_MAX};
+use crate::patient::Patient;
 
 /// Runs an agent's tasks, and ends them all when the agent stops (or is killed, in simulation).
 #[derive(Clone)]
@@ -28,6 +29,7 @@ struct Inner {
     brief_running: AtomicUsize,
     /// Pieces of brief work that go to threads of their own, because one was slow.
     brief_detours: AtomicU32,
+    patient: Patient,
 }
 
 /// What a simulated machine does to the tasks that run on it.
@@ -70,6 +72,7 @@ impl Exec {
             brief_places,
             brief_running: AtomicUsize::new(0),
             brief_detours: AtomicU32::new(0),
+            patient: Patient::new(brief_places.max(1)),
         };
         Exec { inner: Arc::new(inner) }
     }
@@ -141,6 +144,23 @@ impl Exec {
         }
         drop(place);
         result
+    }
+
+    /// Runs a computation of milliseconds that only its caller waits for, behind whatever else there is
+    /// to do: on threads of low priority, half as many as the machine has processors. Panics of
+    /// `work` are passed on.
+    pub async fn patient<R, W>(&self, work: W) -> R
+    where
+        R: Send + 'static,
+        W: FnOnce() -> R + Send + 'static,
+    {
+        if self.inner.inline_blocking {
+            return self.blocking(work).await;
+        }
+        match self.inner.patient.run(work).await {
+            Ok(result) => result,
+            Err(work) => self.blocking(work).await,
+        }
     }
 
     /// Whether [`Exec::stop`] was called.

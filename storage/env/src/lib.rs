@@ -16,6 +16,7 @@ pub mod invariants;
 pub mod kv;
 pub mod limits;
 pub mod obfuscate;
+mod patient;
 pub mod real;
 pub mod rng;
 pub mod rules;

@@ -69,6 +69,10 @@ pub const KV_BACKGROUND_THREADS: i32 = 2;
 /// Size of RocksDB's own text log, in bytes; two are kept.
 pub const KV_TEXT_LOG_BYTES_MAX: usize = 1 << 20;
 
+/// By how much threads of low priority (`Exec::patient`) give way: of a contended core they get a
+/// tenth. Nothing would keep what waits for them from ever ending.
+pub const PATIENT_NICENESS: i32 = 10;
+
 /// Events a simulation's trace keeps as text; more are only hashed.
 pub const SIM_TRACE_EVENTS_MAX: usize = 1_000_000;
 

@@ -13,7 +13,7 @@ use futures_util::Stream;
 use nexusgrid_env::UnixMillis;
 use serde::{Deserialize, Serialize};
 
-pub use nexusgrid_meta::namespace::types::Cipher;
+pub use nexusgrid_meta::namespace::types::{Allowance, Cipher};
 pub use nexusgrid_meta::root::types::{Record, RecordWrite};
 
 use crate::error::GridError;
@@ -35,6 +35,10 @@ pub type Finish = Box<dyn FnOnce() -> Result<ObjectSeal, Reject> + Send>;
 
 /// Called once with the chosen parts of an upload, in order, before the commit.
 pub type FinishParts = Box<dyn FnOnce(&[PartInfo]) -> Result<ObjectSeal, Reject> + Send>;
+
+/// Called once after the last byte of what is appended, with the object that it goes behind and the number of
+/// bytes: the digests of the whole.
+pub type FinishAppend = Box<dyn FnOnce(&ObjectInfo, u64) -> Result<ObjectSeal, Reject> + Send>;
 
 /// Sees every chunk that a part copy moves, in order (to digest it).
 pub type Tap = Box<dyn FnMut(&Bytes) + Send>;
@@ -196,6 +200,8 @@ pub struct BucketUsage {
     pub part_bytes: u64,
     /// The most bytes of objects and parts; `None`: no quota.
     pub quota_bytes: Option<u64>,
+    /// What its owner's quota leaves it.
+    pub allowance: Allowance,
 }
 
 /// An object, as `head` gives it.
@@ -233,6 +239,23 @@ pub struct PutRequest {
     /// Checked in the commit; a cheap early check is made before the body is read.
     pub precondition: Precondition,
     /// Length if known beforehand; another length is refused with `IncompleteBody` or `TooLarge`.
+    pub length: Option<u64>,
+    /// Whose share of the byte budget.
+    pub tenant: Tenant,
+}
+
+/// Puts bytes behind an object.
+#[derive(Clone, Debug)]
+pub struct AppendRequest {
+    /// Bucket.
+    pub bucket: String,
+    /// Key.
+    pub key: String,
+    /// The object must have so many bytes.
+    pub offset: u64,
+    /// Of the object, checked in the commit.
+    pub precondition: Precondition,
+    /// Length of the body if known beforehand.
     pub length: Option<u64>,
     /// Whose share of the byte budget.
     pub tenant: Tenant,

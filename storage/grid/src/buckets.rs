@@ -13,7 +13,7 @@ use nexusgrid_meta::namespace::types::{
 };
 use nexusgrid_meta::root::types::{BucketSettings, RootCommand, RootError, RootOk};
 
-use crate::api::{BucketInfo, BucketUsage};
+use crate::api::{Allowance, BucketInfo, BucketUsage};
 use crate::convert;
 use crate::core::internal;
 use crate::error::GridError;
@@ -73,14 +73,15 @@ impl Grid {
     /// What a bucket holds, and the most it may.
     pub async fn bucket_usage(&self, name: &str) -> Result<BucketUsage, GridError> {
         let bucket = self.core.map.bucket(name).await?;
-        let query = NamespaceQuery::BucketUsage { bucket: bucket.id };
+        let query = NamespaceQuery::Held { bucket: bucket.id };
         match self.core.meta.ask(bucket.group, &query).await {
-            Ok(NamespaceAnswer::Usage(usage)) => Ok(BucketUsage {
+            Ok(NamespaceAnswer::Held(usage, allowance)) => Ok(BucketUsage {
                 objects: usage.objects,
                 bytes: usage.bytes,
                 uploads: usage.uploads,
                 part_bytes: usage.part_bytes,
                 quota_bytes: bucket.settings.quota_bytes,
+                allowance,
             }),
             Ok(_) => Err(internal("answer to a query for usage")),
             Err(error) => Err(self.explain(&bucket, error).await),
@@ -97,6 +98,16 @@ impl Grid {
         let command = NamespaceCommand::SetQuota { bucket: bucket.id, quota_bytes };
         match self.core.meta.command(bucket.group, &command).await {
             Ok(_) => self.core.map.refresh().await.map(drop).map_err(GridError::from),
+            Err(error) => Err(self.explain(&bucket, error).await),
+        }
+    }
+
+    /// Says what its owner's quota leaves a bucket; what it holds already stays.
+    pub async fn set_allowance(&self, name: &str, allowance: Allowance) -> Result<(), GridError> {
+        let bucket = self.core.map.bucket(name).await?;
+        let command = NamespaceCommand::SetAllowance { bucket: bucket.id, allowance };
+        match self.core.meta.command(bucket.group, &command).await {
+            Ok(_) => Ok(()),
             Err(error) => Err(self.explain(&bucket, error).await),
         }
     }

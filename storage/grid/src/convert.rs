@@ -246,20 +246,35 @@ pub(crate) fn object_info(
     }
 }
 
-pub(crate) fn object_summary(key: &[u8], object: &row::Object) -> api::ObjectSummary {
+pub(crate) fn version_summary(key: Vec<u8>, object: row::Object) -> api::ObjectSummary {
+    let row::Object { size, modified_ms, meta, .. } = object;
+    let algorithms = meta.checksums.iter().map(|checksum| algorithm(checksum.algorithm));
+    api::ObjectSummary {
+        key: String::from_utf8(key).unwrap_or_else(|error| text(error.as_bytes())),
+        size,
+        last_modified: UnixMillis(modified_ms),
+        storage_class: storage_class(&meta.storage_class),
+        checksum_algorithms: algorithms.collect(),
+        etag: meta.etag,
+        owner: meta.owner,
+    }
+}
+
+pub(crate) fn object_summary(key: &[u8], line: &row::ObjectLine<'_>) -> api::ObjectSummary {
     api::ObjectSummary {
         key: text(key),
-        size: object.size,
-        etag: object.meta.etag.clone(),
-        last_modified: UnixMillis(object.modified_ms),
-        storage_class: storage_class(&object.meta.storage_class),
-        owner: object.meta.owner.clone(),
-        checksum_algorithms: object
-            .meta
-            .checksums
-            .iter()
-            .map(|checksum| algorithm(checksum.algorithm))
-            .collect(),
+        size: line.size,
+        etag: line.etag.to_owned(),
+        last_modified: UnixMillis(line.modified_ms),
+        storage_class: match line.class {
+            row::ClassLine::Standard => None,
+            row::ClassLine::ReducedRedundancy => {
+                storage_class(&row::StorageClass::ReducedRedundancy)
+            }
+            row::ClassLine::Named(name) => Some(name.to_owned()),
+        },
+        owner: line.owner.map(str::to_owned),
+        checksum_algorithms: line.checksums().map(algorithm).collect(),
     }
 }
 

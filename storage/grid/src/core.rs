@@ -24,6 +24,7 @@ use crate::placement::PlacementOptions;
 use crate::read::hedge::Hedging;
 use crate::session::{SessionOptions, Sessions};
 use crate::shard::ShardClient;
+use crate::volume::Lines;
 
 /// How the grid behaves on one node.
 #[derive(Clone, Debug)]
@@ -116,6 +117,8 @@ pub(crate) struct Core {
     pub(crate) deletions: Arc<Deletions>,
     /// Records of checkpoints, if this node keeps any.
     pub(crate) shelf: OnceLock<Arc<Shelf>>,
+    /// Who waits for locks of mounts.
+    pub(crate) lock_lines: Lines,
     distrusted: Mutex<BTreeMap<NodeId, BootInstant>>,
 }
 
@@ -150,6 +153,7 @@ impl Core {
             part_sizes: Mutex::default(),
             deletions: Arc::default(),
             shelf: OnceLock::new(),
+            lock_lines: Lines::default(),
             distrusted: Mutex::default(),
         }
     }

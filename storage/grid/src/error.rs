@@ -46,6 +46,15 @@ pub enum GridError {
     /// A bucket's versioning and locks would contradict each other.
     #[error("the bucket's versioning and locks do not allow it")]
     BucketState,
+    /// Bytes were to be put behind an object of another size.
+    #[error("the object has {size} bytes")]
+    WrongOffset {
+        /// Its bytes.
+        size: u64,
+    },
+    /// No more can be put behind this object: write it anew.
+    #[error("too many appends to one object")]
+    TooManyAppends,
     /// The key is longer than 1024 bytes.
     #[error("key too long")]
     KeyTooLong,

@@ -14,12 +14,14 @@
 //! ```
 
 pub mod api;
+mod append;
 mod body;
 mod buckets;
 pub mod budget;
 pub mod care;
 mod convert;
 mod core;
+pub mod ends;
 pub mod error;
 mod facade;
 mod keeper;
@@ -46,12 +48,14 @@ mod stripe;
 mod uploads;
 mod version;
 mod versions;
+pub mod volume;
 pub mod voters;
 mod write;
 
 pub use crate::care::{CareOptions, FsckFault, FsckReport, RecodeLeft, WorkerStatus, Workers};
 pub use crate::core::GridOptions;
 pub use api::*;
+pub use ends::{EndKind, EndMark, Ends, ObjectEnd};
 pub use error::GridError;
 pub use facade::{Grid, ObjectReader};
 pub use keys::seal_secret;
@@ -61,3 +65,4 @@ pub use metrics::{GridMetrics, MetricRow};
 pub use node::{GridNode, HostPort, NodeParts};
 pub use shard::ShardService;
 pub use version::*;
+pub use volume::{Volume, VolumeError};

@@ -218,3 +218,36 @@ pub const LIFECYCLE_COPY_TRIES: u32 = 4;
 pub const LIFECYCLE_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`LIFECYCLE_PAUSE_MIN`].
 pub const LIFECYCLE_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// A mount that is not heard of for so long has ended.
+pub const MOUNT_LEASE: Duration = Duration::from_secs(60);
+/// How often an operation of a mount that has ended is tried under the one that follows.
+pub const MOUNT_LIVES_MAX: usize = 4;
+/// Waits for locks in one process.
+pub const LOCK_WAITERS_MAX: usize = 4_096;
+/// Owners of locks take turns in so many lines.
+pub const LOCK_TURNS: usize = 64;
+/// Shortest and longest pause between two looks whether others' locks are given back.
+pub const LOCK_PAUSE_MIN: Duration = Duration::from_millis(20);
+/// See [`LOCK_PAUSE_MIN`].
+pub const LOCK_PAUSE_MAX: Duration = Duration::from_secs(1);
+/// Entries of one listing of a directory.
+pub const LISTED_MAX: usize = 1_000;
+/// Names that one command gives numbers to.
+pub const ADOPTED_AT_ONCE: usize = nexusgrid_meta::namespace::limits::ADOPT_MAX;
+/// Names of which a volume remembers where a listing goes on.
+pub const COOKIES_KEPT_MAX: usize = 100_000;
+/// How often what was written is stored anew because its session was closed, or its places have changed.
+pub const WRITES_LOST_MAX: usize = 3;
+/// A copy of so many bytes within a bucket refers to the old ones; a shorter one is made of new bytes.
+pub const REFERRED_BYTES_MIN: u64 = 1 << 20;
+/// Bytes that one copy reads and writes anew.
+pub const COPIED_BYTES_MAX: u64 = 4 << 20;
+/// How often one request writes a file's bytes anew because they are shared too deep: others may share them again.
+pub const WRITES_ANEW_MAX: usize = 8;
+/// A hole of fewer bytes is stored as zeroes when a file's bytes are written anew.
+pub const HOLE_BYTES_MIN: u64 = 64 << 10;
+/// Stretches of bytes between holes of a file that is written anew; if it has more, its smaller holes are stored.
+pub const RUNS_MAX: usize = nexusgrid_meta::namespace::limits::RUNS_MAX;
+/// Rounds of one write: bytes sealed anew because the file has another key by then, and halves of what covers too
+/// many pieces.
+pub const WRITE_ROUNDS_MAX: usize = 250;

@@ -11,7 +11,8 @@ use nexusgrid_codec::GroupId;
 use nexusgrid_env::Env;
 use nexusgrid_meta::namespace::types as namespace;
 use nexusgrid_meta::namespace::types::{
-    NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery,
+    ListAfter, ListLine, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
+    NamespaceQuery,
 };
 use nexusgrid_meta::root::types as root;
 use nexusgrid_meta::root::types::{RootAnswer, RootCommand, RootError, RootOk, RootQuery};
@@ -25,6 +26,23 @@ pub(crate) const ROOT: GroupId = GroupId(0);
 /// Names a command, so that repeating it is safe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CommandId(pub [u8; 16]);
+
+impl CommandId {
+    /// The id of the same request when it is made anew, for the n-th time; 0: this one. All are different up to
+    /// 2³⁶ times. Who names requests leaves the first two bytes and the last 28 bits of all names alike.
+    pub(crate) fn again(self, round: usize) -> CommandId {
+        let (low, high) = (round as u128 & 0xff, (round as u128 >> 8) & 0x0fff_ffff);
+        let id = u128::from_be_bytes(self.0) ^ (low << 120) ^ high;
+        CommandId(id.to_be_bytes())
+    }
+
+    /// The id of the same request under the n-th mount after the one that had ended; 0: this one. Another than
+    /// any [`CommandId::again`] gives.
+    pub(crate) fn in_life(self, life: usize) -> CommandId {
+        let id = u128::from_be_bytes(self.0) ^ ((life as u128 & 0xff) << 112);
+        CommandId(id.to_be_bytes())
+    }
+}
 
 /// Why a group gave no reply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -125,13 +143,16 @@ fn namespace_error(error: NamespaceError) -> GridError {
         NamespaceError::Locked => GridError::Locked,
         NamespaceError::NoLock => GridError::NoLock,
         NamespaceError::BucketState => GridError::BucketState,
+        NamespaceError::WrongOffset(size) => GridError::WrongOffset { size },
+        NamespaceError::TooManyAppends => GridError::TooManyAppends,
         NamespaceError::Malformed(namespace::Malformed::Tags) => {
             GridError::InvalidArgument("tags".to_owned())
         }
         NamespaceError::Malformed(namespace::Malformed::Retention) => {
             GridError::InvalidArgument("the retention is over already, or too long".to_owned())
         }
-        NamespaceError::Malformed(_) | NamespaceError::CopyInstead => {
+        // Mounts have errors of their own.
+        NamespaceError::Malformed(_) | NamespaceError::CopyInstead | NamespaceError::Posix(_) => {
             GridError::Internal(error.to_string())
         }
     }
@@ -206,6 +227,18 @@ impl MetaClient {
         Ok(reply?)
     }
 
+    /// A command of a metadata group under an id: under the same one it has one effect, and one answer.
+    pub(crate) async fn command_as(
+        &self,
+        group: GroupId,
+        id: CommandId,
+        command: &NamespaceCommand,
+    ) -> Result<NamespaceOk, MetaError> {
+        let reply = self.propose_as(group, id, command.encode()).await?;
+        let reply = namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
+        Ok(reply?)
+    }
+
     /// A query of a metadata group.
     pub(crate) async fn ask(
         &self,
@@ -215,6 +248,18 @@ impl MetaClient {
         let reply = self.query(group, query.encode()).await?;
         let reply = namespace::decode_query_reply(&reply).map_err(|_| MetaError::Reply("query"))?;
         Ok(reply?)
+    }
+
+    /// A listing of a metadata group: hands over each of its lines, and gives where to go on.
+    pub(crate) async fn list(
+        &self,
+        group: GroupId,
+        query: &NamespaceQuery,
+        each: impl FnMut(ListLine<'_>),
+    ) -> Result<Option<ListAfter>, MetaError> {
+        let reply = self.query(group, query.encode()).await?;
+        let next = namespace::read_listing(&reply, each).map_err(|_| MetaError::Reply("list"))?;
+        Ok(next?)
     }
 
     /// A command of the root group.
@@ -235,10 +280,19 @@ impl MetaClient {
     async fn propose(&self, group: GroupId, command: Vec<u8>) -> Result<Vec<u8>, MetaError> {
         let mut id = [0; 16];
         self.env.rng.fill(&mut id);
+        self.propose_as(group, CommandId(id), command).await
+    }
+
+    async fn propose_as(
+        &self,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<Vec<u8>, MetaError> {
         let mut last = PortError::Unavailable("no answer in time".to_owned());
         let attempts = async {
             loop {
-                match self.port.propose(group, CommandId(id), command.clone()).await {
+                match self.port.propose(group, id, command.clone()).await {
                     Ok(reply) => return Ok(reply),
                     Err(PortError::Refused(why)) => return Err(PortError::Refused(why)),
                     Err(error) => last = error,
@@ -268,5 +322,21 @@ impl MetaClient {
             Ok(result) => Ok(result?),
             Err(_) => Err(last.into()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::CommandId;
+
+    #[test]
+    fn rounds_and_lives_of_one_request_have_names_of_their_own() {
+        let id = CommandId([7; 16]);
+        assert_eq!(id.again(0).in_life(0), id);
+        let names = (0..1_000).flat_map(|round| (0..5).map(move |life| (round, life)));
+        let names: BTreeSet<_> = names.map(|(round, life)| id.again(round).in_life(life)).collect();
+        assert_eq!(names.len(), 5_000);
     }
 }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use nexusgrid_meta::namespace::types::{
-    ListAfter, ListEntry, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
-    NamespaceQuery, Object, PutDone, PutObject,
+    ListAfter, ListLine, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery, Object,
+    PutDone, PutObject,
 };
 use nexusgrid_meta::root::topology::Bucket;
 use parking_lot::Mutex;
@@ -355,28 +355,36 @@ impl Grid {
                 None => ListAfter::Key(after.into()),
             }
         });
-        let query = NamespaceQuery::List {
+        let (prefix, delimiter) = (request.prefix.into_bytes(), delimiter.map(String::into_bytes));
+        let limit = request.max.min(limits::LIST_PAGE_MAX);
+        let query = |after| NamespaceQuery::List {
             bucket: bucket.id,
-            prefix: request.prefix.into_bytes(),
-            delimiter: delimiter.map(String::into_bytes),
+            prefix: prefix.clone(),
+            delimiter: delimiter.clone(),
             after,
-            limit: request.max.min(limits::LIST_PAGE_MAX),
-        };
-        let listing = match self.core.meta.ask(bucket.group, &query).await {
-            Ok(NamespaceAnswer::List(listing)) => listing,
-            Ok(_) => return Err(internal("answer to a listing")),
-            Err(error) => return Err(self.explain(&bucket, error).await),
+            limit,
         };
         let mut page = ListPage::default();
-        for entry in &listing.entries {
-            match entry {
-                ListEntry::Object(key, object) => {
-                    page.objects.push(convert::object_summary(key, object));
+        let mut query_now = query(after);
+        let next = loop {
+            let each = |line: ListLine<'_>| match line {
+                ListLine::Object(key, line) => {
+                    page.objects.push(convert::object_summary(key, &line));
                 }
-                ListEntry::Prefix(prefix) => page.prefixes.push(convert::text(prefix)),
+                ListLine::Prefix(prefix) => page.prefixes.push(convert::text(prefix)),
+            };
+            let next = match self.core.meta.list(bucket.group, &query_now, each).await {
+                Ok(next) => next,
+                Err(error) => return Err(self.explain(&bucket, error).await),
+            };
+            // Without a line: so much was passed over that is no object.
+            let is_empty = page.objects.is_empty() && page.prefixes.is_empty();
+            match next {
+                Some(next) if is_empty => query_now = query(Some(next)),
+                next => break next,
             }
-        }
-        page.next = listing.next.map(|next| match next {
+        };
+        page.next = next.map(|next| match next {
             ListAfter::Key(key) | ListAfter::Prefix(key) => convert::text(&key),
         });
         Ok(page)

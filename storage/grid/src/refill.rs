@@ -120,7 +120,7 @@ async fn pass(core: &Arc<Core>, reported: &mut BTreeSet<BadShard>, worker: &Work
             Err(error) => failed = Some(format!("repair queue of group {}: {error}", group.0)),
         }
     }
-    close(core, pass.open).await;
+    close(core, !pass.open.is_empty()).await;
     core.counters.holes_waiting.store(holes as u64, Ordering::Relaxed);
     worker.end(failed);
     done
@@ -267,11 +267,20 @@ fn holders(core: &Core, map: &Topology, pg: &Pg) -> Vec<Holder> {
     slots.into_iter().filter_map(holder).collect()
 }
 
-async fn close(core: &Arc<Core>, open: BTreeMap<PgId, u64>) {
-    for (pg, session) in open {
-        let command = RootCommand::CloseFillSession { pg, session };
+/// Closes this node's repair sessions: those of this pass, those whose closing went unheard, and those
+/// of a life before this one. Moves close their own.
+async fn close(core: &Arc<Core>, has_opened: bool) {
+    let map = match has_opened {
+        // The map may not have heard of them yet.
+        true => core.map.refresh().await.unwrap_or_else(|_| core.map.current()),
+        false => core.map.current(),
+    };
+    let is_own =
+        |pg: &&Pg| pg.fill_worker == Some(core.node) && !matches!(pg.state, PgState::Preparing(_));
+    for pg in map.pgs.values().filter(is_own) {
+        let command = RootCommand::CloseFillSession { pg: pg.id, session: pg.fill_session };
         if let Err(error) = core.meta.root_command(&command).await {
-            tracing::debug!(pg = pg.0, %error, "closing a repair session");
+            tracing::debug!(pg = pg.id.0, %error, "closing a repair session");
         }
     }
 }

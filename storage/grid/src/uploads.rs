@@ -144,7 +144,7 @@ impl Grid {
     }
 
     /// Small parts are alone in their block: the object links them one by one anyway.
-    async fn part_content(
+    pub(crate) async fn part_content(
         &self,
         bucket: &Bucket,
         key: &FreshKey,

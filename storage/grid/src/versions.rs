@@ -4,7 +4,7 @@ use nexusgrid_meta::namespace::limits as meta_limits;
 use nexusgrid_meta::namespace::types as row;
 use nexusgrid_meta::namespace::types::{
     NamespaceAnswer, NamespaceCommand, NamespaceOk, NamespaceQuery, Object, VersionEntry,
-    VersionRef, VersionsAfter,
+    VersionListing, VersionRef, VersionsAfter,
 };
 use nexusgrid_meta::root::topology::Bucket;
 
@@ -222,40 +222,50 @@ impl Grid {
                 }
             }
         });
-        let query = NamespaceQuery::ListVersions {
+        let (prefix, delimiter) = (request.prefix.into_bytes(), delimiter.map(String::into_bytes));
+        let limit = request.max.min(limits::LIST_PAGE_MAX);
+        let query = |after| NamespaceQuery::ListVersions {
             bucket: bucket.id,
-            prefix: request.prefix.into_bytes(),
-            delimiter: delimiter.map(String::into_bytes),
+            prefix: prefix.clone(),
+            delimiter: delimiter.clone(),
             after,
-            limit: request.max.min(limits::LIST_PAGE_MAX),
+            limit,
         };
-        let listing = match self.core.meta.ask(bucket.group, &query).await {
-            Ok(NamespaceAnswer::Versions(listing)) => listing,
-            Ok(_) => return Err(internal("answer to a listing of versions")),
-            Err(error) => return Err(self.explain(&bucket, error).await),
+        let mut query_now = query(after);
+        let listing = loop {
+            let listing = match self.core.meta.ask(bucket.group, &query_now).await {
+                Ok(NamespaceAnswer::Versions(listing)) => listing,
+                Ok(_) => return Err(internal("answer to a listing of versions")),
+                Err(error) => return Err(self.explain(&bucket, error).await),
+            };
+            // Without a line: so much was passed over that is no object.
+            match listing.next {
+                Some(next) if listing.entries.is_empty() => query_now = query(Some(next)),
+                next => break VersionListing { next, ..listing },
+            }
         };
         let name = |version: Option<row::VersionId>| {
             version.map_or(VersionName::Null, convert::version_name)
         };
         let mut page = VersionsPage::default();
-        for entry in &listing.entries {
+        for entry in listing.entries {
             match entry {
                 VersionEntry::Object { key, object, is_latest } => {
                     page.versions.push(VersionSummary {
-                        object: convert::object_summary(key, object),
                         version: name(object.version),
-                        is_latest: *is_latest,
+                        object: convert::version_summary(key, *object),
+                        is_latest,
                     });
                 }
                 VersionEntry::Marker { key, marker, is_latest } => {
                     page.markers.push(MarkerSummary {
-                        key: convert::text(key),
+                        key: convert::text(&key),
                         version: name(marker.version),
                         last_modified: nexusgrid_env::UnixMillis(marker.modified_ms),
-                        is_latest: *is_latest,
+                        is_latest,
                     });
                 }
-                VersionEntry::Prefix(prefix) => page.prefixes.push(convert::text(prefix)),
+                VersionEntry::Prefix(prefix) => page.prefixes.push(convert::text(&prefix)),
             }
         }
         page.next = listing.next.map(|next| match next {

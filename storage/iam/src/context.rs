@@ -28,6 +28,11 @@ impl Context {
         }
     }
 
+    /// Takes a key away.
+    pub fn remove(&mut self, key: &str) {
+        self.values.remove(&key.to_ascii_lowercase());
+    }
+
     /// All values of a key given in lower case.
     pub fn values(&self, key: &str) -> &[String] {
         self.values.get(key).map_or(&[], Vec::as_slice)

@@ -19,6 +19,7 @@ mod account;
 pub mod acl;
 mod acl_bytes;
 mod action;
+mod arn;
 mod context;
 pub mod limits;
 pub mod policy;
@@ -28,6 +29,7 @@ pub mod time;
 
 pub use account::{AccountId, InvalidAccountId};
 pub use action::{AclOf, Action, Scope};
+pub use arn::Arns;
 pub use context::Context;
 pub use principal::{
     AccessKeyId, Documents, InvalidAccessKeyId, LOG_DELIVERY, Principal, PrincipalKind,
@@ -342,6 +344,16 @@ pub fn authorize_identity(
     }
 }
 
+/// Whom a role trusts.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust<'a> {
+    /// Its trust policy.
+    pub document: &'a Document,
+    /// Whether a caller of another account whom it names needs no word of that account's policies.
+    /// AWS: no; Ceph: yes.
+    pub suffices: bool,
+}
+
 /// Decides whether `principal` may take on a role of `owner`'s account that trusts by `trust`:
 /// the role must trust it, and, unless it is of the same account and trusted by name, its own
 /// policies must let it.
@@ -350,7 +362,7 @@ pub fn authorize_assume(
     action: &str,
     role_arn: &str,
     owner: &str,
-    trust: &Document,
+    trust: Trust<'_>,
     context: &Context,
     now_unix_ms: u64,
 ) -> Decision {
@@ -358,7 +370,7 @@ pub fn authorize_assume(
         return Decision::Deny(reason);
     }
     let own = own(&Question { action, resource: role_arn, principal, context });
-    let trusts = trust.evaluate(&Question { action, resource: "", principal, context });
+    let trusts = trust.document.evaluate(&Question { action, resource: "", principal, context });
     if own.denied || trusts.denied {
         return Decision::Deny(Reason::Denied);
     }
@@ -372,7 +384,9 @@ pub fn authorize_assume(
             || trusts.allowed_session
             || (trusts.allowed_account && own.allowed)
     } else {
-        (trusts.allowed || trusts.allowed_session || trusts.allowed_account) && own.allowed
+        // Trust in everybody names nobody.
+        (trust.suffices && trusts.allowed_by_name && own.bounded)
+            || ((trusts.allowed || trusts.allowed_session || trusts.allowed_account) && own.allowed)
     };
     if allowed { Decision::Allow } else { Decision::Deny(Reason::NotAllowed) }
 }

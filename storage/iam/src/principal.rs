@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::AccountId;
 use crate::policy::Document;
+use crate::{AccountId, arn};
 
 /// The public half of an access key: 4 to 128 letters, digits, `-`, `_` or `.`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -113,6 +113,8 @@ pub struct Principal {
     pub role_arn: Option<String>,
     /// Of a caller with a token: the identity provider's ARN.
     pub provider: Option<String>,
+    /// Of one who has no session yet: the account that the provider is of.
+    pub provider_account: Option<String>,
     /// Whether it may be used at all.
     pub enabled: bool,
     /// When it ends (milliseconds since 1970-01-01 UTC); `None`: never.
@@ -144,6 +146,7 @@ impl Principal {
             name: String::new(),
             role_arn: None,
             provider: None,
+            provider_account: None,
             enabled: true,
             expires_unix_ms: None,
             administrator: false,
@@ -202,6 +205,22 @@ impl Principal {
     /// (`logging.s3.amazonaws.com`).
     pub fn grid(service: &str) -> Principal {
         Principal { kind: PrincipalKind::Grid, name: service.to_owned(), ..Principal::anonymous() }
+    }
+
+    /// Whether it is an identity of the account whose ARNs go without its number.
+    pub fn is_bare(&self) -> bool {
+        arn::is_bare(&self.arn)
+    }
+
+    /// Whether this is its ARN.
+    pub(crate) fn is(&self, text: &str) -> bool {
+        arn::names(text, &self.arn, self.account.as_deref())
+    }
+
+    /// Whether this is the ARN of its session's role.
+    pub(crate) fn is_of_role(&self, text: &str) -> bool {
+        let role = self.role_arn.as_deref();
+        role.is_some_and(|role| arn::names(text, role, self.account.as_deref()))
     }
 
     /// Whether it came without credentials.

@@ -222,10 +222,11 @@ fn taking_on_a_role_takes_its_trust() {
         );
         Document::parse(&text, DocumentKind::Trust, 10_000).expect("a document")
     };
-    let may = |who: &Principal, trust: &Document| {
-        let context = Context::default();
+    let ask = |who: &Principal, document: &Document, suffices: bool| {
+        let (trust, context) = (Trust { document, suffices }, Context::default());
         authorize_assume(who, "sts:AssumeRole", arn, US, trust, &context, NOW).allowed()
     };
+    let may = |who: &Principal, trust: &Document| ask(who, trust, false);
     let ann = trust("arn:aws:iam::000000000001:user/ann");
     assert!(may(&user(US, &[]), &ann));
     assert!(!may(&user(THEM, &[ALLOW_ALL]), &ann));
@@ -240,6 +241,17 @@ fn taking_on_a_role_takes_its_trust() {
     let them = trust(THEM);
     assert!(!may(&user(THEM, &[]), &them) && may(&user(THEM, &[ALLOW_ALL]), &them));
     assert!(!may(&user(US, &[ALLOW_ALL]), &them));
+    // Another account's user, by name: where that suffices, and nothing of theirs denies or bounds it.
+    let their_ann = trust("arn:aws:iam::100000000002:user/ann");
+    let theirs = user(THEM, &[]);
+    assert!(!may(&theirs, &their_ann) && may(&user(THEM, &[ALLOW_ALL]), &their_ann));
+    assert!(ask(&theirs, &their_ann, true));
+    assert!(!ask(&theirs, &them, true) && !ask(&theirs, &trust("*"), true));
+    let deny = statement("Deny", r#""Action":"sts:*","Resource":"*""#);
+    assert!(!ask(&user(THEM, &[&deny]), &their_ann, true));
+    narrow.account = theirs.account.clone();
+    narrow.arn = theirs.arn.clone();
+    assert!(!ask(&narrow, &their_ann, true));
 }
 
 #[test]
@@ -255,6 +267,7 @@ fn a_name_that_was_given_again_is_another() {
     let may = |trust: &Document| {
         let (ann, context) = (user(US, &[]), Context::default());
         let role = "arn:aws:iam::000000000001:role/r";
+        let trust = Trust { document: trust, suffices: false };
         authorize_assume(&ann, "sts:AssumeRole", role, US, trust, &context, NOW).allowed()
     };
     assert!(may(&meant(&user(US, &[]).id)));
@@ -270,10 +283,35 @@ fn a_token_is_trusted_by_who_names_its_provider_only() {
         let text = statement("Allow", &format!(r#""Principal":{principal},"Action":"{action}""#));
         let trust = Document::parse(&text, DocumentKind::Trust, 10_000).expect("a document");
         let (role, context) = ("arn:aws:iam::000000000001:role/r", Context::default());
-        authorize_assume(&holder, action, role, US, &trust, &context, NOW).allowed()
+        let trust = Trust { document: &trust, suffices: true };
+        authorize_assume(&holder, action, role, US, trust, &context, NOW).allowed()
     };
     assert!(may(&format!(r#"{{"Federated":"{provider}"}}"#)));
     assert!(may(&format!(r#"{{"Federated":["a","{provider}"],"AWS":"*"}}"#)));
+    // Of an account whose ARNs go without its number: either way of writing is the same provider.
+    let short = "arn:aws:iam:::oidc-provider/login.example.com";
+    let bare = Principal {
+        provider: Some(short.into()),
+        provider_account: Some(US.into()),
+        ..Principal::anonymous()
+    };
+    for (named, expected) in [
+        (provider, true),
+        (short, true),
+        ("arn:aws:iam::100000000002:oidc-provider/login.example.com", false),
+    ] {
+        let text =
+            statement("Deny", &format!(r#""Principal":{{"Federated":"{named}"}},"Action":"*""#));
+        let deny = Document::parse(&text, DocumentKind::Trust, 10_000).expect("a document");
+        let context = Context::default();
+        let question = policy::Question {
+            action: "sts:AssumeRoleWithWebIdentity",
+            resource: "",
+            principal: &bare,
+            context: &context,
+        };
+        assert_eq!(deny.evaluate(&question).denied, expected, "{named}");
+    }
     for other in [r#""*""#, r#"{"AWS":"*"}"#, r#"{"Federated":"*"}"#, r#"{"AWS":"000000000001"}"#] {
         assert!(!may(other), "{other}");
     }
@@ -297,7 +335,8 @@ fn what_is_no_policy_is_refused() {
     for more in [
         r#""Action":"*""#,
         r#""Resource":"*""#,
-        r#""Action":"*","Resource":"*","Principal":"*""#,
+        r#""Action":"*","Resource":"*","Principal":{"AWS":"*"}"#,
+        r#""Action":"*","Resource":"*","NotPrincipal":"*""#,
         r#""Action":"*","NotAction":"*","Resource":"*""#,
         r#""Action":"*","Resource":"*","Extra":1"#,
         r#""Action":"GetObject","Resource":"*""#,
@@ -310,6 +349,10 @@ fn what_is_no_policy_is_refused() {
     ] {
         assert!(parse(&statement("Allow", more), identity).is_err(), "{more}");
     }
+    // Who stores documents refuses this where AWS does; it means what it would without.
+    let about_all =
+        parse(&statement("Allow", r#""Action":"*","Resource":"*","Principal":"*""#), identity);
+    assert!(about_all.unwrap().has_principals() && !self::identity(ALLOW_ALL).has_principals());
     for text in ["", "{}", "[]", "null", r#"{"Statement":[]}"#, r#"{"Version":"2013-01-01"}"#] {
         assert!(parse(text, identity).is_err(), "{text}");
     }
@@ -317,8 +360,24 @@ fn what_is_no_policy_is_refused() {
     let of_bucket = |more: &str| parse(&statement("Allow", more), DocumentKind::Bucket("b"));
     let fine = r#""Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*""#;
     assert!(of_bucket(fine).is_ok());
+    // Names of statements are unique in the IAM's documents; a bucket's may repeat them.
+    let named =
+        r#"{"Sid":"a","Effect":"Allow","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*""#;
+    let twice = format!(r#"{{"Version":"2012-10-17","Statement":[{named}}},{named}}}]}}"#);
+    assert!(parse(&twice, identity).is_err());
+    let twice = twice.replace("}", r#","Principal":"*"}"#).replacen(r#"],"Principal":"*""#, "]", 1);
+    assert!(parse(&twice, DocumentKind::Bucket("b")).is_ok(), "{twice}");
     assert!(matches!(of_bucket(&fine.replace(":b/", ":c/")), Err(InvalidDocument::Resource(_))));
-    assert!(matches!(of_bucket(&fine.replace("/*", "")), Err(InvalidDocument::Action(_))));
+    // A denial that would deny nothing is refused; what would allow nothing allows nothing.
+    let anonymous = Principal::anonymous();
+    for none in [fine.replace("/*", ""), fine.replace(r#","Resource":"arn:aws:s3:::b/*""#, "")] {
+        assert!(parse(&statement("Deny", &none), DocumentKind::Bucket("b")).is_err(), "{none}");
+        let document = of_bucket(&none).expect("a document");
+        let rules = Rules { policy: ResourcePolicy::Is(&document), ..ours() };
+        for action in Action::ALL {
+            assert!(!ask(&anonymous, *action, &rules).allowed(), "{none} {action:?}");
+        }
+    }
     assert!(of_bucket(&fine.replace("s3:GetObject", "iam:GetUser")).is_err());
     // A key that does not exist would deny nothing in a denial.
     for (key, known) in [

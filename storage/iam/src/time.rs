@@ -20,6 +20,13 @@ pub fn parse(text: &str) -> Option<i64> {
     Some(civil.to_zoned(TimeZone::UTC).ok()?.timestamp().as_millisecond())
 }
 
+/// Milliseconds since 1970-01-01 UTC of a time as HTTP has it (`Tue, 27 Mar 2007 19:36:42 GMT`); the
+/// weekday may be wrong.
+pub fn parse_http(text: &str) -> Option<i64> {
+    let parser = jiff::fmt::rfc2822::DateTimeParser::new().relaxed_weekday(true);
+    Some(parser.parse_timestamp(text).ok()?.as_millisecond())
+}
+
 /// A time as `2026-11-22T20:15:00Z`, or with milliseconds where there are some.
 pub fn iso8601(unix_ms: u64) -> String {
     let ms = i64::try_from(unix_ms).unwrap_or(i64::MAX);

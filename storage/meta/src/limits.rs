@@ -62,3 +62,6 @@ pub const EXPORT_FRAME_BYTES: usize = 256 * 1024;
 pub const EXPORT_SCAN_ROWS: usize = 64;
 /// Longest frame that is taken in: a row may be as large as a command, and a scan brings many.
 pub const EXPORT_FRAME_BYTES_MAX: usize = 96 * 1024 * 1024;
+
+/// Rows that a command keeps once it has read them; it may read more.
+pub const TX_READS_KEPT_MAX: usize = 64;

@@ -76,6 +76,11 @@ pub trait StateMachine: Send + Sync + 'static {
     fn is_brief(&self, _query: &[u8]) -> bool {
         false
     }
+
+    /// Whether a query reads a page of a thousand rows for a client: what takes less goes first.
+    fn is_long(&self, _query: &[u8]) -> bool {
+        false
+    }
 }
 
 /// Why a command or query of a machine ends early.

@@ -29,12 +29,21 @@ impl Cpu {
 
     /// Resident bytes of each.
     pub fn resident(&self) -> Vec<u64> {
-        let resident = |pid: &u32| {
+        self.memory("VmRSS:")
+    }
+
+    /// Most resident bytes that each ever had.
+    pub fn peak(&self) -> Vec<u64> {
+        self.memory("VmHWM:")
+    }
+
+    fn memory(&self, field: &str) -> Vec<u64> {
+        let bytes = |pid: &u32| {
             let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-            let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-            line.split_whitespace().nth(1)?.parse::<u64>().ok()
+            let line = status.lines().find(|line| line.starts_with(field))?;
+            line.split_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
         };
-        self.pids.iter().filter_map(resident).map(|kib| kib * 1024).collect()
+        self.pids.iter().filter_map(bytes).collect()
     }
 }
 
@@ -44,4 +53,14 @@ fn ticks(pid: u32) -> Option<u64> {
     let rest = stat.rsplit_once(')')?.1;
     let fields: Vec<&str> = rest.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// What all processors did so far, but for waiting.
+pub fn machine() -> Duration {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap_or_default();
+    let line = stat.lines().next().unwrap_or_default();
+    let fields: Vec<u64> = line.split_whitespace().skip(1).map_while(|f| f.parse().ok()).collect();
+    // User, nice, system, idle, waiting for disks, interrupts, soft interrupts; what a host stole is not ours.
+    let busy: u64 = [0, 1, 2, 5, 6].iter().filter_map(|at| fields.get(*at)).sum();
+    Duration::from_millis(busy * 1_000 / TICKS_PER_SECOND)
 }

@@ -1,4 +1,4 @@
-//! Workloads: so many clients do one thing for so long; what it took is counted.
+//! Workloads: so many clients do one thing for so long, or until all is done; what it took is counted.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,7 +8,7 @@ use bytes::Bytes;
 use http::Method;
 
 use crate::cpu::Cpu;
-use crate::s3::{Body, Client, Endpoint};
+use nexusgrid_tests::s3::{Body, Client, Endpoint};
 
 /// What clients do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,25 +77,71 @@ pub async fn bucket(endpoint: &Endpoint, name: &str) -> anyhow::Result<()> {
 pub async fn fill(endpoint: &Endpoint, bucket: &str, size: usize) -> anyhow::Result<()> {
     let body = Body::new(noise(size));
     let next = Arc::new(AtomicU64::new(0));
-    let mut tasks = Vec::new();
-    for _ in 0..8 {
-        let (endpoint, bucket) = (endpoint.clone(), bucket.to_owned());
-        let (body, next) = (body.clone(), Arc::clone(&next));
-        tasks.push(tokio::spawn(async move {
-            let mut client = Client::connect(&endpoint).await?;
-            loop {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= objects(size) {
-                    return anyhow::Ok(());
-                }
-                client.send(Method::PUT, &path(&bucket, size, number), "", &body).await?;
-            }
-        }));
+    let script = |_| {
+        let (bucket, body, next) = (bucket.to_owned(), body.clone(), Arc::clone(&next));
+        script(move |_| {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let path = path(&bucket, size, number);
+            (number < objects(size)).then(|| Request::put(path, body.clone()))
+        })
+    };
+    let scripts = (0..8).map(script).collect();
+    let endpoints = std::slice::from_ref(endpoint);
+    drive(endpoints, scripts, None, &Cpu::of(Vec::new())).await.map(drop)
+}
+
+/// What a client asks.
+#[derive(Clone)]
+pub struct Request {
+    /// GET, PUT, …
+    pub method: Method,
+    /// Canonical: escaped.
+    pub path: String,
+    /// Canonical: sorted and escaped.
+    pub query: String,
+    /// What is sent along.
+    pub body: Body,
+}
+
+impl Request {
+    /// An object or a page.
+    pub fn get(path: String, query: String) -> Request {
+        Request { method: Method::GET, path, query, body: Body::empty() }
     }
-    for task in tasks {
-        task.await??;
+
+    /// An object.
+    pub fn put(path: String, body: Body) -> Request {
+        Request { method: Method::PUT, path, query: String::new(), body }
     }
-    Ok(())
+}
+
+/// What one client does: from the answer before (empty at first) follows the next request, if there is one.
+pub type Script = Box<dyn FnMut(&Bytes) -> Option<Request> + Send>;
+
+/// A closure as a script.
+pub fn script(next: impl FnMut(&Bytes) -> Option<Request> + Send + 'static) -> Script {
+    Box::new(next)
+}
+
+/// Walks a listing from end to end, again and again or once. `fixed` is the rest of the query behind
+/// `list-type=2&max-keys=1000`, sorted.
+pub fn listing(bucket: &str, fixed: &str, once: bool) -> Script {
+    let (path, fixed) = (format!("/{bucket}"), fixed.to_owned());
+    let mut has_begun = false;
+    script(move |answer| {
+        let text = std::str::from_utf8(answer).unwrap_or_default();
+        let token = between(text, "<NextContinuationToken>", "</NextContinuationToken>");
+        if std::mem::replace(&mut has_begun, true) && once && token.is_none() {
+            return None;
+        }
+        let token = token.map(|token| format!("continuation-token={token}&")).unwrap_or_default();
+        Some(Request::get(path.clone(), format!("{token}list-type=2&max-keys=1000{fixed}")))
+    })
+}
+
+/// What stands between two marks.
+pub fn between<'t>(text: &'t str, mark: &str, end: &str) -> Option<&'t str> {
+    text.split_once(mark)?.1.split_once(end).map(|(inner, _)| inner)
 }
 
 /// Runs one workload; clients share `endpoints` in turn.
@@ -107,18 +153,47 @@ pub async fn run(
     duration: Duration,
     servers: &Cpu,
 ) -> anyhow::Result<Outcome> {
+    // Distinct for each run: the clock's nanoseconds tell runs apart.
+    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
     let body = match action {
         Action::Put(size) => Body::new(noise(size)),
         Action::Get(_) | Action::List => Body::empty(),
     };
+    let script = |number: usize| {
+        let (bucket, body) = (bucket.to_owned(), body.clone());
+        let mut round = 0u64;
+        match action {
+            Action::List => listing(&bucket, "", false),
+            Action::Put(size) => script(move |_| {
+                round += 1;
+                let path = format!("/{bucket}/write/{size}/{run:x}-{number}/{round:06}");
+                Some(Request::put(path, body.clone()))
+            }),
+            Action::Get(size) => script(move |_| {
+                round += 1;
+                // A prime stride: clients do not walk in step.
+                let object = (number as u64 * 997 + round * 31) % objects(size);
+                Some(Request::get(path(&bucket, size, object), String::new()))
+            }),
+        }
+    };
+    drive(endpoints, (0..clients).map(script).collect(), Some(duration), servers).await
+}
+
+/// Has one client run each script, until all have ended or the time is over.
+pub async fn drive(
+    endpoints: &[Endpoint],
+    scripts: Vec<Script>,
+    duration: Option<Duration>,
+    servers: &Cpu,
+) -> anyhow::Result<Outcome> {
     let (server, client) = (servers.used(), Cpu::own().used());
     let start = Instant::now();
-    let end = start + duration;
+    let end = duration.map(|duration| start + duration);
     let mut tasks = Vec::new();
-    for number in 0..clients {
+    for (number, script) in scripts.into_iter().enumerate() {
         let endpoint = endpoints[number % endpoints.len()].clone();
-        let (bucket, body) = (bucket.to_owned(), body.clone());
-        tasks.push(tokio::spawn(one_client(endpoint, bucket, action, number, body, end)));
+        tasks.push(tokio::spawn(one_client(endpoint, script, end)));
     }
     let mut all = Tally::default();
     for task in tasks {
@@ -158,76 +233,50 @@ struct Tally {
     reason: String,
 }
 
+/// A client that is refused so often in a row gives up.
+const FAILURES_MAX: u32 = 1_000;
+/// Before what failed is tried again.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
 async fn one_client(
     endpoint: Endpoint,
-    bucket: String,
-    action: Action,
-    number: usize,
-    body: Body,
-    end: Instant,
+    mut script: Script,
+    end: Option<Instant>,
 ) -> anyhow::Result<Tally> {
     let mut client = Client::connect(&endpoint).await?;
     let mut tally = Tally::default();
-    let mut round = 0u64;
-    let mut after = String::new();
-    // Distinct for each run: the clock's nanoseconds tell runs apart.
-    let run = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?.as_nanos();
-    while Instant::now() < end {
-        round += 1;
+    let mut request = script(&Bytes::new());
+    let mut in_a_row = 0;
+    while let Some(Request { method, path, query, body }) = &request {
+        if end.is_some_and(|end| Instant::now() >= end) {
+            break;
+        }
         let begin = Instant::now();
-        let answer = match action {
-            Action::Put(size) => {
-                let path = format!("/{bucket}/write/{size}/{run:x}-{number}/{round:06}");
-                client.send(Method::PUT, &path, "", &body).await
-            }
-            Action::Get(size) => {
-                // A prime stride: clients do not walk in step.
-                let object = (number as u64 * 997 + round * 31) % objects(size);
-                client.send(Method::GET, &path(&bucket, size, object), "", &body).await
-            }
-            Action::List => {
-                let path = format!("/{bucket}");
-                let query = if after.is_empty() {
-                    "list-type=2&max-keys=1000".to_owned()
-                } else {
-                    let after = after.replace('/', "%2F");
-                    format!("list-type=2&max-keys=1000&start-after={after}")
-                };
-                client.send(Method::GET, &path, &query, &body).await
-            }
-        };
-        match answer {
+        match client.send(method.clone(), path, query, body).await {
             Ok(bytes) => {
                 tally.latencies.push(begin.elapsed());
-                match action {
-                    Action::Put(size) => {
-                        tally.operations += 1;
-                        tally.bytes += size as u64;
-                    }
-                    Action::Get(_) => {
-                        tally.operations += 1;
-                        tally.bytes += bytes.len() as u64;
-                    }
-                    Action::List => {
-                        let text = String::from_utf8_lossy(&bytes);
-                        let keys: Vec<&str> = text
-                            .split("<Key>")
-                            .skip(1)
-                            .filter_map(|rest| rest.split("</Key>").next())
-                            .collect();
-                        tally.operations += keys.len() as u64;
-                        after = match keys.last() {
-                            Some(last) if text.contains("<IsTruncated>true") => (*last).to_owned(),
-                            _ => String::new(),
-                        };
-                    }
+                let is_listing = query.contains("max-keys");
+                tally.operations += if is_listing { lines(&bytes) } else { 1 };
+                if !is_listing {
+                    tally.bytes += body.bytes.len().max(bytes.len()) as u64;
                 }
+                request = script(&bytes);
+                in_a_row = 0;
             }
             Err(error) => {
                 tally.failed += 1;
+                in_a_row += 1;
+                anyhow::ensure!(in_a_row < FAILURES_MAX, "{method} {path}: {error:#}");
                 tally.reason = format!("{error:#}");
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
     Ok(tally)
+}
+
+/// Lines of a page of a listing: keys and common prefixes.
+fn lines(page: &[u8]) -> u64 {
+    let page = std::str::from_utf8(page).unwrap_or_default();
+    (page.matches("</Key>").count() + page.matches("<CommonPrefixes>").count()) as u64
 }

@@ -4,6 +4,8 @@
 //!
 //! ```text
 //! nexusgrid-bench                                     a grid of its own
+//! nexusgrid-bench --only bucket --objects 1000000     one large bucket, and nothing else
+//! nexusgrid-bench --only mount                         a mounted bucket beside the disk and null FUSE
 //! nexusgrid-bench --also NAME=HOST:PORT --pids 1,2    and another endpoint beside it
 //! ```
 //!
@@ -15,11 +17,14 @@
     reason = "measures real processes, files and sockets from outside"
 )]
 
+mod bucket;
 mod cpu;
 mod load;
 mod machine;
-mod s3;
+mod mount;
+mod null;
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -28,7 +33,7 @@ use nexusgrid_tests::{ACCESS_KEY, GridOptions, LocalGrid, SECRET_KEY};
 
 use crate::cpu::Cpu;
 use crate::load::{Action, Outcome};
-use crate::s3::Endpoint;
+use nexusgrid_tests::s3::Endpoint;
 
 /// Measures a grid beside the machine's limits.
 #[derive(Parser)]
@@ -40,9 +45,12 @@ struct Args {
     /// Seconds per workload.
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Only workloads whose name contains this.
-    #[arg(long, default_value = "")]
-    only: String,
+    /// Only workloads whose name begins with one of these.
+    #[arg(long, value_delimiter = ',', default_value = "")]
+    only: Vec<String>,
+    /// Objects of the workload `bucket`, one large bucket; 0: without it.
+    #[arg(long, default_value_t = 200_000)]
+    objects: u64,
     /// Another S3 endpoint to measure as well: NAME=HOST:PORT (plain HTTP).
     #[arg(long)]
     also: Option<String>,
@@ -52,6 +60,14 @@ struct Args {
     /// Its processes, whose CPU is counted.
     #[arg(long, value_delimiter = ',')]
     pids: Vec<u32>,
+    /// Another directory to measure beside the mount: NAME=DIRECTORY.
+    #[arg(long)]
+    also_mounted: Vec<String>,
+    /// One process of the mount's measurement.
+    #[arg(long = "do", hide = true, requires = "place")]
+    operation: Option<mount::Operation>,
+    #[arg(long = "in", hide = true)]
+    place: Option<PathBuf>,
     /// Print JSON lines instead of a table.
     #[arg(long)]
     json: bool,
@@ -81,10 +97,30 @@ struct Target {
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
 async fn main() -> anyhow::Result<()> {
     let args = Args::parse();
-    let wanted = |name: &str| name.contains(args.only.as_str());
+    if let (Some(operation), Some(place)) = (args.operation, &args.place) {
+        return mount::work(operation, place, args.seconds);
+    }
+    let wanted = |name: &str| args.only.iter().any(|only| name.starts_with(only.as_str()));
     if !args.json {
         println!("{}\n", machine::describe());
         limits()?;
+    }
+    if wanted("bucket") && args.objects > 0 && !args.json {
+        bucket::measure(args.nodes, args.objects, Duration::from_secs(args.seconds)).await?;
+        if args.only == ["bucket"] {
+            return Ok(());
+        }
+        println!();
+    }
+    if wanted("mount") {
+        let (nodes, seconds, json) = (args.nodes, args.seconds, args.json);
+        let also = args.also_mounted.clone();
+        let mounts = move || mount::measure(nodes, seconds, &also, json);
+        tokio::task::spawn_blocking(mounts).await??;
+        if args.only == ["mount"] {
+            return Ok(());
+        }
+        println!();
     }
     let options = GridOptions { nodes: args.nodes, ..GridOptions::default() };
     let mut grid = tokio::task::spawn_blocking(move || LocalGrid::start_with(&options)).await?;
@@ -106,7 +142,9 @@ async fn main() -> anyhow::Result<()> {
     let seconds = Duration::from_secs(args.seconds);
     for target in &targets {
         load::bucket(&target.endpoints[0], "bench").await?;
-        idle(target, args.json).await;
+        if wanted("idle") {
+            idle(target, args.json).await;
+        }
         for (name, action, clients) in WORKLOADS.iter().filter(|(name, ..)| wanted(name)) {
             if let Action::Get(size) = action {
                 load::fill(&target.endpoints[0], "bench", *size).await?;

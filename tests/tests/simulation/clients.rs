@@ -17,7 +17,7 @@ use nexusgrid_grid::{
     EtagMatch, Finish, Grid, GridError, ListRequest, ObjectMeta, ObjectSeal, PartRequest,
     Precondition, PutRequest, Tenant,
 };
-use nexusgrid_tests::history::{Deed, OPERATIONS_MAX, Operation, linearizable};
+use nexusgrid_tests::history::{Deed, Operation, linearizable};
 use parking_lot::Mutex;
 
 use super::cluster::{Cluster, NODES};
@@ -27,6 +27,9 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A slow reader takes no longer: less than any reader horizon.
 const SLOW_READ_MAX: Duration = Duration::from_secs(8);
+
+/// A key is left alone when its history is as long as this: the rest of a run is for others.
+const OPERATIONS_MAX: usize = 128;
 
 /// Room left in a key's history for the reads after the faults.
 const ROOM_AT_THE_END: usize = 24;

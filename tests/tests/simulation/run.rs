@@ -436,7 +436,12 @@ pub async fn shards_are_there(cluster: &Cluster, bad: Option<NodeId>) -> Result<
             let pg = map.pgs.get(&row.pg).ok_or_else(|| format!("{block} is in no known PG"))?;
             for (index, drive) in (0u8..).zip(&pg.slots) {
                 let node = map.drives.get(drive).ok_or("a drive of a PG is unknown")?.node;
-                if row.missing_mask & (1 << index) != 0 || bad == Some(node) {
+                // A slot that moves is in the queue as a whole, until its new drive has everything.
+                let moves = match &pg.state {
+                    PgState::Preparing(remap) => remap.moves.iter().any(|made| made.slot == index),
+                    _ => false,
+                };
+                if moves || row.missing_mask & (1 << index) != 0 || bad == Some(node) {
                     continue;
                 }
                 let member = cluster.member(node).ok_or("a node is down")?;

@@ -2,7 +2,7 @@
 
 use nexusgrid_grid::{GridError, RecordWrite};
 use nexusgrid_iam::policy::{Document, DocumentKind};
-use nexusgrid_iam::{AccountId, Context, Principal, authorize_identity};
+use nexusgrid_iam::{AccountId, Arns, Context, Principal, authorize_identity};
 
 use super::error::ApiError;
 use super::form::Form;
@@ -22,6 +22,8 @@ pub struct Call<'a> {
     pub principal: &'a Principal,
     /// The caller's account: calls are about this one.
     pub account: AccountId,
+    /// How ARNs are written and read.
+    pub arns: Arns,
     /// The operation's name.
     pub action: &'a str,
     /// Its parameters.
@@ -63,7 +65,7 @@ impl Call<'_> {
 
     /// The ARN of something of the caller's account.
     pub fn arn(&self, kind: &str, path: &str, name: &str) -> String {
-        format!("arn:aws:iam::{}:{kind}{path}{name}", self.account)
+        self.arns.write("iam", &self.account, &format!("{kind}{path}{name}"))
     }
 
     /// Reads an entity that must be there.
@@ -155,6 +157,14 @@ impl Call<'_> {
     ) -> Result<String, ApiError> {
         let text = self.form.need(parameter)?;
         match Document::parse(text, kind, most) {
+            // Ceph's policies of users and roles may say that they are about everybody.
+            Ok(document)
+                if kind == DocumentKind::Identity
+                    && document.has_principals()
+                    && self.arns.bare() != Some(&self.account) =>
+            {
+                Err(ApiError::malformed("Policy document should not specify a principal."))
+            }
             Ok(_) => Ok(text.to_owned()),
             Err(error) => Err(ApiError::malformed(error.to_string())),
         }

@@ -121,7 +121,7 @@ pub(super) async fn attachable(
         let message = format!("Policy {arn} does not exist or is not attachable.");
         ApiError::new("NoSuchEntity", http::StatusCode::NOT_FOUND, message)
     };
-    let name = policy_name(&call.account, arn).ok_or_else(missing)?;
+    let name = policy_name(&call.arns, &call.account, arn).ok_or_else(missing)?;
     let found = call.directory.read::<Policy>(&paths::policy(&call.account, name)).await?;
     let found = found.ok_or_else(missing)?;
     if call.arn("policy", &found.value.path, &found.value.name) != arn {

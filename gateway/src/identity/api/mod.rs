@@ -3,6 +3,7 @@
 //! A form in, XML out. Every operation is a row of [`run`]'s table; each asks
 //! [`nexusgrid_iam::authorize_identity`] before it reads or changes anything that it tells of.
 
+mod absent;
 mod call;
 mod counted;
 mod error;
@@ -43,6 +44,17 @@ pub async fn run(call: &Call<'_>) -> Outcome {
         "ListAttachedUserPolicies" => holders::list_attached::<User>(call).await,
         "PutUserPermissionsBoundary" => holders::put_boundary::<User>(call).await,
         "DeleteUserPermissionsBoundary" => holders::delete_boundary::<User>(call).await,
+        "GetLoginProfile" => absent::login_profile(call).await,
+        "DeleteLoginProfile" => absent::login_profile(call).await,
+        "ListMFADevices" => absent::of_user(call, "MFADevices").await,
+        "ListSSHPublicKeys" => absent::of_user(call, "SSHPublicKeys").await,
+        "ListSigningCertificates" => absent::of_user(call, "Certificates").await,
+        "ListServiceSpecificCredentials" => {
+            absent::of_user(call, "ServiceSpecificCredentials").await
+        }
+        "ListVirtualMFADevices" => absent::of_account(call, "VirtualMFADevices").await,
+        "ListInstanceProfiles" => absent::of_account(call, "InstanceProfiles").await,
+        "ListInstanceProfilesForRole" => absent::of_role(call, "InstanceProfiles").await,
         "ListGroupsForUser" => groups::list_of_user(call).await,
         "CreateAccessKey" => users::create_key(call).await,
         "UpdateAccessKey" => users::update_key(call).await,
@@ -90,6 +102,9 @@ pub async fn run(call: &Call<'_>) -> Outcome {
         "ListPolicyVersions" => policies::list_versions(call).await,
         "SetDefaultPolicyVersion" => policies::set_default_version(call).await,
         "DeletePolicyVersion" => policies::delete_version(call).await,
+        "TagPolicy" => policies::tag(call).await,
+        "UntagPolicy" => policies::untag(call).await,
+        "ListPolicyTags" => policies::list_tags(call).await,
         "ListEntitiesForPolicy" => policies::list_entities(call).await,
         "CreateOpenIDConnectProvider" => providers::create(call).await,
         "GetOpenIDConnectProvider" => providers::get(call).await,
@@ -99,6 +114,8 @@ pub async fn run(call: &Call<'_>) -> Outcome {
         "RemoveClientIDFromOpenIDConnectProvider" => providers::remove_client(call).await,
         "UpdateOpenIDConnectProviderThumbprint" => providers::update_thumbprints(call).await,
         "TagOpenIDConnectProvider" => providers::tag(call).await,
+        "UntagOpenIDConnectProvider" => providers::untag(call).await,
+        "ListOpenIDConnectProviderTags" => providers::list_tags(call).await,
         "GetAccountSummary" => providers::account_summary(call).await,
         "ListAccountAliases" => providers::account_aliases(call).await,
         other => Err(ApiError::new(

@@ -3,7 +3,7 @@
 use nexusgrid_iam::limits as iam_limits;
 use nexusgrid_iam::policy::DocumentKind;
 
-use super::call::{Call, Outcome};
+use super::call::{Call, Outcome, add_tags};
 use super::error::ApiError;
 use super::holders::attachable;
 use super::roles::encoded;
@@ -98,6 +98,33 @@ pub(super) async fn get_policy(call: &Call<'_>) -> Outcome {
         Some(policy) => show_policy(call, xml, &policy.value),
         None => show_managed(xml, arn.trim_start_matches(managed::PREFIX)),
     });
+    Ok(xml)
+}
+
+pub(super) async fn tag(call: &Call<'_>) -> Outcome {
+    let Read { path, value, .. } = policy(call).await?;
+    let tags = call.form.tags()?;
+    call.change::<Policy, _>(&path, &value.name, |policy| add_tags(&mut policy.tags, tags.clone()))
+        .await?;
+    Ok(Xml::default())
+}
+
+pub(super) async fn untag(call: &Call<'_>) -> Outcome {
+    let Read { path, value, .. } = policy(call).await?;
+    let keys = call.form.list("TagKeys");
+    call.change::<Policy, _>(&path, &value.name, |policy| {
+        policy.tags.retain(|key, _| !keys.contains(&key.as_str()));
+        Ok(())
+    })
+    .await?;
+    Ok(Xml::default())
+}
+
+pub(super) async fn list_tags(call: &Call<'_>) -> Outcome {
+    let policy = policy(call).await?.value;
+    let mut xml = Xml::default();
+    users::show_tags(&mut xml, &policy.tags);
+    xml.flag("IsTruncated", false);
     Ok(xml)
 }
 

@@ -24,7 +24,7 @@ fn tags(call: &Call<'_>) -> Result<Tags, ApiError> {
 }
 
 fn arn(call: &Call<'_>, url: &str) -> String {
-    call.arn("oidc-provider/", "", url)
+    call.arn("oidc-provider", "/", url)
 }
 
 fn thumbprints(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
@@ -42,11 +42,13 @@ fn thumbprints(call: &Call<'_>) -> Result<Vec<String>, ApiError> {
 
 /// The provider that a call names, which the caller may do this to.
 async fn target(call: &Call<'_>) -> Result<Read<Provider>, ApiError> {
-    let arn = call.form.need("OpenIDConnectProviderArn")?;
-    call.allow(arn)?;
-    let prefix = format!("arn:aws:iam::{}:oidc-provider/", call.account);
-    let missing = || ApiError::no_such("OpenIDConnect Provider", arn);
-    let url = arn.strip_prefix(&prefix).ok_or_else(missing)?;
+    let named = call.form.need("OpenIDConnectProviderArn")?;
+    let own = call.arns.read(named).filter(|(account, _)| *account == call.account);
+    let url = own.and_then(|(_, thing)| thing.strip_prefix("oidc-provider/"));
+    // Policies know it by the one way to write it.
+    call.allow(&url.map_or_else(|| named.to_owned(), |url| arn(call, url)))?;
+    let missing = || ApiError::no_such("OpenIDConnect Provider", named);
+    let url = url.ok_or_else(missing)?;
     let found = call.directory.read(&paths::provider(&call.account, url)).await?;
     found.ok_or_else(missing)
 }
@@ -83,7 +85,8 @@ pub(super) async fn create(call: &Call<'_>) -> Outcome {
 pub(super) async fn get(call: &Call<'_>) -> Outcome {
     let provider = target(call).await?.value;
     let mut xml = Xml::default();
-    xml.text("Url", &provider.url);
+    // Without the scheme, as at AWS; the other one is worth telling.
+    xml.text("Url", provider.url.strip_prefix("https://").unwrap_or(&provider.url));
     xml.texts("ClientIDList", &provider.clients);
     xml.texts("ThumbprintList", &provider.thumbprints);
     xml.time("CreateDate", provider.created_ms);
@@ -149,6 +152,24 @@ pub(super) async fn update_thumbprints(call: &Call<'_>) -> Outcome {
 pub(super) async fn tag(call: &Call<'_>) -> Outcome {
     let tags = tags(call)?;
     change(call, |provider| add_tags(&mut provider.tags, tags.clone())).await
+}
+
+pub(super) async fn untag(call: &Call<'_>) -> Outcome {
+    let keys = call.form.list("TagKeys");
+    // Without these the claims say nothing more: that takes no right beyond the change.
+    change(call, |provider| {
+        provider.tags.retain(|key, _| !keys.contains(&key.as_str()));
+        Ok(())
+    })
+    .await
+}
+
+pub(super) async fn list_tags(call: &Call<'_>) -> Outcome {
+    let provider = target(call).await?.value;
+    let mut xml = Xml::default();
+    show_tags(&mut xml, &provider.tags);
+    xml.flag("IsTruncated", false);
+    Ok(xml)
 }
 
 pub(super) async fn account_summary(call: &Call<'_>) -> Outcome {

@@ -82,9 +82,16 @@ async fn trusted(call: &Call<'_>, trust: &str) -> Result<BTreeMap<String, String
     let document = document.map_err(|error| ApiError::malformed(error.to_string()))?;
     let mut ids = BTreeMap::new();
     for arn in document.named_principals() {
-        let Some((account, kind, name)) = identity_of(arn) else { continue };
         let unknown =
             || ApiError::malformed(format!("Invalid principal in policy: \"AWS\":\"{arn}\""));
+        let Some((account, kind, name)) = identity_of(call, arn) else {
+            // Without a number it would be whoever is called so once an account is bare.
+            let is_session = arn.starts_with("arn:aws:sts:::");
+            if arn.starts_with("arn:aws:iam:::") || (is_session && call.arns.bare().is_none()) {
+                return Err(unknown());
+            }
+            continue;
+        };
         let id = match kind {
             "user" => {
                 let found = call.directory.read::<User>(&paths::user(&account, name)).await?;
@@ -101,12 +108,11 @@ async fn trusted(call: &Call<'_>, trust: &str) -> Result<BTreeMap<String, String
 }
 
 /// Account, kind and name of a user or role, out of its ARN.
-fn identity_of(arn: &str) -> Option<(AccountId, &str, &str)> {
-    let (account, rest) = arn.strip_prefix("arn:aws:iam::")?.split_once(':')?;
-    let (kind, path) = rest.split_once('/')?;
+fn identity_of<'a>(call: &Call<'_>, arn: &'a str) -> Option<(AccountId, &'a str, &'a str)> {
+    let (account, thing) = call.arns.read(arn)?;
+    let (kind, path) = thing.split_once('/')?;
     let name = path.rsplit('/').next()?;
-    matches!(kind, "user" | "role").then_some(())?;
-    Some((AccountId::new(account).ok()?, kind, name))
+    matches!(kind, "user" | "role").then_some((account, kind, name))
 }
 
 pub(super) async fn create(call: &Call<'_>) -> Outcome {

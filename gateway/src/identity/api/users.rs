@@ -111,7 +111,7 @@ pub(super) async fn get(call: &Call<'_>) -> Outcome {
                 xml.text("Path", "/")
                     .text("UserName", account.map_or("", |account| &account.name))
                     .text("UserId", call.account.as_str())
-                    .text("Arn", &format!("arn:aws:iam::{}:root", call.account))
+                    .text("Arn", &call.arn("root", "", ""))
                     .time("CreateDate", account.map_or(0, |account| account.created_ms));
             });
         }

@@ -125,6 +125,8 @@ struct Kept {
 pub struct Tokens {
     env: Env,
     outbound: Outbound,
+    /// Whom tokens may be for whose provider names nobody.
+    audiences: Vec<String>,
     /// By issuer; each behind a lock of its own, held while the provider is asked.
     kept: Mutex<BTreeMap<String, Arc<tokio::sync::Mutex<Kept>>>>,
 }
@@ -136,9 +138,9 @@ struct Discovery {
 }
 
 impl Tokens {
-    /// Asks providers by way of `outbound`.
-    pub fn new(env: Env, outbound: Outbound) -> Tokens {
-        Tokens { env, outbound, kept: Mutex::default() }
+    /// Asks providers by way of `outbound`; `audiences` are those of providers that name none.
+    pub fn new(env: Env, outbound: Outbound, audiences: Vec<String>) -> Tokens {
+        Tokens { env, outbound, audiences, kept: Mutex::default() }
     }
 
     /// Looks at a token of `provider`: issuer, time, audience, signature.
@@ -171,7 +173,11 @@ impl Tokens {
             Some(party) => vec![party],
             None => token.texts("aud"),
         };
-        let audience = audiences.into_iter().find(|one| provider.clients.contains(*one));
+        let ours = |one: &str| match provider.clients.is_empty() {
+            true => self.audiences.iter().any(|ours| ours == one),
+            false => provider.clients.contains(one),
+        };
+        let audience = audiences.into_iter().find(|one| ours(one));
         let audience = audience.ok_or(TokenError::Invalid("it is for another audience"))?;
         let audience = audience.to_owned();
         if !self.is_signed(&token, provider).await? {

@@ -255,17 +255,29 @@ impl Inner {
             false => rows.seek_to_first(),
             true => rows.seek_to_last(),
         }
-        let mut found = Vec::new();
-        while found.len() < range.limit {
+        // One buffer for all of them: two allocations for each of many small rows cost more than
+        // what is read.
+        let (mut bytes, mut ends) = (Vec::new(), Vec::new());
+        while ends.len() < range.limit {
             let Some((key, value)) = rows.item() else { break };
-            found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value)));
+            bytes.extend_from_slice(key);
+            let key_end = bytes.len();
+            bytes.extend_from_slice(value);
+            ends.push((key_end, bytes.len()));
             match range.reverse {
                 false => rows.next(),
                 true => rows.prev(),
             }
         }
         rows.status().map_err(kv_error)?;
-        Ok(found)
+        let mut rest = Bytes::from(bytes);
+        let mut begin = 0;
+        let row = |(key_end, end): (usize, usize)| {
+            let (key, value) = (rest.split_to(key_end - begin), rest.split_to(end - key_end));
+            begin = end;
+            (key, value)
+        };
+        Ok(ends.into_iter().map(row).collect())
     }
 }
 

@@ -18,10 +18,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use nexusgrid_codec::{BlockId, DriveId, Epoch, GroupId, PgId, SessionId};
-use nexusgrid_env::{Invariant, Rule};
+use nexusgrid_env::{BootInstant, Invariant, Rule};
 use nexusgrid_meta::namespace::limits::ACKS_MAX;
 use nexusgrid_meta::namespace::types::{
-    NamespaceAnswer, NamespaceCommand, NamespaceOk, NamespaceQuery, Session,
+    MountId, NamespaceAnswer, NamespaceCommand, NamespaceOk, NamespaceQuery, Session,
 };
 use nexusgrid_meta::root::topology::{Pg, PgState, Topology};
 use nexusgrid_meta::root::types::DriveState;
@@ -74,6 +74,8 @@ struct Ledger {
     horizon: Horizon,
     /// The session floor that each drive acknowledged.
     floors: BTreeMap<DriveId, SessionId>,
+    /// Mounts: what their last renewal said, and when this node saw it first.
+    mounts: BTreeMap<MountId, (u64, BootInstant)>,
 }
 
 impl Ledger {
@@ -82,6 +84,7 @@ impl Ledger {
             buried: BTreeMap::new(),
             horizon: Horizon::new(core.env.clock.now()),
             floors: BTreeMap::new(),
+            mounts: BTreeMap::new(),
         }
     }
 
@@ -112,6 +115,7 @@ async fn round(
     worker: &Worker,
 ) -> Result<(), GridError> {
     let sessions = expire(core, group, ledger).await?;
+    expire_mounts(core, group, ledger).await?;
     // After a restore metadata may be older than the drives: what it calls dead stays for now.
     if core.deletions.may_delete() {
         free(core, group, ledger, worker).await?;
@@ -139,6 +143,33 @@ async fn expire(
         core.meta.command(group, &NamespaceCommand::CloseSession { session, now_ms }).await?;
     }
     ask_sessions(core, group).await
+}
+
+/// Ends mounts that were not renewed for two of their leases, by this node's clock.
+async fn expire_mounts(
+    core: &Arc<Core>,
+    group: GroupId,
+    ledger: &mut Ledger,
+) -> Result<(), GridError> {
+    let NamespaceAnswer::Mounts(mounts) = core.meta.ask(group, &NamespaceQuery::Mounts).await?
+    else {
+        return Err(internal("answer to a query for mounts"));
+    };
+    let now = core.env.clock.now();
+    let before = std::mem::take(&mut ledger.mounts);
+    for mount in mounts {
+        let seen = match before.get(&mount.id) {
+            Some((renewed_ms, seen)) if *renewed_ms == mount.renewed_ms => *seen,
+            _ => now,
+        };
+        ledger.mounts.insert(mount.id, (mount.renewed_ms, seen));
+        if now.since(seen) >= Duration::from_millis(mount.lease_ms.saturating_mul(2)) {
+            let now_ms = core.meta.now_ms();
+            let command = NamespaceCommand::CloseMount { mount: mount.id, now_ms };
+            core.meta.command(group, &command).await?;
+        }
+    }
+    Ok(())
 }
 
 async fn ask_sessions(core: &Arc<Core>, group: GroupId) -> Result<Vec<Session>, GridError> {

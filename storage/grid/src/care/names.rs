@@ -142,7 +142,7 @@ impl Search {
     fn known(&self, page: &ContentMap) -> Vec<BlockId> {
         let blocks = page.pieces.iter().filter_map(|piece| match &piece.data {
             PieceData::Extent(extent) => Some(extent.block),
-            PieceData::Inline { .. } => None,
+            PieceData::Inline { .. } | PieceData::Hole => None,
         });
         blocks.filter(|block| self.blocks.contains(block)).collect()
     }

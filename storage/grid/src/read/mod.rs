@@ -38,7 +38,8 @@ pub(crate) struct ContentRange {
 
 /// One fetch: part of one piece.
 struct Work {
-    key: ContentKey,
+    /// `None`: there is nothing to be opened.
+    key: Option<ContentKey>,
     data: PieceData,
     /// Where in the content.
     at: u64,
@@ -153,7 +154,9 @@ impl Core {
     }
 
     async fn fetch(&self, work: Work) -> Result<Vec<Bytes>, GridError> {
+        let key = || work.key.as_ref().ok_or_else(|| internal("bytes without a key"));
         match work.data {
+            PieceData::Hole => Ok(vec![Bytes::from(vec![0; work.len as usize])]),
             PieceData::Inline { block, sealed, size, .. } => {
                 let corrupt = |_| GridError::DataLost("inline bytes cannot be verified".to_owned());
                 let code = Code::copies(1).map_err(internal)?;
@@ -164,7 +167,7 @@ impl Core {
                     codec: code.codec(),
                     region,
                 };
-                let opened = seal::open_region(&work.key, context, BytesMut::from(sealed.as_ref()))
+                let opened = seal::open_region(key()?, context, BytesMut::from(sealed.as_ref()))
                     .map_err(corrupt)?;
                 let wanted = work.skip..work.skip.saturating_add(work.len);
                 let trimmed = (0u32..)
@@ -178,7 +181,7 @@ impl Core {
                 let end = end
                     .filter(|end| *end <= extent.region_len)
                     .ok_or_else(|| GridError::DataLost("an extent row is corrupt".to_owned()))?;
-                let pieces = self.read_region(&extent, &work.key, work.skip..end).await?;
+                let pieces = self.read_region(&extent, key()?, work.skip..end).await?;
                 let got: usize = pieces.iter().map(Bytes::len).sum();
                 if got != work.len as usize {
                     return Err(internal("a region gave another length"));
@@ -211,15 +214,22 @@ impl Walk {
                     .ok_or_else(|| GridError::DataLost("an extent map has a gap".to_owned()))?
             }
         };
-        let key = self.key(piece.key).await?;
+        let key = match piece.data {
+            PieceData::Hole => None,
+            _ => Some(self.key(piece.key).await?),
+        };
         let into = self.at - piece.offset;
         let end = cut(&piece, self.at).min(self.range.range.end);
         let corrupt = |_| GridError::DataLost("an extent row is corrupt".to_owned());
         let skip = match &piece.data {
             PieceData::Inline { skip, .. } => *skip,
             PieceData::Extent(extent) => extent.skip,
+            PieceData::Hole => 0,
         };
-        let skip = u32::try_from(u64::from(skip) + into).map_err(corrupt)?;
+        let skip = match &piece.data {
+            PieceData::Hole => 0,
+            _ => u32::try_from(u64::from(skip) + into).map_err(corrupt)?,
+        };
         let len = u32::try_from(end - self.at).map_err(corrupt)?;
         let at = std::mem::replace(&mut self.at, end);
         Ok(Some(Work { key, data: piece.data, at, skip, len }))

@@ -44,7 +44,7 @@ impl Walk {
         }
         let mut works = Vec::with_capacity(doubtful.len());
         for (key, data, at, skip) in doubtful {
-            works.push(Work { key: self.key(key).await?, data, at, skip, len: 1 });
+            works.push(Work { key: Some(self.key(key).await?), data, at, skip, len: 1 });
         }
         let (core, source) = (&self.core, (self.range.group, self.range.content));
         stream::iter(works)

@@ -10,3 +10,4 @@ mod raft;
 mod repair;
 mod rewrite;
 mod versions;
+mod volume;

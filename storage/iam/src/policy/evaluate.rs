@@ -1,7 +1,7 @@
 //! What a document says to a request.
 
 use super::{Among, Document, Effect, PrincipalPattern, Statement};
-use crate::{Context, Principal, PrincipalKind};
+use crate::{Context, Principal, PrincipalKind, arn};
 
 /// A request, as documents see it.
 #[derive(Clone, Copy, Debug)]
@@ -23,6 +23,8 @@ pub struct Grants {
     pub denied: bool,
     /// A statement allows the caller as such: by ARN, or as one of everybody.
     pub allowed: bool,
+    /// The same, and it names the caller, or the role of the caller's session.
+    pub allowed_by_name: bool,
     /// A statement allows the caller as the holder of this very session.
     pub allowed_session: bool,
     /// A statement allows the caller's account, which decides who of it may.
@@ -39,7 +41,11 @@ impl Document {
             let Some(named) = statement.applies(question) else { continue };
             match (statement.effect, named) {
                 (Effect::Deny, _) => grants.denied = true,
-                (Effect::Allow, Named::Caller) => grants.allowed = true,
+                (Effect::Allow, Named::Everybody) => grants.allowed = true,
+                (Effect::Allow, Named::Caller) => {
+                    grants.allowed_by_name = true;
+                    grants.allowed = true;
+                }
                 (Effect::Allow, Named::Session) => grants.allowed_session = true,
                 (Effect::Allow, Named::Account) => grants.allowed_account = true,
                 (Effect::Allow, Named::Provider) => {
@@ -56,6 +62,7 @@ impl Document {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Named {
     Account,
+    Everybody,
     Caller,
     Session,
     Provider,
@@ -75,7 +82,7 @@ impl Statement {
             }
             Some(Among::AllBut(list)) => {
                 let spared = list.iter().any(|one| one.names(question.principal, false).is_some());
-                (!spared).then_some(Named::Caller)
+                (!spared).then_some(Named::Everybody)
             }
         }?;
         let context = question.context;
@@ -104,7 +111,7 @@ impl PrincipalPattern {
         match self {
             // Services are none of everybody whom an owner lets in, but of those whom one shuts out.
             PrincipalPattern::Everybody if principal.kind == PrincipalKind::Grid && allows => None,
-            PrincipalPattern::Everybody => Some(Named::Caller),
+            PrincipalPattern::Everybody => Some(Named::Everybody),
             PrincipalPattern::Account(account) => {
                 (principal.account.as_deref() == Some(account)).then_some(Named::Account)
             }
@@ -112,10 +119,10 @@ impl PrincipalPattern {
                 (principal.canonical_id.as_deref() == Some(id)).then_some(Named::Account)
             }
             PrincipalPattern::Arn(arn) => {
-                if *arn == principal.arn {
+                if principal.is(arn) {
                     let is_session = principal.role_arn.is_some();
                     Some(if is_session { Named::Session } else { Named::Caller })
-                } else if principal.role_arn.as_deref() == Some(arn) {
+                } else if principal.is_of_role(arn) {
                     Some(Named::Caller)
                 } else {
                     None
@@ -124,11 +131,15 @@ impl PrincipalPattern {
             PrincipalPattern::Identity(arn, id) => {
                 // A session's id is its role's, a colon and its name.
                 let own = principal.id.split(':').next().unwrap_or("");
-                let is_named = *arn == principal.arn || principal.role_arn.as_ref() == Some(arn);
+                let is_named = principal.is(arn) || principal.is_of_role(arn);
                 (is_named && own == id).then_some(Named::Caller)
             }
             PrincipalPattern::Federated(provider) => {
-                (principal.provider.as_deref() == Some(provider)).then_some(Named::Provider)
+                let own = principal.provider.as_deref()?;
+                // The holder of a token has no account before it has a session.
+                let account = principal.account.as_ref().or(principal.provider_account.as_ref());
+                let account = account.map(String::as_str);
+                arn::names(provider, own, account).then_some(Named::Provider)
             }
             PrincipalPattern::Service(name) => {
                 let is_it = principal.kind == PrincipalKind::Grid && principal.name == *name;

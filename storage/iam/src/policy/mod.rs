@@ -93,6 +93,11 @@ impl Document {
         }
     }
 
+    /// Whether a statement says whom it is about.
+    pub fn has_principals(&self) -> bool {
+        self.statements.iter().any(|statement| statement.principals.is_some())
+    }
+
     /// A condition key of S3 or of every service that does not exist: to be refused when a bucket's
     /// policy is put. What was put before is read all the same.
     pub fn unknown_key(&self) -> Option<&str> {

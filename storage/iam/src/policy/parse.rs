@@ -84,6 +84,9 @@ impl Document {
             };
             match statement.get("Sid") {
                 None => {}
+                // A name decides nothing. Those of a bucket's policy are its owner's affair; in the
+                // IAM's they are unique, as its reference has it.
+                Some(Value::String(_)) if matches!(kind, DocumentKind::Bucket(_)) => {}
                 Some(Value::String(name)) if name.is_empty() || names.insert(name.clone()) => {}
                 Some(Value::String(name)) => return wrong(format!("Sid {name} is there twice")),
                 Some(_) => return wrong("Sid is a text"),
@@ -125,6 +128,10 @@ fn read_statement(
     };
     let principals = match (either(statement, "Principal", "NotPrincipal")?, kind) {
         (None, DocumentKind::Identity) => None,
+        // Says nothing: whoever has the document is one of everybody.
+        (Some((Value::String(all), false)), DocumentKind::Identity) if all == "*" => {
+            Some(Among::Any(vec![PrincipalPattern::Everybody]))
+        }
         (Some(_), DocumentKind::Identity) => {
             return wrong("Policy document should not specify a principal.");
         }
@@ -144,6 +151,7 @@ fn read_statement(
     let resources = match (either(statement, "Resource", "NotResource")?, kind) {
         (None, DocumentKind::Trust) => None,
         (Some(_), DocumentKind::Trust) => return wrong("Has prohibited field Resource"),
+        (None, DocumentKind::Bucket(_)) if effect == Effect::Allow => Some(Among::Any(Vec::new())),
         (None, _) => return wrong("Missing required field Resource"),
         (Some((value, negated)), _) => {
             let texts = list(value, "Resource")?;
@@ -151,8 +159,8 @@ fn read_statement(
             for text in &texts {
                 patterns.push(read_resource(text, kind, variables)?);
             }
-            if let (DocumentKind::Bucket(bucket), false) = (kind, negated) {
-                check_scopes(&actions, &texts, bucket)?;
+            if let (DocumentKind::Bucket(_), false, Effect::Deny) = (kind, negated, effect) {
+                check_scopes(&actions, &texts)?;
             }
             Some(if negated { Among::AllBut(patterns) } else { Among::Any(patterns) })
         }
@@ -250,12 +258,9 @@ fn read_resource(
     Ok(pattern)
 }
 
-/// A statement about objects only must not name actions on buckets only, and the other way round.
-fn check_scopes(
-    actions: &Among<Pattern>,
-    resources: &[String],
-    _bucket: &str,
-) -> Result<(), InvalidDocument> {
+/// A denial about objects only must not name actions on buckets only, nor the other way round: it
+/// would deny less than it says. What allows nothing, as Ceph's clients may write it, is kept.
+fn check_scopes(actions: &Among<Pattern>, resources: &[String]) -> Result<(), InvalidDocument> {
     let Among::Any(patterns) = actions else { return Ok(()) };
     let objects = resources.iter().any(|text| text.contains('/') || text.ends_with('*'));
     let buckets = resources.iter().any(|text| !text.contains('/'));
@@ -320,6 +325,10 @@ fn read_principal(text: &str) -> Option<PrincipalPattern> {
         }
         ("sts", resource) if named(resource, &["assumed-role/", "federated-user/"]) => {
             Some(PrincipalPattern::Arn(text.to_owned()))
+        }
+        // So Ceph's policies name sessions of users and roles that have no account number.
+        ("iam", session) if account.is_empty() && named(session, &["assumed-role/"]) => {
+            Some(PrincipalPattern::Arn(format!("arn:aws:sts:::{session}")))
         }
         _ => None,
     }

@@ -318,13 +318,17 @@ impl Group {
     /// Answers a query from this replica as it is.
     pub(crate) async fn answer(&self, query: Bytes) -> Result<Bytes, String> {
         let store = self.store.clone();
-        let brief = store.machine().is_brief(&query);
+        let (machine, bytes) = (store.machine(), query.clone());
         let work = move || {
             let snapshot = store.kv().snapshot()?;
             store.machine().query(&*snapshot, &query)
         };
         let exec = &self.env.exec;
-        let answer = if brief { exec.brief(work).await } else { exec.blocking(work).await };
+        let answer = match () {
+            () if machine.is_brief(&bytes) => exec.brief(work).await,
+            () if machine.is_long(&bytes) => exec.patient(work).await,
+            () => exec.blocking(work).await,
+        };
         answer.map(Bytes::from).map_err(|error| error.to_string())
     }
 }

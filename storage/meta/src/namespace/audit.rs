@@ -12,12 +12,14 @@ use serde::de::DeserializeOwned;
 use super::codes::is_large;
 use super::contents::slots;
 use super::limits;
+use super::posix::audit as mounts;
+use super::posix::rows::{self as own, Place};
 use super::rows::{
     self, BlockRow, BucketRow, CodeRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket,
-    MovedRow, OutboxRow, Page, PartRow, Released, UploadRow, VersionRow,
+    MovedRow, OutboxRow, Page, Part, PartRow, Released, UploadRow, VersionRow,
 };
 use super::tree;
-use super::types::{BucketId, CodeUsage, ContentId, UploadId, Usage};
+use super::types::{BucketId, CodeUsage, ContentId, Ino, Object, UploadId, Usage};
 use crate::rows::key::KeyReader;
 use crate::rows::tx::{Tx, decode_row};
 
@@ -84,6 +86,11 @@ impl Audit {
     fn tree(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
         let mut children: BTreeMap<(BucketId, DirId), u64> = BTreeMap::new();
         let mut dirs: BTreeMap<(BucketId, DirId), (u64, bool)> = BTreeMap::new();
+        let mut above: BTreeMap<(BucketId, DirId), DirId> = BTreeMap::new();
+        let mut subdirs: BTreeMap<(BucketId, DirId), u64> = BTreeMap::new();
+        let mut counted: BTreeMap<(BucketId, DirId), Option<u64>> = BTreeMap::new();
+        let mut places: BTreeMap<(BucketId, Ino), Place> = BTreeMap::new();
+        let mut links: BTreeMap<(BucketId, Ino), u32> = BTreeMap::new();
         for (key, dentry) in read::<Dentry>(state, rows::TREE, &[])? {
             let mut reader = KeyReader(&key);
             let bucket = BucketId(reader.u64().unwrap_or_default());
@@ -91,23 +98,87 @@ impl Audit {
             let parent = DirId(reader.u64().unwrap_or_default());
             let name = rows::dentry_name(&key);
             self.expect("I13", slot == Some(parent.slot16()), || format!("slot of {key:?}"));
-            let is_dir = matches!(dentry, Dentry::Dir(_));
+            let is_dir = dentry.dir().is_some();
             let is_named = name.as_ref().is_some_and(|name| name.ends_with(b"/") == is_dir);
             self.expect("I13", is_named, || format!("name of {key:?}"));
             *children.entry((bucket, parent)).or_default() += 1;
+            if let Some(row) = dentry.dir() {
+                let before = dirs.insert((bucket, row.id), (row.children, row.explicit));
+                self.expect("I13", before.is_none(), || format!("{:?} twice", row.id));
+                above.insert((bucket, row.id), parent);
+                *subdirs.entry((bucket, parent)).or_default() += 1;
+            }
+            let at = || Place::At { parent, name: name.clone().unwrap_or_default() };
             match dentry {
-                Dentry::Dir(row) => {
-                    let before = dirs.insert((bucket, row.id), (row.children, row.explicit));
-                    self.expect("I13", before.is_none(), || format!("{:?} twice", row.id));
-                    self.expect("I13", row.id > parent, || format!("cycle at {:?}", row.id));
+                Dentry::Dir(_) => {}
+                Dentry::Directory(dir) => {
+                    places.insert((bucket, Ino(dir.row.id.0)), at());
+                    counted.insert((bucket, dir.row.id), dir.subdirs);
                 }
-                Dentry::File(object) => {
-                    *self.references.entry(object.content).or_default() += 1;
-                    let usage = self.usage.entry(bucket).or_default();
-                    usage.objects += 1;
-                    usage.bytes += object.size;
+                Dentry::File(object) => self.object(bucket, &object),
+                Dentry::Inode(inode) => {
+                    self.expect("I13", inode.links == 1, || format!("{inode:?} in a dentry"));
+                    places.insert((bucket, inode.ino), at());
+                    if let Some(object) = inode.object() {
+                        self.object(bucket, object);
+                    }
+                }
+                Dentry::Link(ino) => *links.entry((bucket, ino)).or_default() += 1,
+            }
+        }
+        let gone = mounts::gone(state)?;
+        let mut nodes: BTreeSet<mounts::Known> = BTreeSet::new();
+        for (key, place) in read::<Place>(state, rows::STATE, b"J")? {
+            let mut reader = KeyReader(key.get(1..).unwrap_or_default());
+            let bucket = BucketId(reader.u64().unwrap_or_default());
+            let ino = Ino(reader.u64().unwrap_or_default());
+            nodes.insert((bucket, ino));
+            match place {
+                Place::At { .. } if gone.contains(&(bucket, ino)) => {
+                    let there = places.get(&(bucket, ino));
+                    self.expect("I13", there.is_none(), || format!("{ino:?} is not gone"));
+                }
+                Place::At { .. } => {
+                    let there = places.remove(&(bucket, ino));
+                    self.expect("I13", there.as_ref() == Some(&place), || {
+                        format!("{ino:?} is at {there:?}, its row says {place:?}")
+                    });
+                }
+                Place::Own(inode) => {
+                    let there = links.remove(&(bucket, ino)).unwrap_or_default();
+                    self.expect("I13", there == inode.links && inode.ino == ino, || {
+                        format!("{there} names of {inode:?}")
+                    });
+                    let holders = own::holders(bucket, ino);
+                    let is_held = !read::<()>(state, rows::STATE, &holders)?.is_empty();
+                    self.expect("I13", there > 0 || is_held, || format!("{inode:?} is lost"));
+                    if let Some(object) = inode.object() {
+                        self.object(bucket, object);
+                    }
+                }
+                Place::Root(dir) => {
+                    counted.insert((bucket, DirId::ROOT), dir.subdirs);
                 }
             }
+        }
+        for what in mounts::contradictions(state, &nodes)? {
+            self.expect("I13", false, || what);
+        }
+        self.expect("I13", places.is_empty(), || format!("nodes without 'J' rows: {places:?}"));
+        self.expect("I13", links.is_empty(), || format!("names of no nodes: {links:?}"));
+        for (dir, count) in counted {
+            let there = subdirs.get(&dir).copied().unwrap_or_default();
+            self.expect("I13", count.is_none_or(|count| count == there), || {
+                format!("{dir:?} has {there} directories, counts {count:?}")
+            });
+        }
+        for (bucket, dir) in above.keys() {
+            let mut at = *dir;
+            let mut seen = BTreeSet::new();
+            while at != DirId::ROOT && seen.insert(at) {
+                at = above.get(&(*bucket, at)).copied().unwrap_or(DirId::ROOT);
+            }
+            self.expect("I13", at == DirId::ROOT, || format!("cycle at {dir:?}"));
         }
         for (key, row) in read::<BucketRow>(state, rows::STATE, b"B")? {
             if let Some(LiveBucket { children, .. }) = row.live() {
@@ -125,6 +196,14 @@ impl Audit {
         Ok(())
     }
 
+    /// An object that a name, a version or a holder refers to.
+    fn object(&mut self, bucket: BucketId, object: &Object) {
+        *self.references.entry(object.content).or_default() += 1;
+        let usage = self.usage.entry(bucket).or_default();
+        usage.objects += 1;
+        usage.bytes += object.size;
+    }
+
     fn versions(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
         let tx = Tx::new(state);
         let mut nulls: BTreeMap<(u64, Vec<u8>), u64> = BTreeMap::new();
@@ -137,10 +216,7 @@ impl Audit {
             };
             let version = match &row {
                 VersionRow::Object(object) => {
-                    *self.references.entry(object.content).or_default() += 1;
-                    let usage = self.usage.entry(bucket).or_default();
-                    usage.objects += 1;
-                    usage.bytes += object.size;
+                    self.object(bucket, object);
                     object.version
                 }
                 VersionRow::Marker(marker) => marker.version,
@@ -220,36 +296,46 @@ impl Audit {
         let mut ends: BTreeMap<ContentId, u64> = BTreeMap::new();
         for (key, page) in read::<Page>(state, rows::CONTENT, b"e")? {
             let content = ContentId(number(&key));
-            let kind = contents.get(&content).map(|row| &row.kind);
-            let entries: Vec<(u64, u64)> = match &page {
-                Page::Extents { extents, .. } => {
-                    let size = contents.get(&content).map_or(0, ContentRow::coded_size);
-                    for extent in extents {
+            let row = contents.get(&content);
+            let kind = row.map(|row| &row.kind);
+            let is_loose = matches!(kind, Some(ContentKind::File { .. }));
+            // A completed upload's parts are referred to by its part rows.
+            let is_counted =
+                matches!(kind, Some(ContentKind::Linked | ContentKind::Log)) || is_loose;
+            let mut entries = Vec::new();
+            for part in page.into_parts() {
+                entries.push((part.offset(), part.len()));
+                match part {
+                    Part::Own(extent) => {
                         *self.live_bytes.entry(extent.block).or_default() += extent.len;
+                        let size = row.map_or(0, |row| row.coded_size_of(&extent));
                         let code = self.codes.entry((extent.k, extent.m)).or_default();
                         code.bytes += extent.len;
                         code.large_bytes += if is_large(size) { extent.len } else { 0 };
                     }
-                    extents.iter().map(|extent| (extent.offset, extent.len)).collect()
-                }
-                Page::Segments { segments, .. } => {
-                    for segment in segments {
+                    Part::Of(segment) => {
                         let below = contents.get(&segment.content);
-                        let is_older = segment.content < content
-                            && below.is_some_and(|below| below.depth < limits::LINK_DEPTH_MAX);
+                        // What grows, or is written by ranges, gets newer ones, of contents that cannot lead back.
+                        let own = row.map_or(0, |row| row.depth);
+                        let is_older = below.is_some_and(|below| {
+                            let grows = kind == Some(&ContentKind::Log) || is_loose;
+                            let leads_on = segment.content < content || grows && below.depth < own;
+                            leads_on && below.depth < limits::LINK_DEPTH_MAX
+                        });
                         // A completed upload's segments may lose their parts while it is freed.
-                        let is_freed =
-                            contents.get(&content).is_some_and(|row| row.references == 0);
+                        let is_freed = row.is_some_and(|row| row.references == 0);
                         self.expect("I7", is_older || is_freed, || format!("{segment:?}"));
-                        if kind == Some(&ContentKind::Linked) {
+                        if is_counted {
                             *self.references.entry(segment.content).or_default() += 1;
                         }
                     }
-                    segments.iter().map(|segment| (segment.offset, segment.len)).collect()
                 }
-            };
+            }
             let end = ends.entry(content).or_insert_with(|| entries.first().map_or(0, |e| e.0));
             for (offset, len) in entries {
+                if is_loose && *end <= offset {
+                    *end = offset;
+                }
                 if *end != offset {
                     let what = format!("{content:?} has a gap at {end}");
                     self.found.push(Violation { invariant: "I7", what });
@@ -258,6 +344,9 @@ impl Audit {
             }
         }
         let released = self.released(state, &contents)?;
+        for what in mounts::cuts(state, &contents)? {
+            self.expect("I10", false, || what);
+        }
         for (content, row) in &contents {
             let there = self.references.remove(content).unwrap_or_default();
             self.expect("I7", there == row.references, || {
@@ -268,7 +357,11 @@ impl Audit {
             });
             let paged = !matches!(row.kind, ContentKind::Empty | ContentKind::Inline { .. });
             let end = ends.get(content).copied().unwrap_or_default();
-            self.expect("I7", !paged || there == 0 || end == row.size, || {
+            let is_whole = match row.kind {
+                ContentKind::File { .. } => end <= row.size,
+                _ => end == row.size,
+            };
+            self.expect("I7", !paged || there == 0 || is_whole, || {
                 format!("{content:?} ends at {end}, counts {}", row.size)
             });
         }
@@ -295,6 +388,7 @@ impl Audit {
                     let is_new = released.insert(content);
                     self.expect("I10", is_new, || format!("{content:?} released twice"));
                 }
+                Released::Mount(_) | Released::Nodes(..) | Released::End(_) => {}
                 Released::Upload(upload) | Released::Parts(upload, _) => {
                     owners.insert(upload);
                 }

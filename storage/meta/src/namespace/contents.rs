@@ -1,7 +1,7 @@
 //! Contents: made, linked, released.
 //!
 //! What a content holds never changes after it was made; only its count does (I7), and where its bytes
-//! lie ([`super::rewrite`]). The last reference moves it
+//! lie ([`super::rewrite`]). A log alone grows, behind what anyone sees of it ([`super::append`]). The last reference moves it
 //! to the outbox (I10), whose steps ([`super::outbox`]) take its pages apart later.
 #![deny(clippy::indexing_slicing)]
 
@@ -20,6 +20,7 @@ use super::types::{
 };
 
 /// Blocks that a command brought, checked; each is bound when a content first refers to it.
+#[derive(Clone)]
 pub(super) struct Blocks {
     by_id: BTreeMap<BlockId, (NewBlock, u32)>,
 }
@@ -237,7 +238,7 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// Makes a linked content of segments that lie one after the other. With `Linked` each segment
+    /// Makes a linked content of segments that lie one after the other. With `Linked` and `Log` each segment
     /// counts as a reference; with `Parts` the upload's part rows do.
     pub(super) fn make_linked(
         &mut self,
@@ -251,7 +252,7 @@ impl Change<'_> {
             let row = Page::Segments { sequence: self.sequence, segments: page.to_vec() };
             self.tx.store(rows::CONTENT, rows::page(id, first.offset), &row);
         }
-        if kind == ContentKind::Linked {
+        if matches!(kind, ContentKind::Linked | ContentKind::Log) {
             for segment in segments {
                 self.refer(segment.content)?;
             }

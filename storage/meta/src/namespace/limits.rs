@@ -31,6 +31,8 @@ pub const LINK_DEPTH_MAX: u8 = 4;
 pub const REFERENCES_MAX: u32 = 1 << 30;
 /// Extents or segments of one row: a range read decodes one or two rows.
 pub const PAGE_ENTRIES: usize = 128;
+/// Pages of a content that bytes are appended to: with [`PAGE_ENTRIES`] that is 10 112 appends.
+pub const LOG_PAGES_MAX: usize = 79;
 /// Pieces of one answer: the asker goes on from its `next`.
 pub const PIECES_MAX: usize = 1_024;
 /// Inline bytes of one answer; the asker goes on likewise.
@@ -90,5 +92,61 @@ pub const LIFECYCLE_ITEM_ROWS: usize = 32;
 /// A command that has changed so many rows notes no key any more, but that its bucket is to be looked
 /// through.
 pub const LIFECYCLE_ROWS_FULL: usize = 860;
+/// What lifecycle rules did that one answer tells, and one command forgets.
+pub const ENDS_MAX: u32 = 256;
 /// Versions that one step finds to be moved, more or less.
 pub const LIFECYCLE_MOVES_MAX: usize = 64;
+/// Mounts of a group's buckets.
+pub const MOUNTS_MAX: usize = 16_384;
+/// Operations of a mount that one command carries.
+pub const POSIX_OPS_MAX: usize = 256;
+/// Names that one operation gives numbers to: each touches two rows.
+pub const ADOPT_MAX: usize = 256;
+/// Directories in a directory are counted when it is adopted, if it has at most so many children.
+pub const SUBDIRS_COUNTED_MAX: usize = 1_000;
+/// Names that lead to one node.
+pub const LINKS_MAX: u32 = 65_000;
+/// How deep directories may lie for one to be moved there.
+pub const DEPTH_MAX: usize = 8_192;
+/// Bytes of where a symbolic link leads.
+pub const SYMLINK_BYTES_MAX: usize = 4_095;
+/// Names with the same beginning that are looked through for a long one.
+pub const LONG_NAMES_LOOK_MAX: usize = 4_096;
+/// Extended attributes of a node.
+pub const XATTRS_MAX: usize = 128;
+/// The name of one: Linux' bound.
+pub const XATTR_NAME_BYTES_MAX: usize = 255;
+/// The value of one: Linux' bound.
+pub const XATTR_BYTES_MAX: usize = 64 << 10;
+/// All of a node together.
+pub const XATTRS_BYTES_MAX: usize = 128 << 10;
+/// Lines of an access list.
+pub const ACL_LINES_MAX: usize = 1_024;
+/// Locks on one node.
+pub const LOCKS_PER_NODE_MAX: usize = 512;
+/// Locks of one mount.
+pub const LOCKS_PER_MOUNT_MAX: u32 = 65_536;
+/// Bytes of a file: so that a thousand of them can still be summed up.
+pub const FILE_BYTES_MAX: u64 = 1 << 53;
+/// Pages of a file that are looked through for where its bytes lie; of one with more, nothing is moved to other
+/// codes by rule.
+pub const FILE_PAGES_LOOK_MAX: usize = 512;
+/// An object of more bytes than this is not changed in place by mounts, for all its extents would be counted
+/// anew: what they write lies over it.
+pub const LOOSENED_BYTES_MAX: u64 = 64 << 30;
+/// Rows of what is no object that one listing passes over.
+pub const LIST_PASSED_MAX: usize = 20_000;
+/// Pages of a file that one operation lays something over.
+pub const OVERLAY_PAGES_MAX: usize = 128;
+/// Lots of 4 096 numbers that a mount may have.
+pub const RESERVATIONS_MAX: usize = 64;
+/// Rows that a cut or a hole changes at once, more or less; a longer one goes on later.
+pub const CUT_ROWS_MAX: usize = 256;
+/// Extents that a hole gives up at once.
+pub const CLEARED_EXTENTS_MAX: usize = 4_096;
+/// Extents that one command gives up: they are one row.
+pub const MOVED_MAX: usize = 20_000;
+/// Runs of bytes between holes that one command lays out.
+pub const RUNS_MAX: usize = 4_096;
+/// Bytes of rows of locks that one step of freeing writes, more or less.
+pub const EXPAND_LOCKS_BYTES_MAX: usize = 256 << 10;

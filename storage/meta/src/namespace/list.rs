@@ -7,28 +7,53 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use nexusgrid_env::KvError;
-use nexusgrid_env::kv::prefix_end;
+use nexusgrid_env::kv::{Row, prefix_end};
 
 use super::limits;
-use super::machine::Step;
+use super::machine::{Step, corrupt};
 use super::rows::{self, Dentry, DirId, UploadRow};
+use super::tree;
 use super::types::{
-    BucketId, ListAfter, ListEntry, Listing, Malformed, NamespaceError, Object, UploadEntry,
+    BucketId, ListAfter, ListingWriter, Malformed, NamespaceError, Object, ObjectLine, UploadEntry,
     UploadListing, UploadsAfter,
 };
 use crate::rows::key::KeyBuf;
 use crate::rows::tx::{Tx, decode_row};
 
-/// Rows read at once.
+/// Rows read at once, to begin with: many pages need no more.
 pub(super) const READ_AHEAD: usize = 64;
+/// Rows read at once, at most: each reading begins with a search.
+const READ_AHEAD_MAX: usize = 512;
 
 /// What a walk meets, in byte order of `path`.
 pub(super) enum Token {
     /// A directory, not entered yet. All its keys begin with `path`, which ends with `/`.
     Dir { path: Vec<u8>, id: DirId },
     /// A file.
-    File { path: Vec<u8>, object: Box<Object> },
+    File { path: Vec<u8>, file: File },
+}
+
+/// A file that a walk meets.
+pub(super) enum File {
+    /// Its dentry as it is stored, which tells a listing enough.
+    Row(Bytes),
+    /// The object that its dentry leads to.
+    Object(Box<Object>),
+}
+
+impl File {
+    /// Decoded.
+    pub(super) fn object(self) -> Step<Box<Object>> {
+        match self {
+            File::Object(object) => Ok(object),
+            File::Row(value) => match decode_row(rows::TREE, &value)? {
+                Dentry::File(object) => Ok(Box::new(object)),
+                _ => Err(corrupt("a file's row is another's")),
+            },
+        }
+    }
 }
 
 /// A directory that the walk is in.
@@ -36,10 +61,12 @@ struct Frame {
     id: DirId,
     /// All its keys begin with this.
     path: Vec<u8>,
-    /// Children that are read already.
-    ahead: VecDeque<(Vec<u8>, Dentry)>,
+    /// Children's rows that are read already.
+    ahead: VecDeque<Row>,
     /// Where to read on; `None`: at its end.
     resume: Option<Vec<u8>>,
+    /// How many rows to read then.
+    count: usize,
 }
 
 /// A walk of a bucket's tree in byte order of whole keys.
@@ -47,11 +74,15 @@ pub(super) struct Walk<'t, 'a> {
     tx: &'t Tx<'a>,
     bucket: BucketId,
     frames: Vec<Frame>,
+    /// Directories entered, and rows of what is no object, since the last file.
+    passed: usize,
+    /// Behind which key it stopped before its end, as there were too many of these.
+    pub(super) stopped: Option<Vec<u8>>,
 }
 
 impl<'t, 'a> Walk<'t, 'a> {
     pub(super) fn new(tx: &'t Tx<'a>, bucket: BucketId) -> Walk<'t, 'a> {
-        let mut walk = Walk { tx, bucket, frames: Vec::new() };
+        let mut walk = Walk { tx, bucket, frames: Vec::new(), passed: 0, stopped: None };
         walk.enter(DirId::ROOT, Vec::new());
         walk
     }
@@ -59,7 +90,9 @@ impl<'t, 'a> Walk<'t, 'a> {
     /// Goes through a directory's children next.
     pub(super) fn enter(&mut self, id: DirId, path: Vec<u8>) {
         let resume = Some(rows::dir_prefix(self.bucket, id).done());
-        self.frames.push(Frame { id, path, ahead: VecDeque::new(), resume });
+        let ahead = VecDeque::new();
+        self.passed += 1;
+        self.frames.push(Frame { id, path, ahead, resume, count: READ_AHEAD });
     }
 
     /// Skips all keys below `bound`. A directory in which `bound` lies is entered. Never goes back.
@@ -72,14 +105,14 @@ impl<'t, 'a> Walk<'t, 'a> {
             let rest = bound.get(frame.path.len()..).unwrap_or_default();
             // Names are compared as byte strings: a directory's ends with `/`, so it is ≥ `rest`
             // exactly if all its keys are.
-            while frame.ahead.front().is_some_and(|(name, _)| name.as_slice() < rest) {
+            let target = rows::dentry(self.bucket, frame.id, rest);
+            while frame.ahead.front().is_some_and(|(key, _)| **key < *target) {
                 frame.ahead.pop_front();
             }
-            if frame.ahead.is_empty() && frame.resume.is_some() {
-                let target = rows::dentry(self.bucket, frame.id, rest);
-                if frame.resume.as_ref().is_some_and(|resume| *resume < target) {
-                    frame.resume = Some(target);
-                }
+            if frame.ahead.is_empty()
+                && frame.resume.as_ref().is_some_and(|resume| *resume < target)
+            {
+                frame.resume = Some(target);
             }
             let Some(slash) = rest.iter().position(|byte| *byte == b'/') else { break };
             let Some((component, below)) = rest.split_at_checked(slash + 1) else { break };
@@ -87,7 +120,8 @@ impl<'t, 'a> Walk<'t, 'a> {
                 break;
             }
             let key = rows::dentry(self.bucket, frame.id, component);
-            let Some(Dentry::Dir(dir)) = self.tx.load(rows::TREE, &key)? else { break };
+            let dentry: Option<Dentry> = self.tx.load(rows::TREE, &key)?;
+            let Some(dir) = dentry.and_then(|dentry| dentry.dir()) else { break };
             let path = [frame.path.as_slice(), component].concat();
             self.enter(dir.id, path);
         }
@@ -97,32 +131,78 @@ impl<'t, 'a> Walk<'t, 'a> {
     pub(super) fn next(&mut self) -> Result<Option<Token>, KvError> {
         loop {
             let Some(frame) = self.frames.last_mut() else { return Ok(None) };
-            if let Some((name, dentry)) = frame.ahead.pop_front() {
-                let path = [frame.path.as_slice(), &name].concat();
-                return Ok(Some(match dentry {
-                    Dentry::Dir(dir) => Token::Dir { path, id: dir.id },
-                    Dentry::File(object) => Token::File { path, object: Box::new(object) },
-                }));
+            if let Some((key, value)) = frame.ahead.pop_front() {
+                let mut path = Vec::with_capacity(frame.path.len() + key.len());
+                path.extend_from_slice(&frame.path);
+                if rows::add_dentry_name(&mut path, &key).is_none() {
+                    continue;
+                }
+                if ObjectLine::is_of_row(&value) {
+                    if path.len() > limits::KEY_BYTES_MAX {
+                        continue;
+                    }
+                    self.passed = 0;
+                    return Ok(Some(Token::File { path, file: File::Row(value) }));
+                }
+                let dentry: Dentry = decode_row(rows::TREE, &value)?;
+                if let Some(dir) = dentry.dir() {
+                    if path.len() > limits::KEY_BYTES_MAX {
+                        continue;
+                    }
+                    return Ok(Some(Token::Dir { path, id: dir.id }));
+                }
+                // What mounts make may be no object, or lie deeper than keys reach.
+                match tree::object(self.tx, self.bucket, dentry)? {
+                    Some(object) if path.len() <= limits::KEY_BYTES_MAX => {
+                        let file = File::Object(Box::new(object));
+                        self.passed = 0;
+                        return Ok(Some(Token::File { path, file }));
+                    }
+                    _ => {
+                        self.passed += 1;
+                        if self.is_long() && path.len() <= limits::KEY_BYTES_MAX {
+                            return Ok(self.stop(path));
+                        }
+                        continue;
+                    }
+                }
             }
             let Some(start) = frame.resume.take() else {
-                self.frames.pop();
+                let done = self.frames.pop().filter(|frame| !frame.path.is_empty());
+                if let Some(done) = done.filter(|_| self.is_long()) {
+                    // Behind all its keys: none is as long as this.
+                    let mut last = done.path;
+                    last.resize(limits::KEY_BYTES_MAX + 1, 0xff);
+                    return Ok(self.stop(last));
+                }
                 continue;
             };
             let end = prefix_end(&rows::dir_prefix(self.bucket, frame.id).done());
-            let found = self.tx.scan(rows::TREE, &start, end.as_deref(), READ_AHEAD)?;
-            if found.len() == READ_AHEAD {
+            let count = frame.count;
+            frame.count = (count * 2).min(READ_AHEAD_MAX);
+            let found = self.tx.scan(rows::TREE, &start, end.as_deref(), count)?;
+            if found.len() == count {
                 frame.resume = found.last().map(|(key, _)| {
                     let mut after = key.to_vec();
                     after.push(0);
                     after
                 });
             }
-            for (key, value) in &found {
-                if let Some(name) = rows::dentry_name(key) {
-                    frame.ahead.push_back((name, decode_row(rows::TREE, value)?));
-                }
-            }
+            frame.ahead = found.into();
         }
+    }
+}
+
+impl Walk<'_, '_> {
+    /// Whether it has met nothing to be shown for long.
+    fn is_long(&self) -> bool {
+        self.passed >= limits::LIST_PASSED_MAX
+    }
+
+    fn stop(&mut self, at: Vec<u8>) -> Option<Token> {
+        self.stopped = Some(at);
+        self.frames.clear();
+        None
     }
 }
 
@@ -160,7 +240,7 @@ fn first_bound(prefix: &[u8], after: Option<&ListAfter>) -> Option<Vec<u8>> {
     Some(after.max(prefix.to_vec()))
 }
 
-/// Lists keys.
+/// Lists keys; gives the query's reply, encoded.
 pub(super) fn list(
     tx: &Tx<'_>,
     bucket: BucketId,
@@ -168,56 +248,53 @@ pub(super) fn list(
     delimiter: Option<&[u8]>,
     after: Option<&ListAfter>,
     limit: u32,
-) -> Step<Listing> {
+) -> Step<Vec<u8>> {
     check_list(prefix, delimiter, limit)?;
-    let mut listing = Listing::default();
-    let Some(bound) = first_bound(prefix, after) else { return Ok(listing) };
+    let mut lines = ListingWriter::default();
+    let Some(bound) = first_bound(prefix, after) else { return Ok(lines.reply(None)) };
     let mut walk = Walk::new(tx, bucket);
     walk.seek(&bound)?;
-    let mut bytes = 0;
+    let mut last = None;
     while let Some(token) = walk.next()? {
         let path = match &token {
             Token::Dir { path, .. } | Token::File { path, .. } => path,
         };
         if !path.starts_with(prefix) {
-            break;
+            return Ok(lines.reply(None));
         }
         let common = common_prefix(path, prefix, delimiter).map(<[u8]>::to_vec);
-        let entry = match (common, token) {
-            (Some(common), _) => ListEntry::Prefix(common),
-            (None, Token::Dir { path, id }) => {
-                walk.enter(id, path);
-                continue;
+        if let (None, Token::Dir { path, id }) = (&common, &token) {
+            walk.enter(*id, path.clone());
+            continue;
+        }
+        if lines.count() >= limit as usize || lines.bytes() >= limits::LIST_BYTES_MAX {
+            return Ok(lines.reply(last.as_ref()));
+        }
+        match (common, token) {
+            (Some(common), _) => {
+                lines.prefix(&common);
+                let behind = prefix_end(&common);
+                last = Some(ListAfter::Prefix(common));
+                match behind {
+                    Some(behind) => walk.seek(&behind)?,
+                    None => break,
+                }
             }
-            (None, Token::File { path, object }) => ListEntry::Object(path, object),
-        };
-        if listing.entries.len() >= limit as usize || bytes >= limits::LIST_BYTES_MAX {
-            listing.next = listing.entries.last().map(|entry| match entry {
-                ListEntry::Object(key, _) => ListAfter::Key(key.clone()),
-                ListEntry::Prefix(prefix) => ListAfter::Prefix(prefix.clone()),
-            });
-            break;
-        }
-        bytes += entry_bytes(&entry);
-        let behind = match &entry {
-            ListEntry::Prefix(common) => Some(prefix_end(common)),
-            ListEntry::Object(..) => None,
-        };
-        listing.entries.push(entry);
-        match behind {
-            Some(Some(bound)) => walk.seek(&bound)?,
-            Some(None) => break,
-            None => {}
+            (None, Token::Dir { .. }) => {}
+            (None, Token::File { path, file }) => {
+                match &file {
+                    File::Row(value) if let Some(line) = ObjectLine::of_row(value) => {
+                        lines.object(&path, &line);
+                    }
+                    _ => lines.decoded(&path, &(*file.object()?).into()),
+                }
+                last = Some(ListAfter::Key(path));
+            }
         }
     }
-    Ok(listing)
-}
-
-fn entry_bytes(entry: &ListEntry) -> usize {
-    match entry {
-        ListEntry::Object(key, object) => object_bytes(key, object),
-        ListEntry::Prefix(prefix) => prefix.len(),
-    }
+    // Whoever has been shown something goes on behind that.
+    let stopped = walk.stopped.map(|at| last.unwrap_or(ListAfter::Key(at)));
+    Ok(lines.reply(stopped.as_ref()))
 }
 
 /// Roughly what an object takes in an answer.

@@ -11,12 +11,14 @@ use nexusgrid_codec::id::{GroupId, SessionId};
 use nexusgrid_env::{Invariant, KvError, KvRead};
 
 use super::codes::Delta;
+use super::contents::Blocks;
 use super::lifecycle::Touched;
+use super::query::Answer;
 use super::types::{
-    BucketId, Malformed, NamespaceCommand, NamespaceError, NamespaceOk, NamespaceQuery, Session,
-    VersionRef, VersionRules,
+    Allowance, BucketId, Extent, Ino, Malformed, NamespaceCommand, NamespaceError, NamespaceOk,
+    NamespaceQuery, Session, VersionRef, VersionRules,
 };
-use super::{limits, query, rows, versions};
+use super::{limits, posix, query, rows, versions};
 use crate::machine::{self, Applied, ApplyContext, StateMachine};
 use crate::rows::tx::Tx;
 
@@ -55,13 +57,27 @@ impl StateMachine for Namespace {
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
         machine::answered(match NamespaceQuery::decode(query) {
             Err(_) => Err(Malformed::Encoding.into()),
-            Ok(query) => query::answer(state, query),
+            Ok(query) => match query::answer(state, query) {
+                Ok(Answer::Written(reply)) => return Ok(reply),
+                Ok(Answer::Typed(answer)) => Ok(answer),
+                Err(stop) => Err(stop),
+            },
         })
     }
 
+    fn is_long(&self, query: &[u8]) -> bool {
+        use NamespaceQuery::{List, ListUploads, ListVersions};
+        let query = NamespaceQuery::decode(query);
+        matches!(query, Ok(List { .. } | ListVersions { .. } | ListUploads { .. }))
+    }
+
     fn is_brief(&self, query: &[u8]) -> bool {
-        use NamespaceQuery::{Get, Head};
-        matches!(NamespaceQuery::decode(query), Ok(Head { .. } | Get { .. }))
+        use NamespaceQuery::{Get, Head, Posix};
+        match NamespaceQuery::decode(query) {
+            Ok(Head { .. } | Get { .. }) => true,
+            Ok(Posix { query, .. }) => posix::is_brief(&query),
+            _ => false,
+        }
     }
 }
 
@@ -94,6 +110,13 @@ pub(super) fn corrupt(what: &str) -> Stop {
     Stop::Store(KvError::Corrupt(format!("namespace: {what}")))
 }
 
+/// What a command had changed besides rows when a part of it began.
+pub(super) struct Mark {
+    codes: BTreeMap<(u8, u8), Delta>,
+    moved: usize,
+    blocks: Blocks,
+}
+
 /// One command while it is applied.
 pub(super) struct Change<'a> {
     /// The state with this command's changes.
@@ -106,6 +129,10 @@ pub(super) struct Change<'a> {
     pub codes: BTreeMap<(u8, u8), Delta>,
     /// Keys of which something changed.
     pub touched: Touched,
+    /// Extents that contents gave up.
+    pub moved: Vec<Extent>,
+    /// How many things it noted to be told.
+    pub ends: u32,
     ids: u32,
     released: u32,
 }
@@ -118,6 +145,8 @@ impl<'a> Change<'a> {
             group: context.group,
             codes: BTreeMap::new(),
             touched: Touched::new(),
+            moved: Vec::new(),
+            ends: 0,
             ids: 0,
             released: 0,
         }
@@ -239,6 +268,21 @@ impl<'a> Change<'a> {
             C::SetLifecycle { bucket, rules } => self.set_lifecycle(bucket, rules),
             C::RunLifecycle { now_ms } => self.run_lifecycle(now_ms),
             C::SetCopies { contents, copies } => self.set_copies(&contents, copies),
+            C::Posix { mount, writer, blocks, ops, now } => {
+                self.posix(mount, (writer, &blocks), ops, now)
+            }
+            C::ReserveInos { mount, used_up } => self.reserve(mount, used_up),
+            C::OpenMount { again, bucket, node, lease_ms, now_ms } => {
+                self.open_mount(again, bucket, node, lease_ms, now_ms)
+            }
+            C::RenewMounts { mounts, now_ms } => self.renew_mounts(&mounts, now_ms),
+            C::CloseMount { mount, now_ms } => self.close_mount(mount, now_ms),
+            C::Append { session, blocks, append, now_ms } => {
+                self.append(session, &blocks, append, now_ms)
+            }
+            C::TellEnds { bucket, told } => self.tell_ends(bucket, told),
+            C::ForgetEnds { through } => self.forget_ends(through),
+            C::SetAllowance { bucket, allowance } => self.set_allowance(bucket, allowance),
             C::Rename { bucket, source, sequence, target, precondition, now_ms } => {
                 self.rename(bucket, (&source, sequence), (&target, &precondition), now_ms)
             }
@@ -250,6 +294,20 @@ impl<'a> Change<'a> {
         let id = rows::id_of(self.sequence, self.ids).ok_or(NamespaceError::TooLarge)?;
         self.ids += 1;
         Ok(id)
+    }
+
+    /// Where a part of a command begins that may be taken back.
+    pub(super) fn mark(&mut self, blocks: &Blocks) -> Mark {
+        self.tx.begin();
+        Mark { codes: self.codes.clone(), moved: self.moved.len(), blocks: blocks.clone() }
+    }
+
+    /// Takes back all since the mark.
+    pub(super) fn back_to(&mut self, mark: Mark) -> Blocks {
+        self.tx.take_back();
+        self.codes = mark.codes;
+        self.moved.truncate(mark.moved);
+        mark.blocks
     }
 
     /// Puts what nothing refers to any more into the outbox (I10).
@@ -281,16 +339,25 @@ impl<'a> Change<'a> {
     /// Writes a bucket back.
     pub(super) fn set_bucket(&mut self, bucket: BucketId, mut row: rows::LiveBucket) {
         row.sequence = self.sequence;
-        let row = match row.rules {
-            rules if rules == VersionRules::default() => rows::BucketRow::Live(row),
-            rules => rows::BucketRow::Versioned(row, rules),
+        let row = match (row.rules, row.allowance) {
+            (rules, allowance) if allowance != Allowance::default() => {
+                rows::BucketRow::Limited(row, rules, allowance)
+            }
+            (rules, _) if rules != VersionRules::default() => {
+                rows::BucketRow::Versioned(row, rules)
+            }
+            _ => rows::BucketRow::Live(row),
         };
         self.tx.store(rows::STATE, rows::bucket(bucket), &row);
     }
 
     fn init_bucket(&mut self, bucket: BucketId, quota_bytes: Option<u64>) -> Step<NamespaceOk> {
         match self.tx.load(rows::STATE, &rows::bucket(bucket))? {
-            Some(rows::BucketRow::Live(_) | rows::BucketRow::Versioned(..)) => {}
+            Some(
+                rows::BucketRow::Live(_)
+                | rows::BucketRow::Versioned(..)
+                | rows::BucketRow::Limited(..),
+            ) => {}
             Some(rows::BucketRow::Dropped { .. }) => {
                 return Err(NamespaceError::NoSuchBucket.into());
             }
@@ -302,6 +369,7 @@ impl<'a> Change<'a> {
                     usage: Default::default(),
                     quota_bytes,
                     rules: VersionRules::default(),
+                    allowance: Allowance::default(),
                 },
             ),
         }
@@ -320,14 +388,18 @@ impl<'a> Change<'a> {
             return Ok(NamespaceOk::Done);
         }
         let live = row.and_then(rows::BucketRow::live);
-        if live.is_some_and(|row| row.children > 0 || row.usage.uploads > 0)
-            || versions::has_any(&self.tx, bucket)?
-        {
+        // What a mount holds counts as an object, though it has no name any more.
+        let holds = |row: rows::LiveBucket| {
+            row.children > 0 || row.usage.uploads > 0 || row.usage.objects > 0
+        };
+        if live.is_some_and(holds) || versions::has_any(&self.tx, bucket)? {
             return Err(NamespaceError::BucketNotEmpty.into());
         }
         // A bucket that was never initialised here is dropped too: its `InitBucket` may be late.
         let row = rows::BucketRow::Dropped { sequence: self.sequence };
         self.drop_lifecycle(bucket);
+        self.tx.delete(rows::STATE, rows::tells(bucket));
+        self.forget_node(bucket, Ino::ROOT, 0)?;
         self.tx.store(rows::STATE, rows::bucket(bucket), &row);
         Ok(NamespaceOk::Done)
     }

@@ -5,7 +5,7 @@ use nexusgrid_env::kv::prefix_end;
 
 use super::limits;
 use super::machine::{Step, corrupt};
-use super::rows::{self, ContentKind, ContentRow, Page, Segment};
+use super::rows::{self, ContentKind, ContentRow, Page, Part, Segment};
 use super::types::{ContentId, ContentMap, Extent, NamespaceError, Piece, PieceData, WrappedKey};
 use crate::rows::tx::{Tx, decode_row};
 
@@ -21,12 +21,23 @@ struct Pages<'t, 'a> {
     buffer: std::collections::VecDeque<Page>,
     next: Option<Vec<u8>>,
     is_first: bool,
+    /// Whether the first page may begin behind `offset`.
+    may_begin_late: bool,
 }
 
 impl<'t, 'a> Pages<'t, 'a> {
     fn new(tx: &'t Tx<'a>, content: ContentId, offset: u64) -> Pages<'t, 'a> {
         let end = prefix_end(&rows::pages(content).done()).unwrap_or_default();
-        Pages { tx, content, offset, end, buffer: Default::default(), next: None, is_first: true }
+        Pages {
+            tx,
+            content,
+            offset,
+            end,
+            buffer: Default::default(),
+            next: None,
+            is_first: true,
+            may_begin_late: false,
+        }
     }
 
     fn next(&mut self) -> Step<Option<Page>> {
@@ -36,10 +47,13 @@ impl<'t, 'a> Pages<'t, 'a> {
         let found = if self.is_first {
             self.is_first = false;
             let first = rows::pages(self.content).done();
-            self.tx
-                .last_up_to(rows::CONTENT, &first, &rows::page(self.content, self.offset))?
-                .into_iter()
-                .collect()
+            let last = rows::page(self.content, self.offset);
+            match self.tx.last_up_to(rows::CONTENT, &first, &last)? {
+                None if self.may_begin_late => {
+                    self.tx.scan(rows::CONTENT, &last, Some(&self.end), PAGES_AHEAD)?
+                }
+                found => found.into_iter().collect(),
+            }
         } else {
             match &self.next {
                 Some(start) => self.tx.scan(rows::CONTENT, start, Some(&self.end), PAGES_AHEAD)?,
@@ -132,6 +146,31 @@ pub(super) fn all_segments(tx: &Tx<'_>, content: ContentId) -> Step<Vec<Segment>
     Ok(all)
 }
 
+/// Contents that parts of a file lie in, and whether it has bytes of its own.
+pub(super) fn parts_of_file(
+    tx: &Tx<'_>,
+    content: ContentId,
+) -> Step<Option<(Vec<ContentId>, bool)>> {
+    let mut of = Vec::new();
+    let mut has_own = false;
+    let mut pages = Pages::new(tx, content, 0);
+    pages.may_begin_late = true;
+    let mut count = 0;
+    while let Some(page) = pages.next()? {
+        count += 1;
+        if count > limits::FILE_PAGES_LOOK_MAX {
+            return Ok(None);
+        }
+        for part in page.into_parts() {
+            match part {
+                Part::Own(_) => has_own = true,
+                Part::Of(segment) => of.push(segment.content),
+            }
+        }
+    }
+    Ok(Some((of, has_own)))
+}
+
 /// Where a range of a content is. It must lie within the content.
 pub(super) fn map(tx: &Tx<'_>, content: ContentId, offset: u64, len: u64) -> Step<ContentMap> {
     let mut builder = Builder { tx, map: ContentMap::default(), inline_bytes: 0 };
@@ -174,9 +213,10 @@ impl Builder<'_, '_> {
             ContentKind::Extents { key } | ContentKind::Copies { key } => {
                 self.add_extents(content, offset, len, out, key)
             }
-            ContentKind::Linked | ContentKind::Parts { .. } => {
+            ContentKind::Linked | ContentKind::Parts { .. } | ContentKind::Log => {
                 self.add_segments(content, offset, len, out)
             }
+            ContentKind::File { key, .. } => self.add_parts(content, (offset, len), out, &key),
         }
     }
 
@@ -235,6 +275,62 @@ impl Builder<'_, '_> {
             }
         }
         Ok(())
+    }
+
+    /// A range of a file that mounts write: parts, and holes between and behind them.
+    fn add_parts(
+        &mut self,
+        content: ContentId,
+        (offset, len): (u64, u64),
+        out: u64,
+        key: &WrappedKey,
+    ) -> Step<()> {
+        let end = offset.saturating_add(len);
+        let mut at = offset;
+        let mut pages = Pages::new(self.tx, content, offset);
+        pages.may_begin_late = true;
+        'pages: while at < end {
+            let Some(page) = pages.next()? else { break };
+            for part in page.into_parts() {
+                if part.offset() >= end {
+                    break 'pages;
+                }
+                let Some(part) = part.piece(at, end) else { continue };
+                let to = out + (part.offset() - offset);
+                if part.offset() > at && !self.add_hole(out + (at - offset), part.offset() - at) {
+                    return Ok(());
+                }
+                if self.is_full(to) {
+                    return Ok(());
+                }
+                match part {
+                    Part::Own(extent) => {
+                        let data = PieceData::Extent(Extent { offset: to, ..extent });
+                        self.push(to, extent.len, key.clone(), data);
+                    }
+                    Part::Of(segment) => {
+                        self.add(segment.content, segment.skip, segment.len, to)?;
+                        if self.map.next.is_some() {
+                            return Ok(());
+                        }
+                    }
+                }
+                at = part.end();
+            }
+        }
+        if at < end {
+            self.add_hole(out + (at - offset), end - at);
+        }
+        Ok(())
+    }
+
+    /// Whether there was room for it.
+    fn add_hole(&mut self, offset: u64, len: u64) -> bool {
+        let has_room = !self.is_full(offset);
+        if has_room {
+            self.map.pieces.push(Piece { offset, len, key: 0, data: PieceData::Hole });
+        }
+        has_room
     }
 
     /// Whether the answer is as long as it may be; then it says where to go on.

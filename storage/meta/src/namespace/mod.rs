@@ -4,9 +4,11 @@
 //! may still write, and what is to be freed or refilled. It keeps I2 (with the drives), I4, I7, I8,
 //! I10 and I13; [`audit`] checks them over a whole store.
 
+mod append;
 pub mod audit;
 mod codes;
 mod contents;
+mod ends;
 pub mod lifecycle;
 pub mod limits;
 mod list;
@@ -14,7 +16,9 @@ mod machine;
 mod map;
 mod objects;
 mod outbox;
+pub mod posix;
 mod query;
+mod quota;
 pub mod restore;
 mod rewrite;
 pub mod rows;

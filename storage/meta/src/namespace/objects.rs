@@ -6,7 +6,7 @@ use nexusgrid_env::Invariant;
 
 use super::limits;
 use super::machine::{Change, Step, check_key};
-use super::rows::LiveBucket;
+use super::rows::ContentKind;
 use super::tree;
 use super::types::{
     BucketId, ContentId, DeleteDone, DeleteObject, DeleteVersion, Expected, Malformed,
@@ -16,7 +16,7 @@ use super::types::{
 use super::versions::{self, check_lock, check_tags, check_unlocked, shown, with_default_lock};
 
 /// What a caller that is refused so will not try again with the same blocks.
-fn is_final(error: &NamespaceError) -> bool {
+pub(super) fn is_final(error: &NamespaceError) -> bool {
     matches!(
         error,
         NamespaceError::PreconditionFailed
@@ -25,6 +25,10 @@ fn is_final(error: &NamespaceError) -> bool {
             | NamespaceError::QuotaExceeded
             | NamespaceError::Locked
             | NamespaceError::NoLock
+            | NamespaceError::WrongOffset(_)
+            | NamespaceError::SourceChanged
+            | NamespaceError::BucketState
+            | NamespaceError::TooManyAppends
             | NamespaceError::Malformed(_)
     )
 }
@@ -103,19 +107,6 @@ pub(super) fn check_meta(meta: &ObjectMeta) -> Result<(), NamespaceError> {
         Ok(())
     } else {
         Err(Malformed::Metadata.into())
-    }
-}
-
-impl LiveBucket {
-    /// Whether `added` bytes fit in place of `removed`.
-    pub(super) fn check_quota(&self, added: u64, removed: u64) -> Result<(), NamespaceError> {
-        let now = self.usage.bytes.saturating_add(self.usage.part_bytes);
-        let then = now.saturating_sub(removed).saturating_add(added);
-        match self.quota_bytes {
-            // What shrinks is let through even above the quota.
-            Some(quota) if then > quota && then > now => Err(NamespaceError::QuotaExceeded),
-            _ => Ok(()),
-        }
     }
 }
 
@@ -221,6 +212,7 @@ impl Change<'_> {
         let checked = precondition
             .check(current.as_ref())
             .and_then(|()| row.check_quota(size, replaced))
+            .and_then(|()| row.check_objects(goes.is_some()))
             .and_then(|()| check_lock(lock, &row.rules, now_ms))
             .and_then(|()| {
                 goes.map_or(Ok(()), |object| check_unlocked(&object.meta.lock, now_ms, false))
@@ -292,6 +284,11 @@ impl Change<'_> {
         Ok(NamespaceOk::Deleted(results))
     }
 
+    /// Whether a content may change in place.
+    pub(super) fn is_loose(&self, content: ContentId) -> Step<bool> {
+        Ok(matches!(self.content_row(content)?.kind, ContentKind::File { .. }))
+    }
+
     /// The source of a copy, if it still is what the gateway looked at.
     pub(super) fn source(&self, source: &VersionRef, source_content: ContentId) -> Step<Object> {
         self.bucket(source.bucket)?;
@@ -347,6 +344,10 @@ impl Change<'_> {
         check_key(key)?;
         check_meta(&meta)?;
         let from = self.source(source, source_content)?;
+        // What a mount writes changes in place: the ETag says what the gateway has seen.
+        if meta.etag != from.meta.etag && self.is_loose(source_content)? {
+            return Err(NamespaceError::SourceChanged.into());
+        }
         let lock = &meta.lock;
         let target = self.check_target(*bucket, key, precondition, from.size, lock, now_ms)??;
         let meta = with_default_lock(meta, &target.rules, now_ms);
@@ -382,12 +383,16 @@ impl Change<'_> {
         let meta = with_default_lock(meta, &rules, now_ms);
         let current = tree::lookup(&self.tx, bucket, key)?.ok_or(NamespaceError::NoSuchKey)?;
         precondition.check(Some(&current))?;
+        if meta.etag != current.meta.etag && self.is_loose(current.content)? {
+            return Err(NamespaceError::PreconditionFailed.into());
+        }
         let sequence = self.sequence;
         let object = Object { sequence, modified_ms: now_ms, meta, ..current.clone() };
         if rules.versioning != Versioning::Off {
             // A copy onto itself is a version of its own, and counts as one.
             let replaced = if rules.overwrites(&current) { current.size } else { 0 };
             row.check_quota(current.size, replaced)?;
+            row.check_objects(rules.overwrites(&current))?;
             let target = Target { current: Some(current), rules };
             let done = self.replace(bucket, key, target, object, now_ms)?;
             return Ok(NamespaceOk::Put(vec![Ok(done)]));

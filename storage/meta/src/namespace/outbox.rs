@@ -16,7 +16,7 @@ use super::contents::slots;
 use super::limits;
 use super::machine::{Change, Step, corrupt};
 use super::rows::{
-    self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Released, RepairRow,
+    self, BlockRow, ContentKind, ContentRow, DeadRow, OutboxRow, Page, Part, Released, RepairRow,
 };
 use super::types::{
     ContentId, Extent, NamespaceAnswer, NamespaceError, NamespaceOk, Repaired, UploadId,
@@ -72,6 +72,17 @@ impl Change<'_> {
             let is_done = match row.what {
                 Released::Content(content) => self.expand_content(content, now_ms)?,
                 Released::Upload(upload) => self.expand_upload(upload, now_ms)?,
+                Released::Mount(mount) => self.expand_holds(mount, now_ms)?,
+                Released::End(content) => self.expand_end(content, row.sequence, now_ms)?,
+                Released::Nodes(bucket, mut nodes) => {
+                    self.expand_nodes(bucket, &mut nodes)?;
+                    let is_done = nodes.is_empty();
+                    if !is_done {
+                        let row = OutboxRow { what: Released::Nodes(bucket, nodes), ..row };
+                        self.tx.store(rows::STATE, key.to_vec(), &row);
+                    }
+                    is_done
+                }
                 Released::Parts(upload, numbers) => {
                     let left = self.expand_parts(upload, numbers, now_ms)?;
                     let is_done = left.is_empty();
@@ -111,25 +122,30 @@ impl Change<'_> {
                 self.tx.delete(rows::INLINE, rows::inline(content));
                 true
             }
-            ContentKind::Extents { .. } | ContentKind::Copies { .. } | ContentKind::Linked => {
-                self.expand_pages(content, row.coded_size(), true, now_ms)?
-            }
+            ContentKind::Extents { .. }
+            | ContentKind::Copies { .. }
+            | ContentKind::Linked
+            | ContentKind::Log
+            | ContentKind::File { .. } => self.expand_pages(content, &row, true, now_ms)?,
             ContentKind::Parts { upload } => {
                 self.expand_upload(upload, now_ms)?
-                    && self.expand_pages(content, row.size, false, now_ms)?
+                    && self.expand_pages(content, &row, false, now_ms)?
             }
         };
         if is_done {
             self.tx.delete(rows::CONTENT, rows::content(content));
+            if matches!(row.kind, ContentKind::File { .. }) {
+                self.tx.delete(rows::CONTENT, super::posix::rows::cut(content));
+            }
         }
         Ok(is_done)
     }
 
-    /// Takes pages away of a content whose code depends on `size` bytes; `counted`: their entries count as references.
+    /// Takes pages away of a content; `counted`: their entries count as references.
     fn expand_pages(
         &mut self,
         content: ContentId,
-        size: u64,
+        row: &ContentRow,
         counted: bool,
         now_ms: u64,
     ) -> Step<bool> {
@@ -153,8 +169,28 @@ impl Change<'_> {
                             self.tx.store(rows::CONTENT, key, &page);
                             return Ok(false);
                         }
-                        self.count_extent(extent, size, false);
+                        self.count_extent(extent, row.coded_size_of(extent), false);
                         self.free_extent(extent, now_ms)?;
+                        rest.next();
+                    }
+                }
+                Page::Mixed { parts, .. } => {
+                    let mut rest = parts.iter();
+                    while let Some(part) = rest.as_slice().first() {
+                        if self.is_spent() {
+                            let parts = rest.as_slice().to_vec();
+                            let page = Page::Mixed { sequence: self.sequence, parts };
+                            let key = rows::page(content, part.offset());
+                            self.tx.store(rows::CONTENT, key, &page);
+                            return Ok(false);
+                        }
+                        match part {
+                            Part::Own(extent) => {
+                                self.count_extent(extent, row.coded_size_of(extent), false);
+                                self.free_extent(extent, now_ms)?;
+                            }
+                            Part::Of(segment) => self.unrefer(segment.content, now_ms)?,
+                        }
                         rest.next();
                     }
                 }

@@ -14,8 +14,8 @@ use super::types::{
     NamespaceError, NamespaceQuery, PartListing, RangeSpec, Repair, Session, UploadRef, VersionRef,
 };
 use super::{
-    codes, lifecycle, limits, list, map, outbox, restore, rewrite, sessions, uploads, version_list,
-    versions,
+    codes, ends, lifecycle, limits, list, map, outbox, posix, restore, rewrite, sessions, uploads,
+    version_list, versions,
 };
 use crate::rows::tx::{Tx, decode_row};
 
@@ -23,12 +23,20 @@ use crate::rows::tx::{Tx, decode_row};
 /// first but for the skew of the committers' clocks.
 const BACKLOG_LOOK: usize = 16;
 
+/// What a query came to.
+pub(super) enum Answer {
+    /// To be encoded.
+    Typed(NamespaceAnswer),
+    /// The reply as it is: it is long, and was written as its rows were read.
+    Written(Vec<u8>),
+}
+
 /// Answers a query.
-pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<NamespaceAnswer> {
+pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Answer> {
     use NamespaceAnswer as A;
     use NamespaceQuery as Q;
     let tx = &Tx::new(state);
-    Ok(match query {
+    Ok(Answer::Typed(match query {
         Q::Head { bucket, key } => {
             let version = VersionRef { bucket, key, version: None };
             A::Object(Box::new(versions::answer(tx, &version)?))
@@ -60,7 +68,8 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
         Q::List { bucket, prefix, delimiter, after, limit } => {
             live_bucket(tx, bucket)?;
             let delimiter = delimiter.as_deref();
-            A::List(list::list(tx, bucket, &prefix, delimiter, after.as_ref(), limit)?)
+            let reply = list::list(tx, bucket, &prefix, delimiter, after.as_ref(), limit)?;
+            return Ok(Answer::Written(reply));
         }
         Q::ListUploads { bucket, prefix, delimiter, after, limit } => {
             live_bucket(tx, bucket)?;
@@ -80,6 +89,11 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
             A::Parts(Box::new(PartListing { upload: row.info, parts, more }))
         }
         Q::BucketUsage { bucket } => A::Usage(live_bucket(tx, bucket)?.usage),
+        Q::Ends { limit } => ends::oldest(tx, bounded(limit.min(limits::ENDS_MAX)))?,
+        Q::Held { bucket } => {
+            let row = live_bucket(tx, bucket)?;
+            A::Held(row.usage, row.allowance)
+        }
         Q::Sessions => A::Sessions { floor: sessions::floor(tx)?, sessions: sessions::all(tx)? },
         Q::RepairQueue { pg, after, limit } => repairs(tx, pg, after, bounded(limit))?,
         Q::Outbox { after, limit } => dead_blocks(tx, after, bounded(limit))?,
@@ -103,10 +117,12 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Namespac
             row.ok_or(NamespaceError::NoSuchContent)?;
             A::PartSizes(map::part_sizes(tx, content)?)
         }
+        Q::Mounts => A::Mounts(posix::mounts(tx)?),
+        Q::Posix { bucket, query } => posix::answer(tx, bucket, query)?,
         Q::PartsOf { content, skip, limit } => {
             A::PartsOf(uploads::parts_of(tx, content, skip as usize, bounded(limit))?)
         }
-    })
+    }))
 }
 
 fn bounded(limit: u32) -> usize {

@@ -25,7 +25,7 @@ use super::limits;
 use super::machine::{Change, Step, corrupt};
 use super::map;
 use super::outbox::LOOK_MAX;
-use super::rows::{self, ContentKind, ContentRow, MovedRow, Page};
+use super::rows::{self, ContentKind, ContentRow, MovedRow, Page, Part};
 use super::types::{
     CodeFilter, ContentId, Extent, ExtentFilter, FoundExtent, Malformed, NamespaceAnswer,
     NamespaceError, NamespaceOk, NewBlock, Swap,
@@ -70,7 +70,10 @@ impl Change<'_> {
         let row: Option<ContentRow> = self.tx.load(rows::CONTENT, &rows::content(swap.content))?;
         // One without references is being freed, or staged: not now.
         let Some(row) = row.filter(|row| row.references > 0) else { return Ok(false) };
-        if !matches!(row.kind, ContentKind::Extents { .. } | ContentKind::Copies { .. }) {
+        let is_loose = matches!(row.kind, ContentKind::File { .. });
+        if !is_loose
+            && !matches!(row.kind, ContentKind::Extents { .. } | ContentKind::Copies { .. })
+        {
             return Ok(false);
         }
         let first = rows::pages(swap.content).done();
@@ -78,17 +81,32 @@ impl Change<'_> {
         let Some((key, value)) = self.tx.last_up_to(rows::CONTENT, &first, &last)? else {
             return Ok(false);
         };
-        let Page::Extents { mut extents, .. } = decode_row(rows::CONTENT, &value)? else {
-            return Err(corrupt("segments in a content that has extents"));
+        let mut page: Page = decode_row(rows::CONTENT, &value)?;
+        let is_swapped = match &mut page {
+            Page::Extents { sequence, extents } => {
+                *sequence = self.sequence;
+                extents
+                    .iter_mut()
+                    .find(|extent| **extent == swap.old)
+                    .map(|extent| *extent = swap.new)
+            }
+            Page::Mixed { sequence, parts } => {
+                *sequence = self.sequence;
+                parts
+                    .iter_mut()
+                    .find(|part| **part == Part::Own(swap.old))
+                    .map(|part| *part = Part::Own(swap.new))
+            }
+            Page::Segments { .. } => {
+                return Err(corrupt("segments in a content that has extents"));
+            }
         };
-        let Some(at) = extents.iter_mut().find(|extent| **extent == swap.old) else {
+        if is_swapped.is_none() {
             return Ok(false);
-        };
-        *at = swap.new;
-        let page = Page::Extents { sequence: self.sequence, extents };
+        }
         self.tx.store(rows::CONTENT, key.to_vec(), &page);
-        self.count_extent(&swap.old, row.coded_size(), false);
-        self.count_extent(&swap.new, row.coded_size(), true);
+        self.count_extent(&swap.old, row.coded_size_of(&swap.old), false);
+        self.count_extent(&swap.new, row.coded_size_of(&swap.new), true);
         Ok(true)
     }
 }
@@ -105,20 +123,28 @@ impl Change<'_> {
             let kind = match (&row.kind, copies) {
                 (ContentKind::Extents { key }, true) => ContentKind::Copies { key: key.clone() },
                 (ContentKind::Copies { key }, false) => ContentKind::Extents { key: key.clone() },
+                (ContentKind::File { key, copies: before }, _) if *before != copies => {
+                    ContentKind::File { key: key.clone(), copies }
+                }
                 _ => continue,
             };
-            let before = row.coded_size();
+            let before = row.clone();
             let row = ContentRow { sequence: self.sequence, kind, ..row };
             let prefix = rows::pages(*content).done();
             let end = prefix_end(&prefix);
-            let pages = self.tx.scan(rows::CONTENT, &prefix, end.as_deref(), usize::MAX)?;
+            let is_file = matches!(row.kind, ContentKind::File { .. });
+            let most = if is_file { limits::FILE_PAGES_LOOK_MAX + 1 } else { usize::MAX };
+            let pages = self.tx.scan(rows::CONTENT, &prefix, end.as_deref(), most)?;
+            if is_file && pages.len() == most {
+                continue;
+            }
             for (_, value) in pages {
-                let Page::Extents { extents, .. } = decode_row(rows::CONTENT, &value)? else {
-                    return Err(corrupt("segments in a content that has extents"));
-                };
-                for extent in &extents {
-                    self.count_extent(extent, before, false);
-                    self.count_extent(extent, row.coded_size(), true);
+                let page: Page = decode_row(rows::CONTENT, &value)?;
+                for part in page.into_parts() {
+                    if let Part::Own(extent) = part {
+                        self.count_extent(&extent, before.coded_size_of(&extent), false);
+                        self.count_extent(&extent, row.coded_size_of(&extent), true);
+                    }
                 }
             }
             self.tx.store(rows::CONTENT, rows::content(*content), &row);
@@ -145,7 +171,15 @@ pub(super) fn leaves(
             ContentKind::Extents { .. } | ContentKind::Copies { .. } => {
                 leaves.insert(content, row.size);
             }
-            ContentKind::Linked | ContentKind::Parts { .. } => {
+            ContentKind::File { .. } => {
+                // In too many pieces: it stays where it is.
+                let Some((of, has_own)) = map::parts_of_file(tx, content)? else { continue };
+                if has_own {
+                    leaves.insert(content, row.size);
+                }
+                open.extend(of.into_iter().filter(|content| seen.insert(*content)));
+            }
+            ContentKind::Linked | ContentKind::Parts { .. } | ContentKind::Log => {
                 for segment in map::all_segments(tx, content)? {
                     if seen.insert(segment.content) {
                         open.push(segment.content);
@@ -253,7 +287,12 @@ pub(super) fn find(
         }
         let at = rows::parse_page(key).ok_or_else(|| corrupt("key of a page"))?;
         last = Some(at);
-        let Page::Extents { extents, .. } = decode_row(rows::CONTENT, value)? else { continue };
+        let page: Page = decode_row(rows::CONTENT, value)?;
+        let own = |part| match part {
+            Part::Own(extent) => Some(extent),
+            Part::Of(_) => None,
+        };
+        let extents: Vec<Extent> = page.into_parts().into_iter().filter_map(own).collect();
         let by_code = |code: &CodeFilter, extent: &Extent| (code.k, code.m) == (extent.k, extent.m);
         let may_pass = |extent: &Extent| {
             blocks.contains(&extent.block) || filter.codes.iter().any(|code| by_code(code, extent))
@@ -263,21 +302,24 @@ pub(super) fn find(
         }
         let row: Option<ContentRow> = tx.load(rows::CONTENT, &rows::content(at.0))?;
         let row = row.ok_or_else(|| corrupt("a page of no content"))?;
-        let size = row.coded_size();
-        let (ContentKind::Extents { key } | ContentKind::Copies { key }) = row.kind else {
-            continue;
+        let key = match &row.kind {
+            ContentKind::Extents { key }
+            | ContentKind::Copies { key }
+            | ContentKind::File { key, .. } => key.clone(),
+            _ => continue,
         };
         if row.references == 0 {
             continue;
         }
         let passes = |extent: &Extent| {
+            let size = row.coded_size_of(extent);
             let is_over = |code: &CodeFilter| code.over.is_none_or(|over| size > over);
             blocks.contains(&extent.block)
                 || filter.codes.iter().any(|code| by_code(code, extent) && is_over(code))
         };
         found.extend(extents.into_iter().filter(passes).map(|extent| FoundExtent {
             content: at.0,
-            size,
+            size: row.coded_size_of(&extent),
             key: key.clone(),
             extent,
         }));

@@ -13,6 +13,7 @@
 //!          'F'                                       → SessionId  session floor
 //!          'G'                                       → GapsRow    sessions that a restore lost
 //!          'I' bucket                                → WalkRow    its keys are looked through
+//!          'K' sequence ordinal                      → EndRow     lifecycle rules did it, to be told
 //!          'L' bucket                                → LifecycleRow rules about its objects' ends
 //!          'M' sequence                              → MovedRow   extents given up, to be freed
 //!          'N' bucket key·0000                       → u64        where an older null version stands in 'V'
@@ -24,7 +25,10 @@
 //!          'U' bucket key·0000 upload                → UploadRow
 //!          'V' bucket key·0000 !order                → VersionRow older versions and delete markers
 //!          'W' ms bucket key·0000                    → DueRow     when to look at a key
+//!          'Y' bucket                                → u64        what lifecycle rules do here is told
 //! ```
+//!
+//! What mounts know has more rows: [`super::posix::rows`].
 //!
 //! `name·0000` is escaped and ended (see [`crate::rows::key`]). In `tree` a directory is stored as
 //! `name/` and a file as `name`: then a depth-first walk is byte order of whole keys. The tree holds
@@ -40,11 +44,16 @@
 use nexusgrid_codec::id::{BlockId, Epoch, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
+use super::limits;
+use super::posix::rows::{Directory, Inode};
 use super::types::{
-    BucketId, ContentId, DeleteMarker, Extent, Lifecycle, Object, PartInfo, UploadId, UploadInfo,
-    UploadRef, Usage, VersionRules, WrappedKey,
+    Allowance, BucketId, ContentId, DeleteMarker, End, Extent, Ino, Lifecycle, MountId, Object,
+    PartInfo, UploadId, UploadInfo, Usage, VersionRules, WrappedKey,
 };
-use crate::rows::key::{KeyBuf, KeyReader};
+
+mod keys;
+
+pub use keys::*;
 
 /// Dentries.
 pub const TREE: &str = "tree";
@@ -99,6 +108,23 @@ pub enum Dentry {
     Dir(DirRow),
     /// A file: dentry and inode in one.
     File(Object),
+    /// A directory that mounts know.
+    Directory(Directory),
+    /// Another node that mounts know, and that has this name only.
+    Inode(Inode),
+    /// One of the names of a node, which stands in its 'J' row.
+    Link(Ino),
+}
+
+impl Dentry {
+    /// What every directory has, if it is one.
+    pub fn dir(&self) -> Option<DirRow> {
+        match self {
+            Dentry::Dir(row) => Some(*row),
+            Dentry::Directory(dir) => Some(dir.row),
+            Dentry::File(_) | Dentry::Inode(_) | Dentry::Link(_) => None,
+        }
+    }
 }
 
 /// A directory.
@@ -128,6 +154,8 @@ pub enum BucketRow {
     },
     /// In use, and versions are kept, or were.
     Versioned(LiveBucket, VersionRules),
+    /// In use, and its owner has a quota.
+    Limited(LiveBucket, VersionRules, Allowance),
 }
 
 impl BucketRow {
@@ -136,6 +164,9 @@ impl BucketRow {
         match self {
             BucketRow::Live(row) => Some(row),
             BucketRow::Versioned(row, rules) => Some(LiveBucket { rules, ..row }),
+            BucketRow::Limited(row, rules, allowance) => {
+                Some(LiveBucket { rules, allowance, ..row })
+            }
             BucketRow::Dropped { .. } => None,
         }
     }
@@ -156,6 +187,9 @@ pub struct LiveBucket {
     /// what it always was.
     #[serde(skip)]
     pub rules: VersionRules,
+    /// What its owner's quota leaves it; stands beside this, too.
+    #[serde(skip)]
+    pub allowance: Allowance,
 }
 
 /// A version that is not the current object of its key.
@@ -213,12 +247,48 @@ pub enum ContentKind {
         /// Its key.
         key: WrappedKey,
     },
+    /// As `Linked`, and it may grow at its end ([`super::append`]). No object's content is one: it is seen
+    /// through a view, a content of one segment, whose size is fixed.
+    Log,
+    /// Of a file that mounts write: extents and segments in order, with gaps, which are zeros
+    /// ([`super::posix`]).
+    File {
+        /// Its key.
+        key: WrappedKey,
+        /// Whether it is to lie in copies.
+        copies: bool,
+    },
 }
 
 impl ContentRow {
     /// Bytes, as far as it depends on them in which code it is to lie: none of what is to lie in copies.
     pub fn coded_size(&self) -> u64 {
         if matches!(self.kind, ContentKind::Copies { .. }) { 0 } else { self.size }
+    }
+
+    /// As [`ContentRow::coded_size`], of one of its extents: those of a file that mounts write each count by
+    /// themselves, for it has no size that lasts.
+    pub fn coded_size_of(&self, extent: &Extent) -> u64 {
+        match self.kind {
+            ContentKind::File { copies: true, .. } => 0,
+            ContentKind::File { copies: false, .. } => extent.len,
+            _ => self.coded_size(),
+        }
+    }
+
+    /// The key of what is written by ranges to the file of so many bytes that has this content, if it is the file's
+    /// own. One that ends behind the file is about to lose its end ([`super::posix`]): nothing is written there.
+    pub fn own_key(&self, size: u64) -> Option<&WrappedKey> {
+        match &self.kind {
+            _ if self.size > size => None,
+            ContentKind::Extents { key } | ContentKind::Copies { key }
+                if self.references == 1 && self.size <= limits::LOOSENED_BYTES_MAX =>
+            {
+                Some(key)
+            }
+            ContentKind::File { key, .. } if self.references == 1 => Some(key),
+            _ => None,
+        }
     }
 }
 
@@ -239,6 +309,79 @@ pub enum Page {
         /// The segments.
         segments: Vec<Segment>,
     },
+    /// Of a file that mounts write: between parts there may be gaps.
+    Mixed {
+        /// Commit sequence.
+        sequence: u64,
+        /// The parts.
+        parts: Vec<Part>,
+    },
+}
+
+impl Page {
+    /// What it holds, in order.
+    pub fn into_parts(self) -> Vec<Part> {
+        match self {
+            Page::Extents { extents, .. } => extents.into_iter().map(Part::Own).collect(),
+            Page::Segments { segments, .. } => segments.into_iter().map(Part::Of).collect(),
+            Page::Mixed { parts, .. } => parts,
+        }
+    }
+}
+
+/// A range of a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Part {
+    /// Bytes of its own.
+    Own(Extent),
+    /// Bytes of another content.
+    Of(Segment),
+}
+
+impl Part {
+    /// Where it starts in the content.
+    pub fn offset(&self) -> u64 {
+        match self {
+            Part::Own(extent) => extent.offset,
+            Part::Of(segment) => segment.offset,
+        }
+    }
+
+    /// Bytes.
+    pub fn len(&self) -> u64 {
+        match self {
+            Part::Own(extent) => extent.len,
+            Part::Of(segment) => segment.len,
+        }
+    }
+
+    /// Whether it has none; never stored.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Where it ends in the content.
+    pub fn end(&self) -> u64 {
+        self.offset().saturating_add(self.len())
+    }
+
+    /// What of it lies in `from..to` of the content; `None`: nothing.
+    pub fn piece(&self, from: u64, to: u64) -> Option<Part> {
+        let (start, end) = (self.offset().max(from), self.end().min(to));
+        let len = end.checked_sub(start).filter(|len| *len > 0)?;
+        let into = start - self.offset();
+        Some(match self {
+            Part::Own(extent) => {
+                let skip =
+                    u32::try_from(into).ok().and_then(|into| extent.skip.checked_add(into))?;
+                Part::Own(Extent { offset: start, len, skip, ..*extent })
+            }
+            Part::Of(segment) => {
+                let skip = segment.skip.saturating_add(into);
+                Part::Of(Segment { offset: start, len, skip, ..*segment })
+            }
+        })
+    }
 }
 
 /// A range of a linked content that is a range of another.
@@ -306,6 +449,12 @@ pub enum Released {
     Upload(UploadId),
     /// Parts that a completion did not name.
     Parts(UploadId, Vec<u16>),
+    /// What a mount that has ended held, locked and reserved.
+    Mount(MountId),
+    /// Where nodes that are gone were, their extended attributes and locks.
+    Nodes(BucketId, Vec<Ino>),
+    /// The end of a file that was cut: what lies behind its `CutRow`.
+    End(ContentId),
 }
 
 /// Extents that contents had before they moved to other blocks: they keep those alive for readers
@@ -418,245 +567,11 @@ pub struct Further {
     pub since_ms: u64,
 }
 
-/// Begins the keys of a directory's children.
-pub fn dir_prefix(bucket: BucketId, dir: DirId) -> KeyBuf {
-    KeyBuf::new().u64(bucket.0).u16(dir.slot16()).u64(dir.0)
-}
-
-/// Bytes before a dentry's name.
-pub const DIR_PREFIX_LEN: usize = 18;
-
-/// A dentry.
-pub fn dentry(bucket: BucketId, dir: DirId, name: &[u8]) -> Vec<u8> {
-    dir_prefix(bucket, dir).name(name).done()
-}
-
-/// The name of a dentry's key, if it is that of a current version.
-pub fn dentry_name(key: &[u8]) -> Option<Vec<u8>> {
-    let mut reader = KeyReader(key.get(DIR_PREFIX_LEN..)?);
-    let name = reader.name()?;
-    reader.is_done().then_some(name)
-}
-
-/// A content.
-pub fn content(content: ContentId) -> Vec<u8> {
-    KeyBuf::tag(b'c').u64(content.0).done()
-}
-
-/// A content's pages.
-pub fn pages(content: ContentId) -> KeyBuf {
-    KeyBuf::tag(b'e').u64(content.0)
-}
-
-/// A content's page.
-pub fn page(content: ContentId, offset: u64) -> Vec<u8> {
-    pages(content).u64(offset).done()
-}
-
-/// All contents' pages.
-pub fn all_pages() -> Vec<u8> {
-    KeyBuf::tag(b'e').done()
-}
-
-/// The inverse of [`page`].
-pub fn parse_page(key: &[u8]) -> Option<(ContentId, u64)> {
-    let mut reader = KeyReader(key);
-    reader.u8()?;
-    Some((ContentId(reader.u64()?), reader.u64()?))
-}
-
-/// All codes.
-pub fn codes() -> Vec<u8> {
-    KeyBuf::tag(b'C').done()
-}
-
-/// What a code protects.
-pub fn code(k: u8, m: u8) -> Vec<u8> {
-    KeyBuf::tag(b'C').u8(k).u8(m).done()
-}
-
-/// The inverse of [`code`].
-pub fn parse_code(key: &[u8]) -> Option<(u8, u8)> {
-    let mut reader = KeyReader(key);
-    reader.u8()?;
-    Some((reader.u8()?, reader.u8()?))
-}
-
-/// What restores lost.
-pub fn gaps() -> Vec<u8> {
-    KeyBuf::tag(b'G').done()
-}
-
-/// A live block.
-pub fn block(block: BlockId) -> Vec<u8> {
-    KeyBuf::tag(b'b').raw(&block.to_bytes()).done()
-}
-
-/// The oldest epoch of a PG that commits may still refer to.
-pub fn fence(pg: PgId) -> Vec<u8> {
-    KeyBuf::tag(b'E').u32(pg.0).done()
-}
-
-/// All live blocks.
-pub fn blocks() -> Vec<u8> {
-    KeyBuf::tag(b'b').done()
-}
-
-/// Inline bytes.
-pub fn inline(content: ContentId) -> Vec<u8> {
-    KeyBuf::new().u64(content.0).done()
-}
-
-/// A bucket.
-pub fn bucket(bucket: BucketId) -> Vec<u8> {
-    KeyBuf::tag(b'B').u64(bucket.0).done()
-}
-
-/// A dead block.
-pub fn dead(block: BlockId) -> Vec<u8> {
-    KeyBuf::tag(b'D').raw(&block.to_bytes()).done()
-}
-
-/// The session floor.
-pub fn floor() -> Vec<u8> {
-    KeyBuf::tag(b'F').done()
-}
-
-/// All extents given up.
-pub fn all_moved() -> Vec<u8> {
-    KeyBuf::tag(b'M').done()
-}
-
-/// Extents that one command gave up.
-pub fn moved(sequence: u64) -> Vec<u8> {
-    KeyBuf::tag(b'M').u64(sequence).done()
-}
-
-/// An outbox row.
-pub fn outbox(sequence: u64, ordinal: u32) -> Vec<u8> {
-    KeyBuf::tag(b'O').u64(sequence).u32(ordinal).done()
-}
-
-/// An upload's parts.
-pub fn parts(upload: UploadId) -> KeyBuf {
-    KeyBuf::tag(b'P').raw(&upload.0)
-}
-
-/// A part.
-pub fn part(upload: UploadId, number: u16) -> Vec<u8> {
-    parts(upload).u16(number).done()
-}
-
-/// A missing shard.
-pub fn repair(pg: PgId, block: BlockId, slot: u8) -> Vec<u8> {
-    KeyBuf::tag(b'R').u32(pg.0).raw(&block.to_bytes()).u8(slot).done()
-}
-
-/// The inverse of [`repair`].
-pub fn parse_repair(key: &[u8]) -> Option<(PgId, BlockId, u8)> {
-    let mut reader = KeyReader(key);
-    reader.u8()?;
-    Some((PgId(reader.u32()?), BlockId::from_bytes(reader.bytes16()?), reader.u8()?))
-}
-
-/// The inverse of [`dead`] and [`block`].
-pub fn parse_block(key: &[u8]) -> Option<BlockId> {
-    let mut reader = KeyReader(key);
-    reader.u8()?;
-    Some(BlockId::from_bytes(reader.bytes16()?))
-}
-
-/// A session.
-pub fn session(session: SessionId) -> Vec<u8> {
-    KeyBuf::tag(b'S').u64(session.0).done()
-}
-
-/// A bucket's uploads.
-pub fn uploads(bucket: BucketId) -> KeyBuf {
-    KeyBuf::tag(b'U').u64(bucket.0)
-}
-
-/// An upload.
-pub fn upload(upload: &UploadRef) -> Vec<u8> {
-    uploads(upload.bucket).name(&upload.key).raw(&upload.id.0).done()
-}
-
-/// A bucket's older versions and delete markers.
-pub fn versions(bucket: BucketId) -> KeyBuf {
-    KeyBuf::tag(b'V').u64(bucket.0)
-}
-
-/// An older version; a greater `order` is a newer one and comes first.
-pub fn version(bucket: BucketId, key: &[u8], order: u64) -> Vec<u8> {
-    versions(bucket).name(key).u64(!order).done()
-}
-
-/// Key and order of a version's row.
-pub fn parse_version(row: &[u8]) -> Option<(Vec<u8>, u64)> {
-    let mut reader = KeyReader(row);
-    reader.u8()?;
-    reader.u64()?;
-    Some((reader.name()?, !reader.u64()?))
-}
-
-/// Where the null version of a key stands among its older ones.
-pub fn null_version(bucket: BucketId, key: &[u8]) -> Vec<u8> {
-    KeyBuf::tag(b'N').u64(bucket.0).name(key).done()
-}
-
-/// A bucket's rules about the ends of its objects.
-pub fn lifecycle(bucket: BucketId) -> Vec<u8> {
-    KeyBuf::tag(b'L').u64(bucket.0).done()
-}
-
-/// Those rules as the owner gave them.
-pub fn lifecycle_text(bucket: BucketId) -> Vec<u8> {
-    KeyBuf::tag(b'T').u64(bucket.0).done()
-}
-
-/// All walks.
-pub fn walks() -> Vec<u8> {
-    KeyBuf::tag(b'I').done()
-}
-
-/// A bucket that is looked through.
-pub fn walk(bucket: BucketId) -> Vec<u8> {
-    KeyBuf::tag(b'I').u64(bucket.0).done()
-}
-
-/// The inverse of [`walk`].
-pub fn parse_walk(key: &[u8]) -> Option<BucketId> {
-    let mut reader = KeyReader(key);
-    reader.u8()?;
-    Some(BucketId(reader.u64()?))
-}
-
-/// All keys that are to be looked at.
-pub fn all_due() -> Vec<u8> {
-    KeyBuf::tag(b'W').done()
-}
-
-/// Where those begin that are due after a time.
-pub fn due_after(at_ms: u64) -> Vec<u8> {
-    KeyBuf::tag(b'W').u64(at_ms.saturating_add(1)).done()
-}
-
-/// When to look at a key.
-pub fn due(at_ms: u64, bucket: BucketId, key: &[u8]) -> Vec<u8> {
-    KeyBuf::tag(b'W').u64(at_ms).u64(bucket.0).name(key).done()
-}
-
-/// The inverse of [`due`].
-pub fn parse_due(row: &[u8]) -> Option<(u64, BucketId, Vec<u8>)> {
-    let mut reader = KeyReader(row);
-    reader.u8()?;
-    Some((reader.u64()?, BucketId(reader.u64()?), reader.name()?))
-}
-
-/// Key and id of an upload's row.
-pub fn parse_upload(key: &[u8]) -> Option<(Vec<u8>, UploadId)> {
-    let mut reader = KeyReader(key);
-    reader.u8()?;
-    reader.u64()?;
-    Some((reader.name()?, UploadId(reader.bytes16()?)))
+/// What lifecycle rules did, to be told.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// What it was.
+    pub end: End,
 }

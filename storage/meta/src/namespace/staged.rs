@@ -71,14 +71,23 @@ impl Change<'_> {
 
     /// One content of checked pieces.
     pub(super) fn link_staged(&mut self, pieces: &[ContentId]) -> Step<ContentId> {
+        let segments = self.take_staged(pieces, 0)?;
+        self.make_linked(&segments, 1, ContentKind::Linked)
+    }
+
+    /// Checked pieces as segments from an offset on; whoever asks refers to them.
+    pub(super) fn take_staged(
+        &mut self,
+        pieces: &[ContentId],
+        mut offset: u64,
+    ) -> Step<Vec<Segment>> {
         let mut segments = Vec::with_capacity(pieces.len());
-        let mut offset = 0;
         for piece in pieces {
             let len = self.content_row(*piece)?.size;
             segments.push(Segment { offset, len, content: *piece, skip: 0 });
             offset += len;
             self.tx.delete(rows::STATE, outbox_row(*piece));
         }
-        self.make_linked(&segments, 1, ContentKind::Linked)
+        Ok(segments)
     }
 }

@@ -6,9 +6,12 @@
 
 use nexusgrid_env::{Invariant, KvError};
 
+use super::posix::inodes;
+use super::posix::rows::{Directory, Inode, What};
+
 use super::machine::{Change, Step, corrupt};
-use super::rows::{self, Dentry, DirId, DirRow};
-use super::types::{BucketId, Object};
+use super::rows::{self, Dentry, DirId, DirRow, Released};
+use super::types::{Attrs, BucketId, Ino, Moment, Object};
 use crate::rows::tx::Tx;
 
 /// Directory components of a key (each with its `/`), and the file's name (maybe empty).
@@ -32,6 +35,8 @@ struct Above<'k> {
     /// Its name, with `/`.
     name: &'k [u8],
     row: DirRow,
+    /// What it has besides, if mounts know it.
+    known: Option<Directory>,
 }
 
 /// Finds an object.
@@ -39,15 +44,34 @@ pub fn lookup(tx: &Tx<'_>, bucket: BucketId, key: &[u8]) -> Result<Option<Object
     let (components, name) = split_key(key);
     let mut dir = DirId::ROOT;
     for component in components {
-        match tx.load(rows::TREE, &rows::dentry(bucket, dir, component))? {
-            Some(Dentry::Dir(row)) => dir = row.id,
-            _ => return Ok(None),
+        let dentry: Option<Dentry> = tx.load(rows::TREE, &rows::dentry(bucket, dir, component))?;
+        match dentry.and_then(|dentry| dentry.dir()) {
+            Some(row) => dir = row.id,
+            None => return Ok(None),
         }
     }
     match tx.load(rows::TREE, &rows::dentry(bucket, dir, name))? {
-        Some(Dentry::File(object)) => Ok(Some(object)),
-        _ => Ok(None),
+        Some(dentry) => object(tx, bucket, dentry),
+        None => Ok(None),
     }
+}
+
+/// The object that a dentry leads to, if it is one.
+pub(super) fn object(
+    tx: &Tx<'_>,
+    bucket: BucketId,
+    dentry: Dentry,
+) -> Result<Option<Object>, KvError> {
+    let inode = match dentry {
+        Dentry::File(object) => return Ok(Some(object)),
+        Dentry::Inode(inode) => inode,
+        Dentry::Link(ino) => inodes::linked(tx, bucket, ino)?,
+        Dentry::Dir(_) | Dentry::Directory(_) => return Ok(None),
+    };
+    Ok(match inode.what {
+        What::File(object) => Some(object),
+        What::Special(_) => None,
+    })
 }
 
 impl Change<'_> {
@@ -63,10 +87,14 @@ impl Change<'_> {
         for name in rest.by_ref() {
             match self.tx.load(rows::TREE, &rows::dentry(bucket, parent, name))? {
                 Some(Dentry::Dir(row)) => {
-                    found.push(Above { parent, name, row });
+                    found.push(Above { parent, name, row, known: None });
                     parent = row.id;
                 }
-                Some(Dentry::File(_)) => return Err(corrupt("a file's name ends with '/'")),
+                Some(Dentry::Directory(dir)) => {
+                    found.push(Above { parent, name, row: dir.row, known: Some(dir) });
+                    parent = dir.row.id;
+                }
+                Some(_) => return Err(corrupt("a file's name ends with '/'")),
                 None => {
                     let missing = std::iter::once(name).chain(rest).collect();
                     return Ok((found, missing));
@@ -76,32 +104,56 @@ impl Change<'_> {
         Ok((found, Vec::new()))
     }
 
-    /// Adds to the child count of the deepest of `above`, or of the root.
-    fn add_child(&mut self, bucket: BucketId, above: Option<&Above<'_>>) -> Step<()> {
+    /// Adds to the child count of the deepest of `above`, or of the root. `is_dir`: the child is a directory.
+    fn add_child(
+        &mut self,
+        bucket: BucketId,
+        above: Option<&Above<'_>>,
+        is_dir: bool,
+        now_ms: u64,
+    ) -> Step<()> {
         match above {
             Some(above) => {
-                let row = DirRow {
-                    sequence: self.sequence,
-                    children: above.row.children + 1,
-                    ..above.row
-                };
-                self.set_dir(bucket, above.parent, above.name, row);
+                self.set_children(bucket, above, above.row.children + 1, i64::from(is_dir), now_ms);
             }
             None => {
                 let mut row = self.bucket(bucket)?;
                 row.children += 1;
                 self.set_bucket(bucket, row);
+                self.stamp_root(bucket, i64::from(is_dir), now_ms)?;
             }
         }
         Ok(())
+    }
+
+    /// A directory has so many children from now on.
+    fn set_children(
+        &mut self,
+        bucket: BucketId,
+        above: &Above<'_>,
+        children: u64,
+        subdirs: i64,
+        now_ms: u64,
+    ) {
+        let row = DirRow { sequence: self.sequence, children, ..above.row };
+        let dentry = match above.known {
+            None => Dentry::Dir(row),
+            Some(dir) => {
+                let now = Moment::from_ms(now_ms);
+                let attrs = Attrs { modified: now, changed: now, ..dir.attrs };
+                let subdirs = dir.subdirs.map(|count| count.saturating_add_signed(subdirs));
+                Dentry::Directory(Directory { row, subdirs, attrs })
+            }
+        };
+        self.tx.store(rows::TREE, rows::dentry(bucket, above.parent, above.name), &dentry);
     }
 
     fn set_dir(&mut self, bucket: BucketId, parent: DirId, name: &[u8], row: DirRow) {
         self.tx.store(rows::TREE, rows::dentry(bucket, parent, name), &Dentry::Dir(row));
     }
 
-    /// Sets an object's dentry and makes directories as needed. `is_new`: no dentry of that name
-    /// exists (the caller looked).
+    /// Sets an object's dentry and makes directories as needed. `is_new`: no object has that key
+    /// (the caller looked). A node that mounts know keeps its number, names and owner.
     pub(super) fn put_dentry(
         &mut self,
         bucket: BucketId,
@@ -113,10 +165,22 @@ impl Change<'_> {
         let (components, name) = split_key(key);
         let (found, missing) = self.walk(bucket, components)?;
         let mut parent = found.last().map_or(DirId::ROOT, |above| above.row.id);
-        if is_new {
-            self.add_child(bucket, found.last())?;
-        }
         let created_ms = object.modified_ms;
+        let current = match missing.is_empty() {
+            true => self.tx.load(rows::TREE, &rows::dentry(bucket, parent, name))?,
+            false => None,
+        };
+        let known = match current {
+            None | Some(Dentry::File(_)) => None,
+            Some(Dentry::Inode(inode)) => Some((inode, Some((parent, name.to_vec())))),
+            Some(Dentry::Link(ino)) => Some((inodes::linked(&self.tx, bucket, ino)?, None)),
+            Some(_) => return Err(corrupt("a directory's name without '/'")),
+        };
+        // What clients of S3 do not see has the name, perhaps: it goes.
+        let takes_name = is_new && known.is_some();
+        if is_new && !takes_name {
+            self.add_child(bucket, found.last(), !missing.is_empty(), created_ms)?;
+        }
         for component in missing {
             let id = DirId(self.next_id()?);
             let row =
@@ -124,12 +188,51 @@ impl Change<'_> {
             self.set_dir(bucket, parent, component, row);
             parent = id;
         }
-        self.tx.store(rows::TREE, rows::dentry(bucket, parent, name), &Dentry::File(object));
-        Ok(())
+        let now = Moment::from_ms(created_ms);
+        match known {
+            Some((inode, at)) if !takes_name => {
+                self.set_object(bucket, at, inode, object, now);
+                Ok(())
+            }
+            Some((inode, _)) => {
+                self.drop_link(bucket, inode, now)?;
+                self.put_file(bucket, parent, name, object);
+                Ok(())
+            }
+            None => {
+                self.put_file(bucket, parent, name, object);
+                Ok(())
+            }
+        }
     }
 
-    /// Removes an object's dentry, and implicit directories that it leaves empty. It must exist.
-    pub(super) fn remove_dentry(&mut self, bucket: BucketId, key: &[u8]) -> Step<()> {
+    fn put_file(&mut self, bucket: BucketId, parent: DirId, name: &[u8], object: Object) {
+        self.tx.store(rows::TREE, rows::dentry(bucket, parent, name), &Dentry::File(object));
+    }
+
+    /// A node that mounts know, in its dentry or in its 'J' row, is another object from now on.
+    fn set_object(
+        &mut self,
+        bucket: BucketId,
+        at: Option<(DirId, Vec<u8>)>,
+        inode: Inode,
+        object: Object,
+        now: Moment,
+    ) {
+        let is_written = inode.object().is_none_or(|before| before.content != object.content);
+        let modified = if is_written { now } else { inode.attrs.modified };
+        let attrs = Attrs { modified, changed: now, ..inode.attrs };
+        self.set_inode(bucket, at, Inode { attrs, what: What::File(object), ..inode });
+    }
+
+    /// Removes an object's dentry, and implicit directories that it leaves empty. It must exist. Gives back
+    /// whether the object is gone with it: one that has other names, or is held by a mount, is not.
+    pub(super) fn remove_dentry(
+        &mut self,
+        bucket: BucketId,
+        key: &[u8],
+        now_ms: u64,
+    ) -> Step<bool> {
         self.touch(bucket, key);
         let (components, name) = split_key(key);
         let (mut found, missing) = self.walk(bucket, components)?;
@@ -137,22 +240,47 @@ impl Change<'_> {
             return Err(corrupt("a dentry without its directory"));
         }
         let parent = found.last().map_or(DirId::ROOT, |above| above.row.id);
-        self.tx.delete(rows::TREE, rows::dentry(bucket, parent, name));
+        let row = rows::dentry(bucket, parent, name);
+        let known = match self.tx.load(rows::TREE, &row)? {
+            Some(Dentry::Inode(inode)) => Some(inode),
+            Some(Dentry::Link(ino)) => Some(inodes::linked(&self.tx, bucket, ino)?),
+            _ => None,
+        };
+        self.tx.delete(rows::TREE, row);
+        let is_gone = match known {
+            Some(inode) => self.drop_link(bucket, inode, Moment::from_ms(now_ms))?,
+            None => true,
+        };
+        let mut subdirs = 0;
+        // Their rows go later: with them a deep key would change more rows than a command may.
+        let mut forgotten = Vec::new();
         while let Some(above) = found.pop() {
             self.tx.check(Invariant::I13, above.row.children > 0, || format!("{:?}", above.row));
             let children = above.row.children.saturating_sub(1);
             if children > 0 || above.row.explicit {
-                let row = DirRow { sequence: self.sequence, children, ..above.row };
-                self.set_dir(bucket, above.parent, above.name, row);
-                return Ok(());
+                self.set_children(bucket, &above, children, subdirs, now_ms);
+                self.forget_dirs(bucket, forgotten, now_ms);
+                return Ok(is_gone);
             }
             self.tx.delete(rows::TREE, rows::dentry(bucket, above.parent, above.name));
+            if above.known.is_some() {
+                forgotten.push(Ino(above.row.id.0));
+            }
+            subdirs = -1;
         }
         let mut row = self.bucket(bucket)?;
         self.tx.check(Invariant::I13, row.children > 0, || format!("root of {bucket:?}"));
         row.children = row.children.saturating_sub(1);
         self.set_bucket(bucket, row);
-        Ok(())
+        self.stamp_root(bucket, subdirs, now_ms)?;
+        self.forget_dirs(bucket, forgotten, now_ms);
+        Ok(is_gone)
+    }
+
+    fn forget_dirs(&mut self, bucket: BucketId, dirs: Vec<Ino>, now_ms: u64) {
+        if !dirs.is_empty() {
+            self.release(Released::Nodes(bucket, dirs), now_ms);
+        }
     }
 }
 

@@ -212,12 +212,21 @@ impl Change<'_> {
     }
 
     /// A range of a content as segments, and the depth of the deepest content they lie in. Links
-    /// are flattened where few segments cover the range.
-    fn segments_of(&self, content: ContentId, offset: u64, len: u64) -> Step<(Vec<Segment>, u8)> {
+    /// are flattened where few segments cover the range; a link with one is, whatever is below it.
+    pub(super) fn segments_of(
+        &self,
+        content: ContentId,
+        offset: u64,
+        len: u64,
+    ) -> Step<(Vec<Segment>, u8)> {
         let row = self.content_row(content)?;
-        if let ContentKind::Linked | ContentKind::Parts { .. } = row.kind
+        if let ContentKind::Linked | ContentKind::Parts { .. } | ContentKind::Log = row.kind
             && let Some(segments) = map::segments(&self.tx, content, offset, len, FLATTEN_MAX)?
         {
+            if let [only] = *segments.as_slice() {
+                // Links nest to a bounded depth.
+                return self.segments_of(only.content, only.skip, only.len);
+            }
             let mut depth = 0;
             for segment in &segments {
                 depth = depth.max(self.content_row(segment.content)?.depth);
@@ -258,6 +267,8 @@ impl Change<'_> {
             return Err(NamespaceError::SizeMismatch.into());
         }
         precondition.check(current.as_ref())?;
+        let replaces = current.as_ref().is_some_and(|object| bucket.rules.overwrites(object));
+        bucket.check_objects(replaces)?;
         let meta = ObjectMeta { etag, checksums, ..row.info.meta };
         let meta = with_default_lock(meta, &bucket.rules, now_ms);
         check_meta(&meta)?;

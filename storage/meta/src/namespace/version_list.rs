@@ -155,6 +155,16 @@ pub(super) fn list(
         let in_rows = older.peek()?.map(|(key, ..)| key.as_slice());
         // The object in the tree is newer than all rows of its key.
         let (path, from_tree) = match (in_tree, in_rows) {
+            (None, key)
+                if walk
+                    .stopped
+                    .as_ref()
+                    .is_some_and(|at| key.is_none_or(|key| key > at.as_slice())) =>
+            {
+                let at = walk.stopped.take().map(VersionsAfter::Key);
+                listing.next = listing.entries.last().map(go_on).or(at);
+                break;
+            }
             (None, None) => break,
             (Some(path), Some(key)) if path <= key => (path, true),
             (Some(path), None) => (path, true),
@@ -201,7 +211,8 @@ pub(super) fn list(
             continue;
         }
         let entry = if from_tree {
-            let Some(Token::File { path: key, mut object }) = held.take() else { continue };
+            let Some(Token::File { path: key, file }) = held.take() else { continue };
+            let mut object = file.object()?;
             seen = Some(key.clone());
             object.version = VersionId::shown(object.version);
             VersionEntry::Object { key, object, is_latest: true }

@@ -26,9 +26,10 @@ use super::objects::check_meta;
 use super::rows::{self, BucketRow, LiveBucket, VersionRow};
 use super::tree;
 use super::types::{
-    BucketId, DeleteMarker, DeleteVersion, LockRules, Malformed, NamespaceError, NamespaceOk,
-    Object, ObjectLock, ObjectMeta, Precondition, Retention, RetentionMode, RetentionPeriod,
-    RulesChange, VersionChange, VersionDeleted, VersionId, VersionRef, VersionRules, Versioning,
+    BucketId, DeleteMarker, DeleteVersion, End, EndKind, LockRules, Malformed, NamespaceError,
+    NamespaceOk, Object, ObjectLock, ObjectMeta, Precondition, Retention, RetentionMode,
+    RetentionPeriod, RulesChange, VersionChange, VersionDeleted, VersionId, VersionRef,
+    VersionRules, Versioning,
 };
 use crate::rows::tx::{Tx, decode_row};
 
@@ -51,12 +52,13 @@ pub(super) fn shown(version: Option<VersionId>, rules: &VersionRules) -> Option<
     }
 }
 
-/// Bounds tags.
+/// Bounds tags. Whether one may have several values is the door's business.
 pub(super) fn check_tags(tags: &[(String, String)]) -> Result<(), NamespaceError> {
-    let is_good = |(at, (name, value)): (usize, &(String, String))| {
+    let is_good = |(at, tag): (usize, &(String, String))| {
+        let (name, value) = tag;
         (1..=limits::TAG_NAME_BYTES_MAX).contains(&name.len())
             && value.len() <= limits::TAG_VALUE_BYTES_MAX
-            && tags.iter().take(at).all(|(other, _)| other != name)
+            && tags.iter().take(at).all(|other| other != tag)
     };
     if tags.len() <= limits::TAGS_MAX && tags.iter().enumerate().all(is_good) {
         Ok(())
@@ -122,10 +124,9 @@ fn check_change(
         check_retention(after, now_ms)?;
     }
     let Some(before) = before.filter(|before| before.until_ms > now_ms) else { return Ok(()) };
-    let is_firmer = after.is_some_and(|after| {
-        let mode = after.mode == before.mode || after.mode == RetentionMode::Compliance;
-        mode && after.until_ms >= before.until_ms
-    });
+    // Compliance takes from those who may bypass governance what they may: only they can want it.
+    let is_firmer =
+        after.is_some_and(|after| after.mode == before.mode && after.until_ms >= before.until_ms);
     let may = is_firmer || (bypass && before.mode == RetentionMode::Governance);
     if may { Ok(()) } else { Err(NamespaceError::Locked) }
 }
@@ -436,14 +437,22 @@ impl Change<'_> {
         current: Option<Object>,
         now_ms: u64,
     ) -> Step<Option<VersionId>> {
-        let is_hidden = current.is_none();
+        let held = current.as_ref().map(|object| (object.content, object.size));
         let overwritten = self.make_room(bucket, key, rules, current, now_ms)?;
-        if !is_hidden {
-            self.remove_dentry(bucket, key)?;
-        }
-        if let Some(object) = overwritten {
-            self.count_object(bucket, None, Some(&object))?;
-            self.unrefer(object.content, now_ms)?;
+        if let Some((content, size)) = held {
+            let is_gone = self.remove_dentry(bucket, key, now_ms)?;
+            match overwritten {
+                Some(object) if is_gone => {
+                    self.count_object(bucket, None, Some(&object))?;
+                    self.unrefer(object.content, now_ms)?;
+                }
+                None if !is_gone => {
+                    // The older version has it, and a node with other names or holders as well.
+                    self.count_object(bucket, Some(size), None)?;
+                    self.refer(content)?;
+                }
+                _ => {}
+            }
         }
         let order = self.next_id()?;
         let version = match rules.versioning {
@@ -473,7 +482,11 @@ impl Change<'_> {
                 self.delete_row(bucket, key, order, &VersionRow::Object(before.clone()));
                 self.put_dentry(bucket, key, before, false)?;
             }
-            Some((_, VersionRow::Marker(_))) | None => self.remove_dentry(bucket, key)?,
+            Some((_, VersionRow::Marker(_))) | None => {
+                if !self.remove_dentry(bucket, key, now_ms)? {
+                    return Ok(());
+                }
+            }
         }
         self.count_object(bucket, None, Some(current))?;
         self.unrefer(current.content, now_ms)
@@ -521,8 +534,17 @@ impl Change<'_> {
                 if object.content != content {
                     return Err(NamespaceError::SourceChanged.into());
                 }
-                object.meta.storage_class = class;
+                object.meta.storage_class = class.clone();
                 check_meta(&object.meta)?;
+                self.note_end(End {
+                    bucket: *bucket,
+                    key: key.clone(),
+                    version: shown(object.version, &rules),
+                    kind: EndKind::Moved(class),
+                    size: object.size,
+                    etag: object.meta.etag.clone(),
+                    at_ms: now_ms,
+                })?;
             }
             VersionChange::Acl(acl) => {
                 object.meta.acl = acl;

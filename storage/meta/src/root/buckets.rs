@@ -33,9 +33,10 @@ pub fn is_bucket_name(name: &str) -> bool {
         && name.split('.').all(|part| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()));
     (3..=63).contains(&bytes.len())
         && bytes.iter().all(|byte| is_alnum(byte) || *byte == b'-' || *byte == b'.')
-        && bytes.first().is_some_and(is_alnum)
-        && bytes.last().is_some_and(is_alnum)
-        && !name.contains("..")
+        // Its labels are a host's: a bucket can be named by its host, too.
+        && name.split('.').map(str::as_bytes).all(|label| {
+            label.first().is_some_and(is_alnum) && label.last().is_some_and(is_alnum)
+        })
         && !looks_like_ip
         && !["xn--", "sthree-", "amzn-s3-demo-"].iter().any(|prefix| name.starts_with(prefix))
         && !["-s3alias", "--ol-s3", ".mrap", "--x-s3", "--table-s3"]

@@ -109,14 +109,22 @@ impl<'a> KeyReader<'a> {
     /// The next name, unescaped, and its end.
     pub fn name(&mut self) -> Option<Vec<u8>> {
         let mut name = Vec::new();
+        self.name_into(&mut name)?;
+        Some(name)
+    }
+
+    /// Adds the next name, unescaped, to `name`; takes it and its end.
+    pub fn name_into(&mut self, name: &mut Vec<u8>) -> Option<()> {
         loop {
-            match self.u8()? {
-                0 => match self.u8()? {
-                    0 => return Some(name),
-                    0xFF => name.push(0),
-                    _ => return None,
-                },
-                byte => name.push(byte),
+            // Nearly all names have no zero: they are copied in one go.
+            let zero = self.0.iter().position(|byte| *byte == 0)?;
+            let (plain, rest) = self.0.split_at_checked(zero)?;
+            name.extend_from_slice(plain);
+            self.0 = rest.get(2..)?;
+            match rest.get(1)? {
+                0 => return Some(()),
+                0xFF => name.push(0),
+                _ => return None,
             }
         }
     }

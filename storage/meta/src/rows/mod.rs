@@ -5,4 +5,5 @@ pub mod codec;
 pub mod key;
 #[cfg(test)]
 pub(crate) mod memory;
+pub(crate) mod plain;
 pub mod tx;

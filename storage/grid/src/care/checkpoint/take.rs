@@ -193,7 +193,7 @@ impl Checkpoints {
                 // goes on, or with the next checkpoint.
                 let blocks = got.map.pieces.iter().map(|piece| match &piece.data {
                     PieceData::Extent(extent) => Some(extent.block),
-                    PieceData::Inline { .. } => None,
+                    PieceData::Inline { .. } | PieceData::Hole => None,
                 });
                 let recorded = record.extents.iter().map(|extent| Some(extent.block));
                 Some(blocks.zip(recorded).any(|(is, was)| is != was))

@@ -33,9 +33,10 @@ use super::limits;
 use super::machine::{Change, Step, corrupt};
 use super::rows::{self, DueRow, Further, LifecycleRow, UploadRow, VersionRow, WalkPlace, WalkRow};
 use super::types::{
-    BucketId, DeleteMarker, DeleteVersion, Lifecycle, LifecycleDone, LifecycleLeft, LifecycleMove,
-    LifecycleRule, Malformed, NamespaceError, NamespaceOk, Object, ObjectLock, Precondition,
-    UploadEntry, UploadId, UploadRef, UploadsAfter, VersionEntry, VersionId, VersionsAfter, When,
+    BucketId, DeleteMarker, DeleteVersion, End, EndKind, Lifecycle, LifecycleDone, LifecycleLeft,
+    LifecycleMove, LifecycleRule, Malformed, NamespaceError, NamespaceOk, Object, ObjectLock,
+    Precondition, UploadEntry, UploadId, UploadRef, UploadsAfter, VersionEntry, VersionId,
+    VersionsAfter, When,
 };
 use super::versions::check_unlocked;
 use super::{list, tree, version_list};
@@ -289,13 +290,23 @@ impl Change<'_> {
 
     /// Has a bucket looked through. A walk that is on goes to its end before it begins anew: it would never
     /// get there if something changed all the time.
-    fn begin_walk(&mut self, bucket: BucketId) -> Step<()> {
+    pub(in super::super) fn begin_walk(&mut self, bucket: BucketId) -> Step<()> {
         let walk: Option<WalkRow> = self.tx.load(rows::STATE, &rows::walk(bucket))?;
         let place = walk.map_or(WalkPlace::Keys(None), |walk| walk.place);
         let again = place != WalkPlace::Keys(None);
         let row = WalkRow { sequence: self.sequence, place, again };
         self.tx.store(rows::STATE, rows::walk(bucket), &row);
         Ok(())
+    }
+
+    /// Whether a bucket has rules.
+    pub(in super::super) fn has_lifecycle(&self, bucket: BucketId) -> Step<bool> {
+        Ok(self.tx.get(rows::STATE, &rows::lifecycle(bucket))?.is_some())
+    }
+
+    /// Many keys have changed at once: the bucket is looked through, if it has rules.
+    pub(in super::super) fn walk_again(&mut self, bucket: BucketId) -> Step<()> {
+        if self.has_lifecycle(bucket)? { self.begin_walk(bucket) } else { Ok(()) }
     }
 
     fn lifecycle(&self, bucket: BucketId) -> Step<Option<Lifecycle>> {
@@ -529,6 +540,22 @@ impl Change<'_> {
         let delete = DeleteVersion { key: key.to_vec(), version, precondition, bypass: false };
         let deleted = self.delete_version(bucket, &delete, now_ms)?;
         *count += u32::from(deleted.is_ok());
+        if let Ok(deleted) = &deleted {
+            let object = match item {
+                Item::Current(object) | Item::Older(VersionRow::Object(object), ..) => Some(object),
+                Item::Marker(..) | Item::Older(..) | Item::Upload(..) => None,
+            };
+            let made_marker = deleted.is_marker && matches!(item, Item::Current(_));
+            self.note_end(End {
+                bucket,
+                key: key.to_vec(),
+                version: deleted.version,
+                kind: if made_marker { EndKind::Marked } else { EndKind::Deleted },
+                size: object.map_or(0, |object| object.size),
+                etag: object.map_or_else(String::new, |object| object.meta.etag.clone()),
+                at_ms: now_ms,
+            })?;
+        }
         Ok(deleted.map(drop))
     }
 
@@ -552,10 +579,11 @@ impl Change<'_> {
                         keys.push(key);
                     }
                 }
-                let last = keys.last().filter(|_| listing.next.is_some()).cloned();
-                let next = match last {
-                    Some(last) => WalkPlace::Keys(Some(last)),
-                    None => WalkPlace::Uploads(None),
+                let next = match (listing.next, keys.last()) {
+                    (Some(_), Some(last)) => WalkPlace::Keys(Some(last.clone())),
+                    // Much was passed over that is no object.
+                    (Some(VersionsAfter::Key(at)), None) => WalkPlace::Keys(Some(at)),
+                    _ => WalkPlace::Uploads(None),
                 };
                 (keys, Some(next))
             }

@@ -2,7 +2,9 @@
 
 use bytes::Bytes;
 use nexusgrid_codec::id::{BlockId, Epoch, GroupId, PgId, SessionId};
+use nexusgrid_env::NodeId;
 
+use crate::namespace::posix::rows::{self as own, CutRow, Directory, Inode, LocksRow, Place, What};
 use crate::namespace::rows::{self, *};
 use crate::namespace::types::*;
 use crate::rows::codec;
@@ -38,6 +40,26 @@ fn keys() {
         (rows::version(BucketId(7), b"k", 5), "56 0000000000000007 6b 0000 fffffffffffffffa"),
         (rows::null_version(BucketId(7), b"k"), "4e 0000000000000007 6b 0000"),
         (rows::session(SessionId(2)), "53 0000000000000002"),
+        (rows::tells(BucketId(7)), "59 0000000000000007"),
+        (rows::end(EndMark { sequence: 8, ordinal: 1 }), "4b 0000000000000008 00000001"),
+        (own::cut(ContentId(5)), "74 0000000000000005"),
+        (own::reservation(MountId(6), 9), "41 0000000000000006 0000000000000009"),
+        (
+            own::hold(MountId(6), BucketId(7), Ino(8)),
+            "48 0000000000000006 0000000000000007 0000000000000008",
+        ),
+        (own::place(BucketId(7), Ino(8)), "4a 0000000000000007 0000000000000008"),
+        (
+            own::holder(BucketId(7), Ino(8), MountId(6)),
+            "51 0000000000000007 0000000000000008 0000000000000006",
+        ),
+        (own::xattr(BucketId(7), Ino(8), b"x"), "58 0000000000000007 0000000000000008 78 0000"),
+        (own::mount(MountId(6)), "5a 0000000000000006"),
+        (
+            own::locker(MountId(6), BucketId(7), Ino(8)),
+            "6b 0000000000000006 0000000000000007 0000000000000008",
+        ),
+        (own::locks(BucketId(7), Ino(8)), "6c 0000000000000007 0000000000000008"),
         (rows::upload(&upload), "55 0000000000000007 6b00ff0000 09090909090909090909090909090909"),
     ];
     for (key, text) in golden {
@@ -348,6 +370,7 @@ fn values() {
                     usage: Usage::default(),
                     quota_bytes: None,
                     rules: VersionRules::default(),
+                    allowance: Allowance::default(),
                 },
                 VersionRules {
                     versioning: Versioning::Enabled,
@@ -439,6 +462,97 @@ fn values() {
             .encode(),
             "0116070170000101016b0009",
         ),
+        (
+            "append",
+            NamespaceCommand::Append {
+                session: SessionId(2),
+                blocks: vec![],
+                append: Append {
+                    bucket: BucketId(7),
+                    key: b"k".to_vec(),
+                    precondition: Precondition::None,
+                    source_content: ContentId(5),
+                    offset: 300,
+                    content: NewContent {
+                        size: 2,
+                        key: WrappedKey {
+                            bucket: BucketId(7),
+                            version: 1,
+                            wrapped: Bytes::from_static(b"w"),
+                        },
+                        body: ContentBody::Empty,
+                    },
+                    etag: "e".to_owned(),
+                    checksums: vec![],
+                },
+                now_ms: 1,
+            }
+            .encode(),
+            "0123020007016b0005ac0202070101770001650001",
+        ),
+        (
+            "set allowance",
+            NamespaceCommand::SetAllowance {
+                bucket: BucketId(7),
+                allowance: Allowance { bytes: Some(300), objects: None },
+            }
+            .encode(),
+            "012b0701ac0200",
+        ),
+        (
+            "tell ends",
+            NamespaceCommand::TellEnds { bucket: BucketId(7), told: true }.encode(),
+            "01290701",
+        ),
+        (
+            "forget ends",
+            NamespaceCommand::ForgetEnds { through: EndMark { sequence: 300, ordinal: 1 } }
+                .encode(),
+            "012aac0201",
+        ),
+        (
+            "end",
+            codec::encode(&EndRow {
+                sequence: 9,
+                end: End {
+                    bucket: BucketId(7),
+                    key: b"k".to_vec(),
+                    version: None,
+                    kind: EndKind::Moved(StorageClass::Standard),
+                    size: 300,
+                    etag: "e".to_owned(),
+                    at_ms: 1,
+                },
+            }),
+            "010907016b000200ac02016501",
+        ),
+        (
+            "limited bucket",
+            codec::encode(&BucketRow::Limited(
+                LiveBucket {
+                    sequence: 9,
+                    children: 1,
+                    usage: Usage::default(),
+                    quota_bytes: None,
+                    rules: VersionRules::default(),
+                    allowance: Allowance::default(),
+                },
+                VersionRules::default(),
+                Allowance { bytes: Some(300), objects: Some(1) },
+            )),
+            "010309010000000000000001ac020101",
+        ),
+        (
+            "log",
+            codec::encode(&ContentRow {
+                sequence: 9,
+                references: 1,
+                size: 300,
+                depth: 1,
+                kind: ContentKind::Log,
+            }),
+            "010901ac020106",
+        ),
         ("part sizes", NamespaceQuery::PartSizes { content: ContentId(5) }.encode(), "010c05"),
         (
             "parts of",
@@ -465,3 +579,149 @@ const GOLDEN_COMMIT: &str = "0108020101020303010a0402020107016b010a0701017702010
     6501017400000000000001016b017601010004010203040001";
 const GOLDEN_STAGED: &str = "010802000107016b010a07010177030205ac02016501017400000000000001016b017601010004\
     010203040001";
+
+fn attrs() -> Attrs {
+    let (mode, uid, gid) = (Some(0o640), Some(300), None);
+    let at = |nanos| Moment { seconds: -1, nanos };
+    Attrs { mode, uid, gid, accessed: at(1), modified: at(2), changed: at(3) }
+}
+
+fn part(offset: u64) -> Segment {
+    Segment { offset, len: 2, content: ContentId(5), skip: 1 }
+}
+
+/// One of each that no other golden bytes show.
+fn more_ops(key: &WrappedKey) -> Vec<PosixOp> {
+    let (ino, parent, name, key) = (Ino(8), Ino(9), b"a".to_vec(), key.clone());
+    let content = NewContent { size: 0, key: key.clone(), body: ContentBody::Empty };
+    let change = AttrsChange::default();
+    vec![
+        PosixOp::Adopt { parent, names: vec![name.clone()] },
+        PosixOp::Rmdir { parent, name: name.clone() },
+        PosixOp::Rename {
+            from: (parent, name.clone()),
+            to: (ino, b"b".to_vec()),
+            mode: RenameMode::Exchange,
+        },
+        PosixOp::Link { ino, parent, name: name.clone() },
+        PosixOp::SetXattr { ino, name, value: Some(b"v".to_vec()), when: XattrWhen::Replace },
+        PosixOp::Replace { ino, content: content.clone(), over: Some(300) },
+        PosixOp::Resize { ino, size: 300, key: key.clone(), change },
+        PosixOp::Punch { ino, offset: 300, len: 1, key: key.clone() },
+        PosixOp::Hold { ino },
+        PosixOp::Append { ino, key: key.clone(), is_new_key: false, extents: vec![extent()] },
+        PosixOp::UnlockAll { ino, owner: 300 },
+        PosixOp::CopyRange { from: (ino, 300), to: (parent, 1), len: 2, key: key.clone() },
+        PosixOp::Lengthen { ino, size: 300, key: key.clone() },
+        PosixOp::Clear { ino, offset: 300, len: 1, key },
+        PosixOp::Spread { ino, content, runs: vec![(300, 1)], size: 301, over: 9 },
+    ]
+}
+
+#[test]
+fn nodes_of_mounts() {
+    let key = WrappedKey { bucket: BucketId(7), version: 1, wrapped: Bytes::from_static(b"w") };
+    let row = DirRow { sequence: 9, id: DirId(8), children: 1, explicit: true, created_ms: 300 };
+    let inode = Inode { ino: Ino(8), links: 1, attrs: attrs(), what: What::Special(Special::Fifo) };
+    let directory = Directory { row, subdirs: Some(1), attrs: attrs() };
+    let place = Place::At { parent: DirId(8), name: b"a/".to_vec() };
+    let content = ContentRow {
+        sequence: 9,
+        references: 1,
+        size: 300,
+        depth: 1,
+        kind: ContentKind::File { key: key.clone(), copies: false },
+    };
+    let page = Page::Mixed { sequence: 9, parts: vec![Part::Of(part(4))] };
+    let mount = Mount {
+        id: MountId(6),
+        bucket: BucketId(7),
+        node: NodeId(1),
+        lease_ms: 300,
+        renewed_ms: 1,
+        locks: 2,
+    };
+    let range = LockRange { first: 1, last: 300 };
+    let lock = Lock { range, mount: MountId(6), owner: 9, kind: LockKind::Exclusive, pid: 4 };
+    let locks = LocksRow { sequence: 9, locks: vec![lock] };
+    let maker = Maker { uid: 1, gid: 2, mode: 0o644, umask: 0o22 };
+    let make = PosixOp::Make {
+        parent: Ino(8),
+        name: b"a".to_vec(),
+        ino: Ino(9),
+        what: NewNode::File,
+        maker,
+        hold: true,
+    };
+    let change =
+        AttrsChange { mode: Some(1), accessed: Some(SetTime::Now), ..AttrsChange::default() };
+    let open = NamespaceCommand::OpenMount {
+        again: Some(MountId(6)),
+        bucket: BucketId(7),
+        node: NodeId(1),
+        lease_ms: 300,
+        now_ms: 1,
+    };
+    let more = more_ops(&key);
+    let write = PosixOp::Write { ino: Ino(8), key, is_new_key: true, extents: vec![] };
+    let ops = vec![
+        PosixOp::Root,
+        PosixOp::Unlink { parent: Ino(8), name: b"a".to_vec() },
+        write,
+        PosixOp::Release { ino: Ino(8) },
+        make,
+        PosixOp::SetAttrs { ino: Ino(8), change },
+        PosixOp::Lock { ino: Ino(8), owner: 9, pid: 4, range, kind: Some(LockKind::Shared) },
+    ];
+    let now = Moment { seconds: 1, nanos: 2 };
+    let command = NamespaceCommand::Posix {
+        mount: MountId(6),
+        writer: SessionId(2),
+        blocks: vec![],
+        ops,
+        now,
+    };
+    let query = PosixQuery::Map { ino: Ino(8), offset: 300, len: 1 };
+    let golden = [
+        (
+            "directory",
+            codec::encode(&Dentry::Directory(directory)),
+            "010209080101ac02010101a00301ac0200010101020103",
+        ),
+        ("inode", codec::encode(&Dentry::Inode(inode)), "0103080101a00301ac02000101010201030101"),
+        ("link", codec::encode(&Dentry::Link(Ino(8))), "010408"),
+        ("place", codec::encode(&place), "01000802612f"),
+        ("content", codec::encode(&content), "010901ac0201070701017700"),
+        ("page", codec::encode(&page), "010209010104020501"),
+        ("mount", codec::encode(&mount), "01060701ac020102"),
+        ("locks", codec::encode(&locks), "01090101ac0206090104"),
+        ("gone", codec::encode(&Released::Nodes(BucketId(7), vec![Ino(8)])), "0104070108"),
+        ("open", open.encode(), "012601060701ac0201"),
+        ("released", codec::encode(&Released::Mount(MountId(6))), "010306"),
+        (
+            "command",
+            command.encode(),
+            "012406020007000308016109080701017701000e080208016109010102a40312010708010100000100001008090401ac0201000202",
+        ),
+        (
+            "query",
+            NamespaceQuery::Posix { bucket: BucketId(7), query }.encode(),
+            "011c070508ac0201",
+        ),
+        ("refusal", codec::encode(&NamespaceError::Posix(PosixError::MountEnded)), "011c13"),
+        ("cut", codec::encode(&CutRow { sequence: 9, from: 300 }), "0109ac02"),
+        ("end", codec::encode(&Released::End(ContentId(5))), "010505"),
+        ("copied", codec::encode(&PosixDone::Copied(300)), "0104ac02"),
+        (
+            "more",
+            codec::encode(&more),
+            "010f0109010161040901610509016108016202060809016108080161010176020a0800070101770001ac020b08ac020701017700000000000c08ac0201070101770d080f08070101770001000a01020303000a0080040104021108ac021208ac02090102070101771308ac02070101771408ac020107010177150800070101770001ac0201ad0209",
+        ),
+    ];
+    let other: Vec<(&str, String)> = golden
+        .iter()
+        .filter(|(_, bytes, text)| hex(bytes) != text.replace(' ', ""))
+        .map(|(what, bytes, _)| (*what, hex(bytes)))
+        .collect();
+    assert!(other.is_empty(), "{other:#?}");
+}

@@ -24,6 +24,7 @@ const KEYS: &[&[u8]] =
 enum Op {
     Put { key: usize, len: usize, blocks: usize, when: When },
     Pack { keys: Vec<usize>, when: When },
+    Append { key: usize, len: usize, blocks: usize, late: bool, when: When },
     Delete { keys: Vec<usize> },
     Link { from: usize, to: usize, when: When },
     SetMeta { key: usize },
@@ -59,6 +60,8 @@ fn ops() -> impl Strategy<Value = Op> {
         6 => (key(), 0usize..40, 0usize..4, when())
             .prop_map(|(key, len, blocks, when)| Op::Put { key, len, blocks, when }),
         2 => (proptest::collection::vec(key(), 1..5), when()).prop_map(|(keys, when)| Op::Pack { keys, when }),
+        6 => (key(), 1usize..20, 0usize..3, prop::bool::weighted(0.1), when())
+            .prop_map(|(key, len, blocks, late, when)| Op::Append { key, len, blocks, late, when }),
         3 => proptest::collection::vec(key(), 1..4).prop_map(|keys| Op::Delete { keys }),
         3 => (key(), key(), when()).prop_map(|(from, to, when)| Op::Link { from, to, when }),
         1 => key().prop_map(|key| Op::SetMeta { key }),
@@ -120,6 +123,9 @@ impl Run {
                 }
             }
             Op::Pack { keys, when } => self.pack(keys, *when),
+            Op::Append { key, len, blocks, late, when } => {
+                self.append(KEYS[*key], *len, *blocks, *late, *when);
+            }
             Op::Delete { keys } => {
                 let keys: Vec<&[u8]> = keys.iter().map(|key| KEYS[*key]).collect();
                 let Ok(NamespaceOk::Deleted(results)) = self.group.delete(&keys) else {
@@ -259,6 +265,44 @@ impl Run {
             results.into_iter().map(|result| result.map(|_| ())).collect::<Vec<_>>(),
             expected
         );
+    }
+
+    fn append(&mut self, key: &[u8], len: usize, blocks: usize, late: bool, when: When) {
+        let bytes = self.bytes(len);
+        let before = self.model.get(key).cloned();
+        let whole = [before.clone().unwrap_or_default(), bytes.clone()].concat();
+        let size = (whole.len() - bytes.len()) as u64;
+        let precondition = self.precondition(key, when);
+        let holds = model::holds(&self.model, key, &precondition);
+        let (blocks, content) = self.group.content(&bytes, blocks);
+        let append = Append {
+            bucket: BUCKET,
+            key: key.to_vec(),
+            precondition,
+            source_content: self.content_of(key).unwrap_or_default(),
+            offset: size + u64::from(late),
+            content,
+            etag: etag(&whole),
+            checksums: vec![],
+        };
+        let session = self.group.session;
+        let done = self.group.ok(NamespaceCommand::Append { session, blocks, append, now_ms: 2 });
+        let expected = match (&before, holds) {
+            (None, _) => Err(NamespaceError::NoSuchKey),
+            (_, Err(error)) => Err(error),
+            (_, Ok(())) if late => Err(NamespaceError::WrongOffset(size)),
+            (_, Ok(())) => Ok(()),
+        };
+        match one(done) {
+            // Bytes of links upon links are to be copied.
+            Err(NamespaceError::TooManyAppends) if expected.is_ok() => {}
+            done => {
+                assert_eq!(done.as_ref().map(|_| ()), expected.as_ref().map(|_| ()));
+                if done.is_ok() {
+                    self.model.insert(key.to_vec(), whole);
+                }
+            }
+        }
     }
 
     fn content_of(&self, key: &[u8]) -> Option<ContentId> {

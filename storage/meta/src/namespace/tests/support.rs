@@ -171,7 +171,8 @@ impl Group {
         loop {
             for piece in &map.pieces {
                 assert_eq!(piece.offset, got.offset + bytes.len() as u64);
-                assert!(map.keys.get(piece.key as usize).is_some());
+                let is_hole = piece.data == PieceData::Hole;
+                assert!(is_hole || map.keys.get(piece.key as usize).is_some());
                 bytes.extend(self.read(piece));
             }
             let Some(next) = map.next else { break };
@@ -188,10 +189,11 @@ impl Group {
         Ok((got.object, bytes))
     }
 
-    fn read(&self, piece: &Piece) -> Vec<u8> {
+    pub fn read(&self, piece: &Piece) -> Vec<u8> {
         let len = piece.len as usize;
         match &piece.data {
             PieceData::Inline { sealed, skip, .. } => sealed[*skip as usize..][..len].to_vec(),
+            PieceData::Hole => vec![0; len],
             PieceData::Extent(extent) => {
                 assert_eq!((extent.offset, extent.len), (piece.offset, piece.len));
                 let from = (extent.region_offset + extent.skip) as usize;

@@ -5,9 +5,9 @@ use nexusgrid_codec::id::{BlockId, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CodeUsage, ContentId, DeadBlock, Extent, FoundExtent, LifecycleLeft, ListAfter, LiveBlock,
-    NamespaceError, Object, PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage,
-    VersionListing, VersionRules, WrappedKey,
+    Allowance, CodeUsage, ContentId, DeadBlock, DirEntry, End, EndMark, Extent, FoundExtent,
+    LifecycleLeft, Listing, LiveBlock, Lock, Mount, NamespaceError, Node, Object, PartInfo, Repair,
+    Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing, VersionRules, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -27,6 +27,8 @@ pub enum PieceData {
     },
     /// In a block. `offset` and `len` are the piece's; `skip` is adjusted to it.
     Extent(Extent),
+    /// Nowhere: zeros. The piece's key means nothing.
+    Hole,
 }
 
 /// A range of an asked content.
@@ -64,24 +66,6 @@ pub struct Got {
     pub len: u64,
     /// Where it is.
     pub map: ContentMap,
-}
-
-/// One line of a listing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum ListEntry {
-    /// A key and its object.
-    Object(Vec<u8>, Box<Object>),
-    /// A common prefix: prefix … delimiter.
-    Prefix(Vec<u8>),
-}
-
-/// A listing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Listing {
-    /// In byte order.
-    pub entries: Vec<ListEntry>,
-    /// Where to go on; `None`: that was all.
-    pub next: Option<ListAfter>,
 }
 
 /// One line of a listing of uploads.
@@ -226,6 +210,36 @@ pub enum NamespaceAnswer {
         /// Whether there are more.
         more: bool,
     },
+    /// All mounts, in order of id.
+    Mounts(Vec<Mount>),
+    /// A node.
+    Node(Box<Node>),
+    /// What is in a directory.
+    Entries {
+        /// In order of stored name.
+        entries: Vec<DirEntry>,
+        /// Whether there are more.
+        more: bool,
+    },
+    /// An extended attribute.
+    Xattr(Vec<u8>),
+    /// Names of extended attributes.
+    Xattrs(Vec<Vec<u8>>),
+    /// A file, and where a range of its bytes is.
+    FileMap {
+        /// The file.
+        node: Box<Node>,
+        /// Its key; `None`: it has none of its own, or shares it.
+        key: Option<WrappedKey>,
+        /// Where its bytes are.
+        map: ContentMap,
+    },
+    /// What lifecycle rules did.
+    Ends(Vec<(EndMark, End)>),
+    /// What a bucket holds, and what its owner's quota leaves it.
+    Held(Usage, Allowance),
+    /// A lock that is in the way.
+    Conflict(Option<Lock>),
 }
 
 /// A query's reply.

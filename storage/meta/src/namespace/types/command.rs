@@ -5,10 +5,10 @@ use nexusgrid_env::NodeId;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, DeleteVersion, Lifecycle,
-    LifecycleDone, NamespaceError, NewBlock, NewContent, ObjectMeta, PartInfo, Repaired,
-    RulesChange, Session, Swap, UploadId, UploadRef, VersionChange, VersionDeleted, VersionId,
-    VersionRef,
+    Allowance, BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, DeleteVersion,
+    EndMark, Ino, Lifecycle, LifecycleDone, Moment, Mount, MountId, NamespaceError, NewBlock,
+    NewContent, ObjectMeta, PartInfo, PosixDone, PosixOp, Repaired, RulesChange, Session, Swap,
+    UploadId, UploadRef, VersionChange, VersionDeleted, VersionId, VersionRef,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -56,6 +56,27 @@ pub struct PutObject {
     pub content: NewContent,
     /// What the client says.
     pub meta: ObjectMeta,
+}
+
+/// Bytes to be put behind an object.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Append {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Vec<u8>,
+    /// Of the object.
+    pub precondition: Precondition,
+    /// The object must still have this content: what ETag and checksums were computed with.
+    pub source_content: ContentId,
+    /// The object must have so many bytes.
+    pub offset: u64,
+    /// The new bytes; at least one.
+    pub content: NewContent,
+    /// Of the whole object.
+    pub etag: String,
+    /// Of the whole object.
+    pub checksums: Vec<Checksum>,
 }
 
 /// One object to be removed.
@@ -448,6 +469,86 @@ pub enum NamespaceCommand {
         /// Whether in copies.
         copies: bool,
     },
+    /// Puts bytes behind an object, at once, where versions are not kept. Blocks are bound or die as with
+    /// `Commit`. → `Put`, one result.
+    Append {
+        /// The writer's.
+        session: SessionId,
+        /// All blocks that the bytes lie in.
+        blocks: Vec<NewBlock>,
+        /// What goes where.
+        append: Append,
+        /// Now: Last-Modified.
+        now_ms: u64,
+    },
+    /// What a mount does, in order, each decided by itself: at most `limits::POSIX_OPS_MAX`, in a bucket that
+    /// keeps no versions. Blocks are bound or die as with `Commit`. → `Posix`, one result each.
+    Posix {
+        /// Whose.
+        mount: MountId,
+        /// The session that wrote the blocks; of no account if there are none.
+        writer: SessionId,
+        /// All blocks that bytes lie in.
+        blocks: Vec<NewBlock>,
+        /// What.
+        ops: Vec<PosixOp>,
+        /// Now.
+        now: Moment,
+    },
+    /// Gives a mount numbers for nodes that it will make: as many as follow one commit sequence (4 096).
+    /// → `Reserved`, the first.
+    ReserveInos {
+        /// Whose.
+        mount: MountId,
+        /// One of those that it has used up.
+        used_up: Option<Ino>,
+    },
+    /// Begins a mount, or goes on with one. → `Mount`.
+    OpenMount {
+        /// Goes on with this one, if it lasts and is of the bucket; what it reserved is given back.
+        again: Option<MountId>,
+        /// Of what.
+        bucket: BucketId,
+        /// Where.
+        node: NodeId,
+        /// How long without renewal.
+        lease_ms: u64,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Prolongs mounts' leases; those that have ended are passed over. → `Mounts`, those that last.
+    RenewMounts {
+        /// Which; at most `limits::EXPIRE_MAX`.
+        mounts: Vec<MountId>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Ends a mount; fine if it has ended. → `Done`.
+    CloseMount {
+        /// Which.
+        mount: MountId,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Says whether what lifecycle rules do in a bucket is noted, to be told. → `Done`.
+    TellEnds {
+        /// The bucket.
+        bucket: BucketId,
+        /// Whether.
+        told: bool,
+    },
+    /// Forgets what was noted, at most `limits::ENDS_MAX`, oldest first. → `Done`.
+    ForgetEnds {
+        /// The last that was told.
+        through: EndMark,
+    },
+    /// Says what its owner's quota leaves a bucket. → `Done`.
+    SetAllowance {
+        /// The bucket.
+        bucket: BucketId,
+        /// The most that it may hold.
+        allowance: Allowance,
+    },
 }
 
 /// A command's success.
@@ -484,6 +585,14 @@ pub enum NamespaceOk {
     VersionChanged(Option<VersionId>),
     /// What a step of carrying out rules did.
     Lifecycle(LifecycleDone),
+    /// One result per operation of a mount, in order.
+    Posix(Vec<Result<PosixDone, NamespaceError>>),
+    /// The first of the numbers.
+    Reserved(Ino),
+    /// The mount.
+    Mount(Mount),
+    /// Mounts that last.
+    Mounts(Vec<MountId>),
 }
 
 /// A written object.

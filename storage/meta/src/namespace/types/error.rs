@@ -3,7 +3,7 @@
 use nexusgrid_codec::id::{BlockId, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::VersionId;
+use super::{PosixError, VersionId};
 
 /// Why a metadata group refuses. Each is another action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -87,6 +87,15 @@ pub enum NamespaceError {
     /// A bucket's rules would contradict each other: locks need versioning, and end it never.
     #[error("the bucket's versioning and locks do not allow it")]
     BucketState,
+    /// Bytes were to be put behind an object of another size: its size.
+    #[error("the object has {0} bytes")]
+    WrongOffset(u64),
+    /// No more can be put behind this object: write it anew.
+    #[error("too many appends to one object")]
+    TooManyAppends,
+    /// What a mount asked for cannot be: POSIX says why.
+    #[error("{0}")]
+    Posix(PosixError),
 }
 
 /// What is wrong with a command or query.

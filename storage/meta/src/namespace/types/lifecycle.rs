@@ -108,4 +108,52 @@ pub struct LifecycleLeft {
     pub next_ms: Option<u64>,
 }
 
+/// What lifecycle rules did to a version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndKind {
+    /// It is gone.
+    Deleted,
+    /// A delete marker was put above it.
+    Marked,
+    /// It has this storage class now.
+    Moved(StorageClass),
+}
+
+/// Something that lifecycle rules did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// The bucket.
+    pub bucket: BucketId,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The version, or the marker that was made; `None`: versions are not kept.
+    pub version: Option<VersionId>,
+    /// What was done.
+    pub kind: EndKind,
+    /// Bytes of the version; 0 of a marker.
+    pub size: u64,
+    /// ETag of the version; empty of a marker.
+    pub etag: String,
+    /// When, ms since 1970.
+    pub at_ms: u64,
+}
+
+/// Names one of them; later ones are greater.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct EndMark {
+    /// The commit sequence of what did it.
+    pub sequence: u64,
+    /// Which of that.
+    pub ordinal: u32,
+}
+
+/// What its owner's quota leaves a bucket: the most that it may hold. `None`: no quota.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Bytes of objects and parts.
+    pub bytes: Option<u64>,
+    /// Objects, all their versions.
+    pub objects: Option<u64>,
+}
+
 codec::wire!(Lifecycle);

@@ -3,7 +3,9 @@
 use nexusgrid_codec::id::{BlockId, PgId};
 use serde::{Deserialize, Serialize};
 
-use super::{BucketId, ContentId, ExtentFilter, UploadId, UploadRef, VersionRef, VersionsAfter};
+use super::{
+    BucketId, ContentId, ExtentFilter, PosixQuery, UploadId, UploadRef, VersionRef, VersionsAfter,
+};
 use crate::rows::codec;
 
 /// A range of bytes that a client asks for.
@@ -212,6 +214,25 @@ pub enum NamespaceQuery {
         after: Option<ContentId>,
         /// At most so many.
         limit: u32,
+    },
+    /// All mounts, in order of id. → `Mounts`.
+    Mounts,
+    /// What a mount asks. → as it says.
+    Posix {
+        /// The bucket.
+        bucket: BucketId,
+        /// What.
+        query: PosixQuery,
+    },
+    /// What lifecycle rules did that is to be told, oldest first. → `Ends`.
+    Ends {
+        /// At most so many, and `limits::ENDS_MAX`.
+        limit: u32,
+    },
+    /// What a bucket holds, and what its owner's quota leaves it. → `Held`.
+    Held {
+        /// The bucket.
+        bucket: BucketId,
     },
 }
 

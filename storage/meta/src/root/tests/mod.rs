@@ -402,6 +402,8 @@ fn bucket_names_follow_s3() {
         "-ab",
         "ab-",
         "a..b",
+        "a-.b",
+        "a.-b",
         "1.2.3.4",
         "xn--abc",
         "a-s3alias",

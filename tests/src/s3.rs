@@ -6,7 +6,7 @@
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use hmac::{Hmac, Mac};
-use http::{Method, Request};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
 use hyper_util::rt::TokioIo;
@@ -46,6 +46,16 @@ impl Body {
     }
 }
 
+/// What came back.
+pub struct Answer {
+    /// Whether it was done.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: HeaderMap,
+    /// The whole body.
+    pub bytes: Bytes,
+}
+
 /// One connection.
 pub struct Client {
     endpoint: Endpoint,
@@ -70,7 +80,7 @@ impl Client {
         Ok(Client { endpoint: endpoint.clone(), sender, key: Default::default() })
     }
 
-    /// Sends one request; gives the length of the answer's body, or the body of a refusal as error.
+    /// Sends one request; gives the answer's body, or that of a refusal as error.
     pub async fn send(
         &mut self,
         method: Method,
@@ -78,17 +88,33 @@ impl Client {
         query: &str,
         body: &Body,
     ) -> anyhow::Result<Bytes> {
+        let answer = self.ask(method, path, query, &[], body).await?;
+        if !answer.status.is_success() {
+            bail!("{}: {}", answer.status, String::from_utf8_lossy(&answer.bytes));
+        }
+        Ok(answer.bytes)
+    }
+
+    /// Sends one request with further headers, which the signature leaves out; gives whatever comes back.
+    pub async fn ask(
+        &mut self,
+        method: Method,
+        path: &str,
+        query: &str,
+        headers: &[(&'static str, &str)],
+        body: &Body,
+    ) -> anyhow::Result<Answer> {
         if self.sender.ready().await.is_err() {
             self.sender = connect(&self.endpoint.authority).await?;
         }
-        let request = self.sign(method, path, query, body)?;
-        let answer = self.sender.send_request(request).await?;
-        let status = answer.status();
-        let bytes = answer.into_body().collect().await?.to_bytes();
-        if !status.is_success() {
-            bail!("{status}: {}", String::from_utf8_lossy(&bytes));
+        let mut request = self.sign(method, path, query, body)?;
+        for (name, value) in headers {
+            request.headers_mut().insert(*name, HeaderValue::from_str(value)?);
         }
-        Ok(bytes)
+        let answer = self.sender.send_request(request).await?;
+        let (head, body) = answer.into_parts();
+        let bytes = body.collect().await?.to_bytes();
+        Ok(Answer { status: head.status, headers: head.headers, bytes })
     }
 
     /// `query` is canonical already: sorted, escaped.

@@ -1,0 +1,530 @@
+//! The agent's end of the daemons' lines: who connects is root of this machine, as file permissions say.
+//!
+//! A mount outlives its daemon and its line: its volume and its lease are kept for [`limits::KEPT`] after the last line
+//! of it broke, so that the next daemon goes on with it; after an agent's death, the lease lasts as long as the
+//! grid lets it, and the next agent goes on with that.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use anyhow::Context;
+use bytes::Bytes;
+use futures_util::future::{AbortHandle, Abortable};
+use nexusgrid_env::{BootInstant, Env};
+use nexusgrid_grid::volume::{Cookie, FileRange, Ino, Lock, MountId, Seek, VolumeError};
+use nexusgrid_grid::{CommandId, Grid, GridError, Volume};
+use parking_lot::Mutex;
+use serde::Serialize;
+use tokio::io::BufReader;
+use tokio::net::UnixStream;
+use tokio::sync::{Semaphore, mpsc, watch};
+
+use super::SOCKET_NAME;
+use super::limits;
+use super::turns::Turns;
+use super::wire::{
+    Answer, Ask, Call, Fault, Frame, Greeting, Hello, PAYLOAD_MAX, RequestName, VERSION, receive,
+};
+
+/// Makes mounts of this machine possible.
+pub struct Door {
+    env: Env,
+    grid: Grid,
+    mounted: Mutex<BTreeMap<u64, Arc<Mounted>>>,
+    /// Two lines of one mount, by its lease, come one after the other, so that they share its volume.
+    greeting: Turns<u64>,
+}
+
+struct Mounted {
+    volume: Volume,
+    dir: PathBuf,
+    read_only: bool,
+    since: BootInstant,
+    lines: AtomicUsize,
+    /// Held by each call that changes something, until it has ended.
+    changes: tokio::sync::RwLock<()>,
+    left: Mutex<BootInstant>,
+    calls: AtomicU64,
+    bytes_read: AtomicU64,
+    bytes_written: AtomicU64,
+}
+
+/// One line of a mount, counted while it lasts.
+struct OneLine {
+    mount: Arc<Mounted>,
+    env: Env,
+}
+
+impl OneLine {
+    fn of(mount: Arc<Mounted>, env: &Env) -> OneLine {
+        mount.lines.fetch_add(1, Ordering::Relaxed);
+        OneLine { mount, env: env.clone() }
+    }
+}
+
+impl Drop for OneLine {
+    fn drop(&mut self) {
+        *self.mount.left.lock() = self.env.clock.now();
+        self.mount.lines.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Whether a call changes nothing, or waits and changes nothing until it is done: it may end at any time.
+fn is_idle(call: &Call) -> bool {
+    matches!(
+        call,
+        Call::Lookup(..)
+            | Call::Node(_)
+            | Call::Read(..)
+            | Call::Seek(..)
+            | Call::List(..)
+            | Call::Xattr(..)
+            | Call::Xattrs(_)
+            | Call::Conflict(..)
+            | Call::Space
+            | Call::Lock { wait: true, .. }
+    )
+}
+
+/// A mount, as `nexusgrid mounts` shows it.
+#[derive(Clone, Debug, Serialize)]
+pub struct MountReport {
+    /// The bucket.
+    pub bucket: String,
+    /// Where it is mounted.
+    pub dir: String,
+    /// Its lease in the grid.
+    pub lease: u64,
+    /// Whether nothing can be written.
+    pub read_only: bool,
+    /// Whether its daemon is there.
+    pub connected: bool,
+    /// Since when this agent serves it, in seconds.
+    pub seconds: u64,
+    /// Calls so far.
+    pub calls: u64,
+    /// Bytes read so far.
+    pub bytes_read: u64,
+    /// Bytes written so far.
+    pub bytes_written: u64,
+}
+
+impl Door {
+    /// A door to a grid.
+    pub fn new(env: Env, grid: Grid) -> Arc<Door> {
+        Arc::new(Door { env, grid, mounted: Mutex::default(), greeting: Turns::default() })
+    }
+
+    /// Mounts of this machine.
+    pub fn list(&self) -> Vec<MountReport> {
+        let now = self.env.clock.now();
+        let mounted = self.mounted.lock();
+        let report = |(_, mount): (&u64, &Arc<Mounted>)| MountReport {
+            bucket: mount.volume.name().to_owned(),
+            dir: mount.dir.display().to_string(),
+            lease: mount.volume.mount().0,
+            read_only: mount.read_only,
+            connected: mount.lines.load(Ordering::Relaxed) > 0,
+            seconds: now.since(mount.since).as_secs(),
+            calls: mount.calls.load(Ordering::Relaxed),
+            bytes_read: mount.bytes_read.load(Ordering::Relaxed),
+            bytes_written: mount.bytes_written.load(Ordering::Relaxed),
+        };
+        mounted.iter().map(report).collect()
+    }
+
+    /// Serves the daemons' socket in `node_dir` until the agent stops.
+    pub fn serve(self: &Arc<Self>, node_dir: &Path) -> anyhow::Result<()> {
+        let path = node_dir.join(SOCKET_NAME);
+        // Left behind by a killed agent; a running one holds the directory's lock, so this is stale.
+        if self.env.disk.exists(&path)? {
+            self.env.disk.remove_file(&path)?;
+        }
+        let listener = nexusgrid_env::real::net::unix_listen(&path)
+            .with_context(|| format!("cannot listen on {}", path.display()))?;
+        let lines = Arc::new(Semaphore::new(limits::LINES_MAX));
+        let door = Arc::clone(self);
+        self.env.exec.spawn(async move {
+            loop {
+                let Ok(slot) = Arc::clone(&lines).acquire_owned().await else { return };
+                match listener.accept().await {
+                    Ok((stream, _)) => {
+                        let line = Arc::clone(&door);
+                        door.env.exec.spawn(async move {
+                            if let Err(error) = line.line(stream).await {
+                                tracing::warn!(
+                                    error = format!("{error:#}"),
+                                    "the line of a mount broke"
+                                );
+                            }
+                            drop(slot);
+                        });
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept on the mounts' socket");
+                        door.env.clock.sleep(Duration::from_millis(100)).await;
+                    }
+                }
+            }
+        });
+        let door = Arc::clone(self);
+        self.env.exec.spawn(async move {
+            loop {
+                door.env.clock.sleep(limits::KEPT / 4).await;
+                door.forget();
+            }
+        });
+        Ok(())
+    }
+
+    /// Ends what no daemon came back to: what it held is given back.
+    fn forget(&self) {
+        let now = self.env.clock.now();
+        let is_left = |mount: &Arc<Mounted>| {
+            mount.lines.load(Ordering::Relaxed) == 0
+                && now.since(*mount.left.lock()) >= limits::KEPT
+        };
+        let mut mounted = self.mounted.lock();
+        let left: Vec<u64> =
+            mounted.iter().filter(|(_, mount)| is_left(mount)).map(|(lease, _)| *lease).collect();
+        for mount in left.into_iter().filter_map(|lease| mounted.remove(&lease)) {
+            self.env.exec.spawn(async move {
+                let dir = mount.dir.display();
+                tracing::info!(%dir, "nobody serves this mount any more: its lease ends");
+                if let Err(error) = mount.volume.close().await {
+                    // It is renewed no more, and runs out by itself.
+                    tracing::info!(%error, "its lease could not be ended");
+                }
+            });
+        }
+    }
+
+    async fn line(self: Arc<Self>, mut stream: UnixStream) -> anyhow::Result<()> {
+        let hello = tokio::time::timeout(limits::HELLO_TIMEOUT, receive::<Hello, _>(&mut stream))
+            .await
+            .context("no word from it")??;
+        let Some((hello, _)) = hello else { return Ok(()) };
+        let greeted = self.greet(&hello).await;
+        // From before the lease is told: a change of it is not missed.
+        let leases = greeted.as_ref().ok().map(|line| line.mount.volume.mounts());
+        let greeting = match &greeted {
+            Ok(line) => Greeting::Welcome { lease: line.mount.volume.mount().0 },
+            Err(greeting) => greeting.clone(),
+        };
+        Frame::new(&greeting, Bytes::new())?.send(&mut stream).await?;
+        match (greeted, leases) {
+            (Ok(line), Some(leases)) => self.serve_line(stream, &line.mount, leases).await,
+            _ => Ok(()),
+        }
+    }
+
+    /// Finds the volume that a daemon serves; one more line has it then.
+    async fn greet(&self, hello: &Hello) -> Result<OneLine, Greeting> {
+        if hello.version != VERSION {
+            let why = "this agent is of another version: mount the bucket anew";
+            return Err(Greeting::Refused(why.to_owned()));
+        }
+        let _alone = match hello.lease {
+            Some(lease) => Some(self.greeting.wait(lease).await),
+            None => None,
+        };
+        let known = hello.lease.and_then(|lease| {
+            let mounted = self.mounted.lock();
+            // The grid may have ended it while its daemon was away; then the volume has another by now.
+            let is_it = |(known, mount): &(&u64, &Arc<Mounted>)| {
+                (**known == lease || mount.volume.mount().0 == lease)
+                    && mount.volume.name() == hello.bucket
+            };
+            let known = mounted.iter().find(is_it);
+            // While the table is locked: what has a line is not forgotten.
+            known.map(|(_, mount)| OneLine::of(Arc::clone(mount), &self.env))
+        });
+        if let Some(line) = known {
+            // What the daemon before asked for and was not told of ends first: nothing of it may come after
+            // what this one asks for.
+            let ending = line.mount.changes.write();
+            let have_ended = tokio::time::timeout(limits::ENDING, ending).await.is_ok();
+            return match have_ended {
+                true => Ok(line),
+                false => Err(Greeting::Away("calls of the daemon before go on".to_owned())),
+            };
+        }
+        let volume = match self.grid.volume_of(&hello.bucket, hello.lease.map(MountId)).await {
+            Ok(volume) => volume,
+            Err(VolumeError::Grid(
+                error @ (GridError::NoSuchBucket | GridError::InvalidBucketName(_)),
+            )) => return Err(Greeting::Refused(format!("{}: {error}", hello.bucket))),
+            Err(VolumeError::Posix(error)) => {
+                return Err(Greeting::Refused(format!("{}: {error}", hello.bucket)));
+            }
+            Err(error) => return Err(Greeting::Away(error.to_string())),
+        };
+        let now = self.env.clock.now();
+        let mount = Arc::new(Mounted {
+            dir: hello.dir.clone(),
+            read_only: hello.read_only,
+            since: now,
+            lines: AtomicUsize::new(0),
+            changes: tokio::sync::RwLock::default(),
+            left: Mutex::new(now),
+            calls: AtomicU64::new(0),
+            bytes_read: AtomicU64::new(0),
+            bytes_written: AtomicU64::new(0),
+            volume,
+        });
+        let lease = mount.volume.mount().0;
+        tracing::info!(bucket = %hello.bucket, dir = %hello.dir.display(), lease, "mounted");
+        let line = OneLine::of(Arc::clone(&mount), &self.env);
+        self.mounted.lock().insert(lease, mount);
+        Ok(line)
+    }
+
+    async fn serve_line(
+        &self,
+        stream: UnixStream,
+        mount: &Arc<Mounted>,
+        mut leases: watch::Receiver<MountId>,
+    ) -> anyhow::Result<()> {
+        let (reader, mut writer) = stream.into_split();
+        let (answers, mut waiting) = mpsc::channel::<Frame>(limits::ANSWERS_WAITING);
+        let running: Arc<Mutex<BTreeMap<u64, AbortHandle>>> = Arc::default();
+        let writing = async {
+            while let Some(frame) = waiting.recv().await {
+                frame.send(&mut writer).await?;
+            }
+            anyhow::Ok(())
+        };
+        let reading = async {
+            let mut reader = BufReader::with_capacity(1 << 16, reader);
+            let slots = Arc::new(Semaphore::new(limits::CALLS_AT_ONCE));
+            while let Some(((id, ask), payload)) = receive::<(u64, Ask), _>(&mut reader).await? {
+                let (name, call) = match ask {
+                    Ask::Call(name, call) => (name, call),
+                    Ask::Forget => {
+                        if let Some(call) = running.lock().remove(&id) {
+                            call.abort();
+                        }
+                        continue;
+                    }
+                };
+                let slot = Arc::clone(&slots).acquire_owned().await?;
+                let (abort, registration) = AbortHandle::new_pair();
+                let is_idle = is_idle(&call);
+                if is_idle {
+                    running.lock().insert(id, abort);
+                }
+                let (mount, answers) = (Arc::clone(mount), answers.clone());
+                let running = Arc::clone(&running);
+                self.env.exec.spawn(async move {
+                    let work = async {
+                        let _change = match is_idle {
+                            true => None,
+                            false => Some(mount.changes.read().await),
+                        };
+                        let (answer, payload) = mount.answer(name, call, payload).await;
+                        let frame = Frame::new(&(id, answer), payload).or_else(|error| {
+                            let fault = Fault::Failed(format!("{error:#}"));
+                            Frame::new(&(id, Answer::Fault(fault)), Bytes::new())
+                        });
+                        if let Ok(frame) = frame {
+                            // A line that broke asks again.
+                            let _ = answers.send(frame).await;
+                        }
+                    };
+                    let _ = Abortable::new(work, registration).await;
+                    running.lock().remove(&id);
+                    drop(slot);
+                });
+            }
+            anyhow::Ok(())
+        };
+        let ended = tokio::select! {
+            biased;
+            ended = reading => ended,
+            ended = writing => ended,
+            // The daemon hears of the other lease as it comes again.
+            _ = leases.changed() => Ok(()),
+        };
+        // Whoever waits for a lock waits on the next line. What changes something ends by itself, and is told
+        // when it is asked for again.
+        for (_, call) in std::mem::take(&mut *running.lock()) {
+            call.abort();
+        }
+        ended
+    }
+}
+
+impl Mounted {
+    async fn answer(
+        &self,
+        name: Option<RequestName>,
+        call: Call,
+        payload: Bytes,
+    ) -> (Answer, Bytes) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
+        self.bytes_written.fetch_add(payload.len() as u64, Ordering::Relaxed);
+        match self.run(name.map(CommandId), call, payload).await {
+            Ok((answer, payload)) => {
+                self.bytes_read.fetch_add(payload.len() as u64, Ordering::Relaxed);
+                (answer, payload)
+            }
+            Err(error) => (Answer::Fault(fault(error)), Bytes::new()),
+        }
+    }
+
+    async fn run(
+        &self,
+        name: Option<CommandId>,
+        call: Call,
+        payload: Bytes,
+    ) -> Result<(Answer, Bytes), VolumeError> {
+        let volume = &self.volume;
+        let node = |node| Answer::Node(Box::new(node));
+        let answer = match call {
+            Call::Lookup(parent, child) => node(volume.lookup(parent, &child).await?),
+            Call::Node(ino) => node(volume.node(ino).await?),
+            Call::Make(parent, child, creation) => {
+                node(volume.make(parent, &child, creation, name).await?)
+            }
+            Call::Unlink(parent, child) => {
+                volume.unlink(parent, &child, name).await?;
+                Answer::Done
+            }
+            Call::Rmdir(parent, child) => {
+                volume.rmdir(parent, &child, name).await?;
+                Answer::Done
+            }
+            Call::Rename(from, to, mode) => {
+                let (from, to) = ((from.0, from.1.as_slice()), (to.0, to.1.as_slice()));
+                volume.rename(from, to, mode, name).await?;
+                Answer::Done
+            }
+            Call::Link(ino, parent, child) => node(volume.link(ino, parent, &child, name).await?),
+            Call::SetAttrs(ino, change, size) => {
+                node(volume.set_attrs(ino, change, size, name).await?)
+            }
+            Call::Read(ino, offset, len) => {
+                let len = len.min(PAYLOAD_MAX as u64);
+                return Ok((Answer::Done, volume.read(ino, offset, len).await?));
+            }
+            Call::Write(ino, ranges, modified) => {
+                let ranges = ranges_of(ranges, payload)?;
+                node(volume.write(ino, ranges, Some(modified), name).await?)
+            }
+            Call::Append(ino) => {
+                let (made, offset) = volume.append(ino, vec![payload], name).await?;
+                Answer::Appended(Box::new(made), offset)
+            }
+            Call::Punch(ino, offset, len) => node(volume.punch(ino, offset, len, name).await?),
+            Call::Lengthen(ino, size) => node(volume.lengthen(ino, size, name).await?),
+            Call::CopyRange(from, to, len) => {
+                Answer::Offset(volume.copy_range(from, to, len, name).await?)
+            }
+            Call::Seek(ino, offset, data) => {
+                let what = if data { Seek::Data } else { Seek::Hole };
+                Answer::Offset(volume.seek(ino, offset, what).await?)
+            }
+            Call::List(dir, after, max) => {
+                let max = usize::try_from(max).unwrap_or(usize::MAX);
+                let listed = volume.list(dir, Cookie(after), max).await?;
+                let one = |one: nexusgrid_grid::volume::Listed| (one.name, one.node, one.cookie.0);
+                Answer::Listed(listed.into_iter().map(one).collect())
+            }
+            Call::Xattr(ino, xattr) => {
+                return Ok((Answer::Done, volume.xattr(ino, &xattr).await?.into()));
+            }
+            Call::Xattrs(ino) => Answer::Names(volume.xattrs(ino).await?),
+            Call::SetXattr(ino, xattr, when) => {
+                volume.set_xattr(ino, &xattr, Some(payload.to_vec()), when, name).await?;
+                Answer::Done
+            }
+            Call::RemoveXattr(ino, xattr) => {
+                let when = nexusgrid_grid::volume::XattrWhen::Replace;
+                volume.set_xattr(ino, &xattr, None, when, name).await?;
+                Answer::Done
+            }
+            Call::Hold(ino) => node(volume.hold(ino).await?),
+            Call::Release(ino) => {
+                volume.release(ino).await?;
+                Answer::Done
+            }
+            Call::Lock { ino, owner, pid, range, kind, wait } => {
+                self.lock(ino, owner, pid, range, kind, wait, name).await?;
+                Answer::Done
+            }
+            Call::Conflict(ino, owner, range, kind) => {
+                let held = volume.conflict(ino, owner, range, kind).await?;
+                // A process of another mount is none here.
+                let own = volume.mount();
+                let pid = |lock: &Lock| if lock.mount == own { lock.pid } else { 0 };
+                Answer::Conflict(held.map(|lock| Lock { pid: pid(&lock), ..lock }))
+            }
+            Call::UnlockAll(ino, owner) => {
+                volume.unlock_all(ino, owner).await?;
+                Answer::Done
+            }
+            Call::Space => {
+                let space = volume.space().await?;
+                Answer::Space {
+                    bytes: space.bytes,
+                    free: space.free,
+                    nodes: space.nodes,
+                    nodes_free: space.nodes_free,
+                }
+            }
+            Call::Close => {
+                volume.close().await?;
+                Answer::Done
+            }
+        };
+        Ok((answer, Bytes::new()))
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "a lock of POSIX has these")]
+    async fn lock(
+        &self,
+        ino: Ino,
+        owner: u64,
+        pid: u32,
+        range: nexusgrid_grid::volume::LockRange,
+        kind: Option<nexusgrid_grid::volume::LockKind>,
+        wait: bool,
+        name: Option<CommandId>,
+    ) -> Result<(), VolumeError> {
+        match kind {
+            Some(kind) if wait => self.volume.lock_wait(ino, (owner, pid), range, kind).await,
+            kind => self.volume.lock(ino, (owner, pid), range, kind, name).await,
+        }
+    }
+}
+
+/// Cuts what follows a message into its ranges.
+fn ranges_of(ranges: Vec<(u64, u64)>, mut payload: Bytes) -> Result<Vec<FileRange>, VolumeError> {
+    let mut cut = Vec::with_capacity(ranges.len());
+    for (offset, len) in ranges {
+        let len = usize::try_from(len).ok().filter(|len| *len > 0 && *len <= payload.len());
+        let len = len.ok_or(nexusgrid_grid::volume::PosixError::Invalid)?;
+        cut.push(FileRange { offset, pieces: vec![payload.split_to(len)] });
+    }
+    Ok(cut)
+}
+
+fn fault(error: VolumeError) -> Fault {
+    match error {
+        VolumeError::Posix(error) => Fault::Posix(error),
+        VolumeError::Refused(error) => Fault::Refused(error.to_string()),
+        VolumeError::Grid(error) => match error {
+            GridError::Unavailable(_)
+            | GridError::Unreadable(_)
+            | GridError::SlowDown
+            | GridError::Conflict
+            | GridError::Stopping => Fault::Away(error.to_string()),
+            GridError::Full => Fault::Full,
+            GridError::QuotaExceeded => Fault::Quota,
+            error => Fault::Failed(error.to_string()),
+        },
+    }
+}

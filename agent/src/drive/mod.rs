@@ -1,0 +1,31 @@
+//! The network drive: a bucket mounted on this machine.
+//!
+//! ```text
+//!   programs ─▶ kernel ─▶ daemon: [volume], nexusgrid_fuse ──[line]── drive.sock ──[door]── agent: nexusgrid_grid
+//!                            ▲ started anew, whenever it dies, by the supervisor: [command]
+//! ```
+//!
+//! - `command`: `nexusgrid mount` and `umount`; the supervisor's process and the daemon's.
+//! - `volume`: what the daemon does itself: open files, bytes that wait to be stored, times and sizes of
+//!   files that are being written.
+//! - `line`, `door`, `wire`: the daemon's calls to the agent of its machine, which has the keys and the
+//!   sessions. A call that the agent's end interrupts is made again, under the same name.
+
+#[cfg(test)]
+mod agent;
+mod command;
+mod door;
+mod limits;
+mod line;
+mod log;
+mod options;
+mod turns;
+mod volume;
+mod wire;
+
+pub use command::{daemon, mount, umount};
+pub use door::Door;
+pub use options::MountArgs;
+
+/// Name of the daemons' socket inside a node's directory.
+pub const SOCKET_NAME: &str = "drive.sock";

@@ -1,0 +1,278 @@
+//! A mount's lease with the bucket's group, numbers for the nodes that it makes, and what is done under it.
+//!
+//! ```text
+//!   open ──▶ lasts ──close──▶ ended
+//!             │ ▲
+//!             ▼ │ the group has ended it meanwhile: another begins, and who watches hears of it
+//!            lost
+//! ```
+//!
+//! The lease outlives the process: who knows its number goes on with it, and with all that it holds.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+
+use nexusgrid_codec::{GroupId, SessionId};
+use nexusgrid_meta::namespace::types::{
+    BucketId, Ino, Moment, MountId, NamespaceCommand, NamespaceError, NamespaceOk, NewBlock,
+    PosixDone, PosixError, PosixOp,
+};
+use nexusgrid_meta::root::topology::Bucket;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::VolumeError;
+use crate::core::Core;
+use crate::limits;
+use crate::meta_port::{CommandId, MetaError};
+
+/// As many numbers as one command reserves.
+const LOT: u64 = 4_096;
+
+/// A lease, and what comes with it.
+pub(super) struct Lease {
+    core: Arc<Core>,
+    group: GroupId,
+    bucket: BucketId,
+    mount: watch::Sender<MountId>,
+    ended: AtomicBool,
+    /// Numbers not given yet: the next, and the end.
+    numbers: Mutex<(u64, u64)>,
+    /// The first of this lot and of the one before, whose last may be on their way still.
+    reserving: tokio::sync::Mutex<(Option<Ino>, Option<Ino>)>,
+}
+
+fn is_ended(error: &MetaError) -> bool {
+    *error == MetaError::Namespace(NamespaceError::Posix(PosixError::MountEnded))
+}
+
+impl Lease {
+    /// Goes on with a mount of the bucket if it lasts, or begins another.
+    pub(super) async fn open(
+        core: &Arc<Core>,
+        bucket: &Bucket,
+        again: Option<MountId>,
+    ) -> Result<Arc<Lease>, VolumeError> {
+        let mount = begin(core, (bucket.group, bucket.id), again).await?;
+        let lease = Arc::new(Lease {
+            core: Arc::clone(core),
+            group: bucket.group,
+            bucket: bucket.id,
+            mount: watch::Sender::new(mount),
+            ended: AtomicBool::new(false),
+            numbers: Mutex::new((0, 0)),
+            reserving: tokio::sync::Mutex::default(),
+        });
+        let weak = Arc::downgrade(&lease);
+        core.env.exec.spawn(keep(weak, Arc::clone(core)));
+        Ok(lease)
+    }
+
+    pub(super) fn mount(&self) -> MountId {
+        *self.mount.borrow()
+    }
+
+    pub(super) fn watch(&self) -> watch::Receiver<MountId> {
+        self.mount.subscribe()
+    }
+
+    /// It is renewed no more.
+    pub(super) fn end(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    fn has_ended(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+
+    pub(super) async fn close(&self) -> Result<(), VolumeError> {
+        self.end();
+        let now_ms = self.core.meta.now_ms();
+        let command = NamespaceCommand::CloseMount { mount: self.mount(), now_ms };
+        self.core.meta.command(self.group, &command).await?;
+        Ok(())
+    }
+
+    /// Someone heard that `mount` has ended: if it has, another begins.
+    async fn reopen(&self, mount: MountId) -> Result<(), MetaError> {
+        let mut lots = self.reserving.lock().await;
+        if self.mount() != mount {
+            return Ok(());
+        }
+        if self.has_ended() {
+            return Err(MetaError::Namespace(PosixError::MountEnded.into()));
+        }
+        let now = begin(&self.core, (self.group, self.bucket), Some(mount)).await?;
+        *lots = (None, None);
+        *self.numbers.lock() = (0, 0);
+        if now != mount {
+            tracing::warn!(ended = mount.0, now = now.0, "the mount had ended and begins anew");
+            self.mount.send_replace(now);
+        }
+        Ok(())
+    }
+
+    async fn renew(&self) -> Result<(), MetaError> {
+        let (mount, now_ms) = (self.mount(), self.core.meta.now_ms());
+        let command = NamespaceCommand::RenewMounts { mounts: vec![mount], now_ms };
+        match self.core.meta.command(self.group, &command).await? {
+            NamespaceOk::Mounts(last) if last.contains(&mount) => Ok(()),
+            _ => self.reopen(mount).await,
+        }
+    }
+
+    /// Operations of the mount, with the blocks that they name; under `request` they happen once, however often
+    /// they are asked for.
+    pub(super) async fn run(
+        &self,
+        blocks: (SessionId, Vec<NewBlock>),
+        ops: Vec<PosixOp>,
+        request: Option<CommandId>,
+    ) -> Result<Vec<Result<PosixDone, NamespaceError>>, MetaError> {
+        self.run_at(None, blocks, ops, request).await
+    }
+
+    /// Likewise, of something that was done at a time before now: nodes show that time.
+    async fn run_at(
+        &self,
+        at: Option<Moment>,
+        (writer, blocks): (SessionId, Vec<NewBlock>),
+        ops: Vec<PosixOp>,
+        request: Option<CommandId>,
+    ) -> Result<Vec<Result<PosixDone, NamespaceError>>, MetaError> {
+        let now_ms = self.core.meta.now_ms();
+        // Nanoseconds of this millisecond are before its end.
+        let now = match at {
+            Some(at) => at.min(Moment::from_ms(now_ms.saturating_add(1))),
+            None => Moment::from_ms(now_ms),
+        };
+        let mut life = 0;
+        loop {
+            let mount = self.mount();
+            let command = NamespaceCommand::Posix {
+                mount,
+                writer,
+                blocks: blocks.clone(),
+                ops: ops.clone(),
+                now,
+            };
+            let done = match request.map(|id| id.in_life(life)) {
+                Some(id) => self.core.meta.command_as(self.group, id, &command).await,
+                None => self.core.meta.command(self.group, &command).await,
+            };
+            match done {
+                Ok(NamespaceOk::Posix(results)) => return Ok(results),
+                Ok(_) => return Err(MetaError::Reply("operations of a mount")),
+                // Nothing was done. A repeated request may hear that of a mount before.
+                Err(error) if is_ended(&error) && life < limits::MOUNT_LIVES_MAX => {
+                    self.reopen(mount).await?;
+                    life += 1;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// One operation.
+    pub(super) async fn one(
+        &self,
+        blocks: (SessionId, Vec<NewBlock>),
+        op: PosixOp,
+        request: Option<CommandId>,
+    ) -> Result<PosixDone, MetaError> {
+        self.one_at(None, blocks, op, request).await
+    }
+
+    /// One operation, done before now (see [`Lease::run_at`]).
+    pub(super) async fn one_at(
+        &self,
+        at: Option<Moment>,
+        blocks: (SessionId, Vec<NewBlock>),
+        op: PosixOp,
+        request: Option<CommandId>,
+    ) -> Result<PosixDone, MetaError> {
+        match self.run_at(at, blocks, vec![op], request).await?.pop() {
+            Some(result) => Ok(result?),
+            None => Err(MetaError::Reply("an operation of a mount")),
+        }
+    }
+
+    /// A number that nobody has.
+    pub(super) async fn number(&self) -> Result<Ino, VolumeError> {
+        for _ in 0..=limits::MOUNT_LIVES_MAX {
+            if let Some(number) = self.take() {
+                return Ok(number);
+            }
+            let mount = self.mount();
+            match self.reserve(mount).await {
+                Ok(()) => {}
+                Err(error) if is_ended(&error) => self.reopen(mount).await?,
+                Err(error) => return Err(error.into()),
+            }
+        }
+        self.take().ok_or_else(|| PosixError::MountEnded.into())
+    }
+
+    async fn reserve(&self, mount: MountId) -> Result<(), MetaError> {
+        let mut lots = self.reserving.lock().await;
+        let has_some = {
+            let numbers = self.numbers.lock();
+            numbers.0 < numbers.1
+        };
+        if has_some || self.mount() != mount {
+            return Ok(());
+        }
+        let (current, older) = *lots;
+        let command = NamespaceCommand::ReserveInos { mount, used_up: older };
+        match self.core.meta.command(self.group, &command).await? {
+            NamespaceOk::Reserved(Ino(first)) => {
+                *lots = (Some(Ino(first)), current);
+                *self.numbers.lock() = (first, first + LOT);
+                Ok(())
+            }
+            _ => Err(MetaError::Reply("a reservation")),
+        }
+    }
+
+    fn take(&self) -> Option<Ino> {
+        let mut numbers = self.numbers.lock();
+        let (next, end) = *numbers;
+        (next < end).then(|| {
+            numbers.0 = next + 1;
+            Ino(next)
+        })
+    }
+}
+
+async fn begin(
+    core: &Arc<Core>,
+    (group, bucket): (GroupId, BucketId),
+    again: Option<MountId>,
+) -> Result<MountId, MetaError> {
+    let command = NamespaceCommand::OpenMount {
+        again,
+        bucket,
+        node: core.node,
+        lease_ms: u64::try_from(limits::MOUNT_LEASE.as_millis()).unwrap_or(u64::MAX),
+        now_ms: core.meta.now_ms(),
+    };
+    match core.meta.command(group, &command).await? {
+        NamespaceOk::Mount(row) => Ok(row.id),
+        _ => Err(MetaError::Reply("a mount")),
+    }
+}
+
+/// Renews a lease while someone has it.
+async fn keep(lease: Weak<Lease>, core: Arc<Core>) {
+    loop {
+        core.env.clock.sleep(limits::MOUNT_LEASE / 3).await;
+        let Some(lease) = lease.upgrade().filter(|lease| !lease.has_ended()) else {
+            return;
+        };
+        match lease.renew().await {
+            Ok(()) => {}
+            // The lease may hold still; the next round tries again.
+            Err(error) => tracing::info!(%error, "a mount's lease could not be renewed"),
+        }
+    }
+}

@@ -1,0 +1,192 @@
+//! A bucket as a mount sees it: nodes by number, names, ranges of files.
+//!
+//! ```text
+//!   mount ──▶ Volume ──┬─ nodes   one command or query each; a repeated one has one effect
+//!                      ├─ data    ranges into blocks, then one command that lays them over the file
+//!                      ├─ locks   rows of the group, waited for here
+//!                      └─ lease   renewed every third of it, until the volume is dropped
+//! ```
+//!
+//! Nothing is kept here between calls but the lease, numbers for new nodes, and which cookie of a listing
+//! stood for which name: what another mount or a client of S3 did is seen by the next call.
+
+mod anew;
+mod data;
+mod lease;
+mod listing;
+mod locks;
+mod nodes;
+mod ranges;
+mod space;
+
+use std::sync::Arc;
+
+use nexusgrid_meta::namespace::types::{
+    NamespaceAnswer, NamespaceError, NamespaceQuery, WrappedKey,
+};
+use nexusgrid_meta::root::topology::Bucket;
+use tokio::sync::watch;
+
+pub use data::FileRange;
+pub use listing::{Cookie, Listed};
+pub use nexusgrid_meta::namespace::limits::{
+    FILE_BYTES_MAX, XATTR_BYTES_MAX, XATTR_NAME_BYTES_MAX,
+};
+pub use nexusgrid_meta::namespace::types::{
+    Attrs, AttrsChange, Ino, Lock, LockKind, LockRange, Maker, Moment, MountId, NewNode, Node,
+    NodeKind, PosixError, RenameMode, SetTime, Special, XattrWhen,
+};
+pub use nodes::Creation;
+pub use ranges::Seek;
+pub use space::Space;
+
+use crate::core::{Core, internal};
+use crate::error::GridError;
+use crate::facade::Grid;
+use crate::meta_port::{CommandId, MetaError};
+use lease::Lease;
+use listing::Cookies;
+pub(crate) use locks::Lines;
+use locks::Turns;
+use nexusgrid_codec::SessionId;
+use nexusgrid_meta::namespace::types::{PosixDone, PosixOp, PosixQuery};
+
+/// Why a volume did not do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VolumeError {
+    /// It cannot be: POSIX says why.
+    #[error(transparent)]
+    Posix(#[from] PosixError),
+    /// The grid could not.
+    #[error(transparent)]
+    Grid(#[from] GridError),
+    /// The group refused it for what may pass. It says so whenever it is asked under the same id; made anew, under
+    /// another, it may be done.
+    #[error("refused for now: {0}")]
+    Refused(GridError),
+}
+
+impl From<MetaError> for VolumeError {
+    fn from(error: MetaError) -> VolumeError {
+        match error {
+            MetaError::Namespace(error) => error.into(),
+            other => VolumeError::Grid(other.into()),
+        }
+    }
+}
+
+impl From<NamespaceError> for VolumeError {
+    fn from(error: NamespaceError) -> VolumeError {
+        match error {
+            NamespaceError::Posix(error) => VolumeError::Posix(error),
+            NamespaceError::SessionClosed(_)
+            | NamespaceError::NoQuorum(_)
+            | NamespaceError::Fenced(_)
+            | NamespaceError::BlockBound(_)
+            | NamespaceError::SourceChanged => {
+                VolumeError::Refused(MetaError::Namespace(error).into())
+            }
+            other => VolumeError::Grid(MetaError::Namespace(other).into()),
+        }
+    }
+}
+
+/// A mounted bucket; all that it holds is given back some time after it is dropped, unless somebody goes on with
+/// its mount.
+pub struct Volume {
+    core: Arc<Core>,
+    bucket: Bucket,
+    lease: Arc<Lease>,
+    cookies: Cookies,
+    turns: Turns,
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        self.lease.end();
+    }
+}
+
+impl Grid {
+    /// Mounts a bucket. It must not keep versions.
+    pub async fn volume(&self, bucket: &str) -> Result<Volume, VolumeError> {
+        self.volume_of(bucket, None).await
+    }
+
+    /// Goes on with a mount of a bucket, and with all that it holds and has locked, as after a restart. If it has
+    /// ended meanwhile (then [`Volume::mount`] is another), or for `None`, a new one begins.
+    pub async fn volume_of(
+        &self,
+        bucket: &str,
+        mount: Option<MountId>,
+    ) -> Result<Volume, VolumeError> {
+        let bucket = self.named(bucket).await?;
+        let core = Arc::clone(&self.core);
+        // A bucket that its group has not heard of is made known to it by who lists it.
+        let lease = match Lease::open(&core, &bucket, mount).await {
+            Err(VolumeError::Grid(GridError::NoSuchBucket)) => {
+                self.init_bucket(&bucket).await?;
+                Lease::open(&core, &bucket, mount).await?
+            }
+            other => other?,
+        };
+        let (cookies, turns) = (Cookies::default(), Turns::default());
+        let volume = Volume { core, bucket, lease, cookies, turns };
+        volume.one(PosixOp::Root, None).await?;
+        Ok(volume)
+    }
+}
+
+impl Volume {
+    /// The bucket's name.
+    pub fn name(&self) -> &str {
+        &self.bucket.name
+    }
+
+    /// The mount, for who would go on with it later.
+    pub fn mount(&self) -> MountId {
+        self.lease.mount()
+    }
+
+    /// Tells when the group had ended the mount (nothing was heard of it for too long), and another has begun: then
+    /// nothing is held or locked any more, and what was is to be held anew; some of it may be gone.
+    pub fn mounts(&self) -> watch::Receiver<MountId> {
+        self.lease.watch()
+    }
+
+    /// Ends the mount, when all that was to be done is done.
+    pub async fn close(&self) -> Result<(), VolumeError> {
+        self.lease.close().await
+    }
+
+    /// One operation without bytes; under `request` it happens once, however often it is asked for.
+    async fn one(&self, op: PosixOp, request: Option<CommandId>) -> Result<PosixDone, VolumeError> {
+        Ok(self.lease.one((SessionId(0), Vec::new()), op, request).await?)
+    }
+
+    async fn node_of(&self, op: PosixOp, request: Option<CommandId>) -> Result<Node, VolumeError> {
+        node(self.one(op, request).await?)
+    }
+
+    async fn ask(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {
+        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query };
+        Ok(self.core.meta.ask(self.bucket.group, &query).await?)
+    }
+
+    /// A key for what may be written to a file that has none of its own.
+    async fn fresh_key(&self) -> Result<crate::keys::FreshKey, VolumeError> {
+        let Bucket { id, name, key_version, .. } = &self.bucket;
+        Ok(self.core.keys.fresh(*id, name, *key_version).await?)
+    }
+
+    async fn fresh_row(&self) -> Result<WrappedKey, VolumeError> {
+        Ok(self.fresh_key().await?.row)
+    }
+}
+
+fn node(done: PosixDone) -> Result<Node, VolumeError> {
+    match done {
+        PosixDone::Node(node) => Ok(*node),
+        _ => Err(internal("an operation gave no node").into()),
+    }
+}

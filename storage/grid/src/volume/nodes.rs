@@ -1,0 +1,170 @@
+//! Nodes and names: each call is one command or one query.
+
+use nexusgrid_meta::namespace::types::{NamespaceAnswer, PosixDone, PosixOp, PosixQuery};
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    AttrsChange, Ino, Maker, NewNode, Node, PosixError, RenameMode, Volume, VolumeError, XattrWhen,
+};
+use crate::core::internal;
+use crate::limits;
+use crate::meta_port::CommandId;
+
+/// What is to be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Creation {
+    /// What.
+    pub what: NewNode,
+    /// Whose, and with which permissions.
+    pub maker: Maker,
+    /// Whether it is held from the beginning (see [`Volume::hold`]).
+    pub hold: bool,
+}
+
+impl Volume {
+    /// What a name leads to; it has a number then.
+    pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Node, VolumeError> {
+        let query = PosixQuery::Lookup { parent, name: name.to_vec() };
+        let NamespaceAnswer::Node(node) = self.ask(query).await? else {
+            return Err(internal("answer to a lookup").into());
+        };
+        if node.ino.is_some() {
+            return Ok(*node);
+        }
+        let names = vec![name.to_vec()];
+        match self.one(PosixOp::Adopt { parent, names }, None).await? {
+            PosixDone::Nodes(mut nodes) => Ok(nodes.pop().flatten().ok_or(PosixError::NotFound)?),
+            _ => Err(internal("reply to an adoption").into()),
+        }
+    }
+
+    /// A node by its number.
+    pub async fn node(&self, ino: Ino) -> Result<Node, VolumeError> {
+        match self.ask(PosixQuery::Node { ino }).await? {
+            NamespaceAnswer::Node(node) => Ok(*node),
+            _ => Err(internal("answer to a query for a node").into()),
+        }
+    }
+
+    /// Makes a node.
+    pub async fn make(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        creation: Creation,
+        request: Option<CommandId>,
+    ) -> Result<Node, VolumeError> {
+        let Creation { what, maker, hold } = creation;
+        let mut round = 0;
+        loop {
+            let (ino, name, what) = (self.lease.number().await?, name.to_vec(), what.clone());
+            let op = PosixOp::Make { parent, name, ino, what, maker, hold };
+            match self.node_of(op, request.map(|id| id.again(round))).await {
+                // The number was of a mount before, or of this one before it was gone on with.
+                Err(VolumeError::Posix(PosixError::NotReserved))
+                    if round < limits::MOUNT_LIVES_MAX =>
+                {
+                    round += 1;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// Removes a name of what is no directory.
+    pub async fn unlink(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        request: Option<CommandId>,
+    ) -> Result<(), VolumeError> {
+        self.one(PosixOp::Unlink { parent, name: name.to_vec() }, request).await.map(drop)
+    }
+
+    /// Removes an empty directory.
+    pub async fn rmdir(
+        &self,
+        parent: Ino,
+        name: &[u8],
+        request: Option<CommandId>,
+    ) -> Result<(), VolumeError> {
+        self.one(PosixOp::Rmdir { parent, name: name.to_vec() }, request).await.map(drop)
+    }
+
+    /// Gives a node another name.
+    pub async fn rename(
+        &self,
+        from: (Ino, &[u8]),
+        to: (Ino, &[u8]),
+        mode: RenameMode,
+        request: Option<CommandId>,
+    ) -> Result<(), VolumeError> {
+        let (from, to) = ((from.0, from.1.to_vec()), (to.0, to.1.to_vec()));
+        self.one(PosixOp::Rename { from, to, mode }, request).await.map(drop)
+    }
+
+    /// Gives a node that is no directory one more name.
+    pub async fn link(
+        &self,
+        ino: Ino,
+        parent: Ino,
+        name: &[u8],
+        request: Option<CommandId>,
+    ) -> Result<Node, VolumeError> {
+        self.node_of(PosixOp::Link { ino, parent, name: name.to_vec() }, request).await
+    }
+
+    /// Changes what a node has, and a file's size: all of it or nothing.
+    pub async fn set_attrs(
+        &self,
+        ino: Ino,
+        change: AttrsChange,
+        size: Option<u64>,
+        request: Option<CommandId>,
+    ) -> Result<Node, VolumeError> {
+        match size {
+            Some(size) => self.resize_and(ino, size, change, request).await,
+            None => self.node_of(PosixOp::SetAttrs { ino, change }, request).await,
+        }
+    }
+
+    /// An extended attribute.
+    pub async fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, VolumeError> {
+        match self.ask(PosixQuery::Xattr { ino, name: name.to_vec() }).await? {
+            NamespaceAnswer::Xattr(value) => Ok(value),
+            _ => Err(internal("answer to a query for an extended attribute").into()),
+        }
+    }
+
+    /// Names of the extended attributes.
+    pub async fn xattrs(&self, ino: Ino) -> Result<Vec<Vec<u8>>, VolumeError> {
+        match self.ask(PosixQuery::Xattrs { ino }).await? {
+            NamespaceAnswer::Xattrs(names) => Ok(names),
+            _ => Err(internal("answer to a query for extended attributes").into()),
+        }
+    }
+
+    /// Sets or (`None`) removes an extended attribute.
+    pub async fn set_xattr(
+        &self,
+        ino: Ino,
+        name: &[u8],
+        value: Option<Vec<u8>>,
+        when: XattrWhen,
+        request: Option<CommandId>,
+    ) -> Result<(), VolumeError> {
+        let op = PosixOp::SetXattr { ino, name: name.to_vec(), value, when };
+        self.one(op, request).await.map(drop)
+    }
+
+    /// Keeps a node that is no directory while the mount lasts, even if its last name goes.
+    pub async fn hold(&self, ino: Ino) -> Result<Node, VolumeError> {
+        self.node_of(PosixOp::Hold { ino }, None).await
+    }
+
+    /// Ends that.
+    pub async fn release(&self, ino: Ino) -> Result<(), VolumeError> {
+        self.one(PosixOp::Release { ino }, None).await.map(drop)
+    }
+}

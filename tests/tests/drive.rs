@@ -1,0 +1,375 @@
+//! The network drive: a bucket mounted by real processes of a real grid, and what programs do on it. Letters
+//! with numbers are the promises of `docs/semantics.md`.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use nexusgrid_tests::{Client, GridOptions, LocalGrid, Mounted, program, run};
+
+#[path = "../../fuse/tests/pjdfstest.rs"]
+mod pjdfstest;
+
+/// Longest time for programs to go on when whatever they waited for is back.
+const PATIENCE: Duration = Duration::from_secs(120);
+const POLL: Duration = Duration::from_millis(5);
+
+/// A grid and its bucket.
+fn bucket(nodes: usize) -> (LocalGrid, &'static str) {
+    let grid = LocalGrid::start_with(&GridOptions { nodes, ..GridOptions::default() });
+    Client::new(&grid, 1).run("aws", &["s3", "mb", "s3://drive"]);
+    (grid, "drive")
+}
+
+/// A program of `tests/clients`, with the endpoint of a grid's first node in its environment.
+fn script(grid: &LocalGrid, name: &str) -> Command {
+    let mut command = Client::new(grid, 1).command("python3");
+    command.arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name));
+    command
+}
+
+/// Parts of the suite that run at once, by what is in the names of their cases. It mostly waits.
+const PARTS: [&[&str]; 4] = [
+    &["rename::", "open::", "posix_fallocate::"],
+    &["chmod::", "chown::", "truncate::", "utimensat::"],
+    &["link::"],
+    &["mkdir::", "mkfifo::", "mknod::", "rmdir::"],
+];
+
+/// As many cases there are at least; `link::` is in the names of three calls.
+const CASES: usize = 390;
+
+/// N1, N3, N4, N6, P1.
+#[test]
+fn grid_pjdfstest_passes_on_a_mount() {
+    let (grid, bucket) = bucket(3);
+    let mounted = Mounted::new(&grid, 1, bucket, "suid,dev");
+    let ran = std::thread::scope(|scope| {
+        let part = |(number, part): (usize, &'static &'static [&'static str])| {
+            // Long enough for the suite's longest paths, short enough for its sockets.
+            let dir = mounted.join(&format!("p{number}"));
+            fs::create_dir(&dir).unwrap();
+            scope.spawn(move || pjdfstest::run(&dir, part))
+        };
+        let running: Vec<_> = PARTS.iter().enumerate().map(part).collect();
+        running.into_iter().map(|part| part.join().unwrap()).collect::<Vec<_>>()
+    });
+    assert!(ran.iter().all(|part| part.failed.is_empty()), "{ran:?}");
+    assert!(ran.iter().map(|part| part.cases).sum::<usize>() >= CASES, "{ran:?}");
+    mounted.unmount();
+}
+
+/// D2, D5, D6, D7, N1, N5, O1, L1, L2, L3, L4, P2.
+#[test]
+fn grid_two_mounts_see_each_other_at_once() {
+    let (grid, bucket) = bucket(3);
+    let (a, b) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, bucket, ""));
+    print!("{}", run(script(&grid, "drive_two.py").arg(a.path()).arg(b.path())));
+    a.unmount();
+    b.unmount();
+}
+
+/// Calls drawn at random on a few names, through two mounts and by S3, against a model.
+fn at_random(grid: &LocalGrid, bucket: &str, mounts: [&Mounted; 2], seed: u32, calls: u32) {
+    let mut random = script(grid, "drive_random.py");
+    random.args(mounts.map(Mounted::path));
+    print!("{}", run(random.args([bucket, &seed.to_string(), &calls.to_string()])));
+    run(Command::new("rm").arg("-r").arg(mounts[0].join("random")));
+}
+
+/// S4.
+fn is_not_mounted(grid: &LocalGrid, bucket: &str, why: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program());
+    command.args(["mount", bucket]).arg(dir.path()).arg("--dir").arg(grid.dir(2));
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains(why), "{bucket}: {output:?}");
+}
+
+/// As `mount -t nexusgrid` does it, by a link under the name that it looks for; and unmounted by a link to where
+/// it is.
+fn mount_helper(grid: &LocalGrid, bucket: &str) {
+    let dir = tempfile::tempdir().unwrap();
+    let (helper, at, link) =
+        (dir.path().join("mount.nexusgrid"), dir.path().join("at"), dir.path().join("link"));
+    std::os::unix::fs::symlink(program(), &helper).unwrap();
+    std::os::unix::fs::symlink(&at, &link).unwrap();
+    fs::create_dir(&at).unwrap();
+    let options = format!("rw,relatime,_netdev,delay=1,dir={}", grid.dir(2).display());
+    run(Command::new(&helper).arg(bucket).arg(&at).args(["-s", "-o", &options]));
+    fs::write(at.join("by-helper"), b"x").unwrap();
+    fs::remove_file(at.join("by-helper")).unwrap();
+    run(Command::new(program()).arg("umount").arg(&link));
+    assert_eq!(fs::read_dir(&at).unwrap().count(), 0, "still mounted");
+}
+
+/// D2, D8, N1, N7, N8, O1, S1, S2, S3, S4.
+#[test]
+fn grid_s3_and_mounts_have_the_same_names() {
+    let (grid, bucket) = bucket(3);
+    let (a, b) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, bucket, ""));
+    print!("{}", run(script(&grid, "drive_s3.py").arg(a.path()).arg(bucket)));
+    for kept in ["versioned", "locked"] {
+        is_not_mounted(&grid, kept, kept);
+    }
+    mount_helper(&grid, bucket);
+    at_random(&grid, bucket, [&a, &b], 1, 100);
+    a.unmount();
+    b.unmount();
+}
+
+#[test]
+fn soak_grid_s3_and_mounts_have_the_same_names() {
+    let (grid, bucket) = bucket(3);
+    let (a, b) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, bucket, ""));
+    for seed in 1..=3 {
+        at_random(&grid, bucket, [&a, &b], seed, 2_000);
+    }
+    a.unmount();
+    b.unmount();
+}
+
+/// Programs at work, until told to end.
+struct Work {
+    child: Child,
+    rounds: Arc<parking_lot::Mutex<BTreeMap<String, u64>>>,
+    sums: tempfile::TempDir,
+}
+
+impl Work {
+    const WORKERS: usize = 4;
+
+    fn start(grid: &LocalGrid, dir: &Path) -> Work {
+        let sums = tempfile::tempdir().unwrap();
+        let mut command = script(grid, "drive_work.py");
+        command.arg("work").arg(dir).arg(sums.path());
+        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let rounds: Arc<parking_lot::Mutex<BTreeMap<String, u64>>> = Arc::default();
+        let (lines, seen) = (BufReader::new(child.stdout.take().unwrap()), Arc::clone(&rounds));
+        std::thread::spawn(move || {
+            for line in lines.lines().map_while(Result::ok) {
+                let (worker, _) = line.split_once(' ').unwrap();
+                *seen.lock().entry(worker.to_owned()).or_default() += 1;
+            }
+        });
+        Work { child, rounds, sums }
+    }
+
+    /// Waits until each has come to the end of a round that ended after this was called.
+    fn go_on(&mut self) -> Duration {
+        let (began, before) = (Instant::now(), self.rounds.lock().clone());
+        let further = |(worker, round): (&String, &u64)| before.get(worker) < Some(round);
+        loop {
+            let moved = self.rounds.lock().iter().filter(|worker| further(*worker)).count();
+            if moved == Work::WORKERS {
+                return began.elapsed();
+            }
+            let ended = self.child.try_wait().unwrap();
+            assert!(ended.is_none(), "a call failed: {ended:?}");
+            assert!(began.elapsed() < PATIENCE, "programs hang: {before:?} {:?}", self.rounds);
+            std::thread::sleep(POLL);
+        }
+    }
+
+    fn end(mut self) -> tempfile::TempDir {
+        drop(self.child.stdin.take());
+        assert!(self.child.wait().unwrap().success(), "something is not what it was");
+        self.sums
+    }
+}
+
+/// Whatever a mount stands on goes and comes back, while programs work.
+fn outlive(kills: u32, away: Duration) {
+    let (mut grid, bucket) = bucket(3);
+    let mounted = Mounted::new(&grid, 3, bucket, "");
+    fs::create_dir(mounted.join("w")).unwrap();
+    let mut work = Work::start(&grid, &mounted.join("w"));
+    let mut worst = Duration::ZERO;
+    for _ in 0..kills {
+        work.go_on();
+        let began = Instant::now();
+        mounted.kill_daemon();
+        work.go_on();
+        worst = worst.max(began.elapsed());
+    }
+    println!("{kills} daemons killed: the longest round {worst:?}");
+    for with_daemon in [false, true] {
+        grid.kill(3);
+        if with_daemon {
+            mounted.kill_daemon();
+        }
+        let began = Instant::now();
+        grid.serve(3).unwrap();
+        work.go_on();
+        println!("an agent killed: {:?} until programs went on", began.elapsed());
+    }
+    for number in [1, 2] {
+        grid.signal(number, Signal::STOP);
+    }
+    // Nothing can be decided for so long.
+    std::thread::sleep(away);
+    for number in [1, 2] {
+        grid.signal(number, Signal::CONT);
+    }
+    println!("no quorum for {away:?}: programs went on after {:?}", work.go_on());
+    let sums = work.end();
+    let other = Mounted::new(&grid, 1, bucket, "");
+    let mut verify = script(&grid, "drive_work.py");
+    verify.arg("verify").arg(other.join("w")).arg(sums.path()).args([bucket, "w/"]);
+    print!("{}", run(&mut verify));
+    other.unmount();
+    mounted.unmount();
+}
+
+/// D1, D2, D3, N2, O1, O2, O3.
+#[test]
+fn grid_programs_do_not_notice_what_dies_below_them() {
+    outlive(20, Duration::from_secs(6));
+}
+
+#[test]
+fn soak_grid_programs_do_not_notice_what_dies_below_them() {
+    outlive(100, Duration::from_secs(30));
+}
+
+/// L2: the kernel gives a lock back when its holder dies; the grid when nobody serves the mount any more, with or
+/// without its agent.
+fn dead_mount(with_agent: bool) {
+    let (mut grid, bucket) = bucket(4);
+    let (mut a, b) = (Mounted::new(&grid, 3, bucket, ""), Mounted::new(&grid, 4, bucket, ""));
+    fs::write(a.join("locked"), b"x").unwrap();
+    let held = fs::File::options().write(true).open(a.join("locked")).unwrap();
+    held.lock().unwrap();
+    let wanted = fs::File::options().write(true).open(b.join("locked")).unwrap();
+    assert!(wanted.try_lock().is_err());
+    a.kill_all();
+    if with_agent {
+        grid.kill(3);
+    }
+    let began = Instant::now();
+    wanted.lock().unwrap();
+    println!("a dead mount's lock was given back after {:?}", began.elapsed());
+    drop((held, wanted));
+    b.unmount();
+}
+
+#[test]
+fn soak_grid_locks_of_a_machine_that_dies_are_given_back() {
+    dead_mount(true);
+}
+
+#[test]
+fn soak_grid_locks_of_a_mount_that_dies_are_given_back() {
+    dead_mount(false);
+}
+
+/// Parts of `drive_programs.py` on a mount of a grid.
+fn programs(length: &str, parts: &[&str]) {
+    let (grid, bucket) = bucket(3);
+    let mounted = Mounted::new(&grid, 1, bucket, "suid,dev");
+    let mut programs = script(&grid, "drive_programs.py");
+    print!("{}", run(programs.arg(mounted.path()).args([bucket, length]).args(parts)));
+    mounted.unmount();
+}
+
+#[test]
+fn grid_git_works_on_a_mount() {
+    programs("short", &["git"]);
+}
+
+/// D1, D2, D8, N4, N6, L1, L2.
+#[test]
+fn grid_databases_copies_and_compilers_work_on_a_mount() {
+    programs("short", &["sqlite", "rsync", "tar", "compile", "big"]);
+}
+
+#[test]
+fn soak_grid_programs_work_on_a_mount() {
+    programs("long", &[]);
+}
+
+#[test]
+fn soak_grid_postgresql_works_on_a_mount_while_a_node_is_killed() {
+    let (mut grid, bucket) = bucket(5);
+    let mounted = Mounted::new(&grid, 1, bucket, "");
+    let mut command = script(&grid, "drive_postgres.py");
+    command.arg(mounted.path()).arg("60").stdout(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert_eq!(lines.next().unwrap().unwrap(), "running");
+    grid.kill(2);
+    grid.kill(5);
+    grid.serve_all(&[2, 5]).unwrap();
+    lines.map_while(Result::ok).for_each(|line| println!("{line}"));
+    assert!(child.wait().unwrap().success());
+    mounted.unmount();
+}
+
+const FSX: &str = "
+flen = 2000000
+[opsize]
+max = 131072
+[weights]
+close_open = 1
+invalidate = 1
+truncate = 2
+fsync = 1
+fdatasync = 1
+read = 10
+write = 10
+mapread = 5
+mapwrite = 5
+posix_fallocate = 1
+punch_hole = 2
+sendfile = 2
+posix_fadvise = 1
+copy_file_range = 3
+";
+
+/// Random calls on one file against a model; the daemon is killed after so many of them, again and again.
+fn fsx(mounted: &Mounted, seed: u32, calls: usize, kill_each: Option<usize>) {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("fsx.toml");
+    fs::write(&config, FSX).unwrap();
+    let mut command = Command::new("fsx");
+    command.arg("-vv").arg("-f").arg(&config).arg("-P").arg(dir.path());
+    command.args(["-N", &calls.to_string(), "-S", &seed.to_string()]);
+    command.arg(mounted.join(&format!("fsx-{seed}"))).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("fsx is not installed: make test does");
+    let mut last = Vec::new();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
+    for (number, line) in lines.enumerate() {
+        if kill_each.is_some_and(|each| number % each == each - 1) {
+            mounted.kill_daemon();
+        }
+        last.push(line);
+        last.drain(..last.len().saturating_sub(30));
+    }
+    assert!(child.wait().unwrap().success(), "seed {seed}:\n{}", last.join("\n"));
+}
+
+/// D1, D3, D8, O2.
+#[test]
+fn grid_fsx_finds_nothing_while_daemons_die() {
+    let (grid, bucket) = bucket(3);
+    let mounted = Mounted::new(&grid, 2, bucket, "");
+    fsx(&mounted, 1, 1_000, Some(100));
+    mounted.unmount();
+}
+
+#[test]
+fn soak_grid_fsx_finds_nothing_while_daemons_die() {
+    let (grid, bucket) = bucket(3);
+    let mounted = Mounted::new(&grid, 2, bucket, "");
+    for (seed, kill_each) in [(1, None), (2, Some(200)), (3, None)] {
+        fsx(&mounted, seed, 10_000, kill_each);
+    }
+    mounted.unmount();
+}
