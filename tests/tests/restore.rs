@@ -214,7 +214,9 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
         }
         both => panic!("not one restore: {both:?}"),
     };
-    assert_eq!(restored["incarnation"], 2);
+    // The one that gave way may have claimed incarnation 2 first: a claimed one is never taken again.
+    let incarnation = restored["incarnation"].as_u64().unwrap();
+    assert!(matches!(incarnation, 2 | 3), "{restored}");
     let groups = restored["groups"].as_array().unwrap();
     assert_eq!(groups.len(), 5);
     let reached: Vec<u64> = groups.iter().map(|row| row["reached"].as_u64().unwrap()).collect();
@@ -262,10 +264,10 @@ fn grid_all_metadata_lost_is_restored_from_the_drives() {
 
     // Thawed, all of it goes.
     let shown = metadata(&grid, 1, &["thaw"]).unwrap();
-    assert_eq!((&shown["frozen"], &shown["incarnation"]), (&true.into(), &2.into()));
+    assert_eq!((&shown["frozen"], &shown["incarnation"]), (&true.into(), &incarnation.into()));
     assert_eq!(shown["unheard"].as_u64(), Some(recoverable));
     assert!(metadata(&grid, 1, &["thaw", "--incarnation", "1"]).is_err());
-    metadata(&grid, 1, &["thaw", "--incarnation", "2"]).unwrap();
+    metadata(&grid, 1, &["thaw", "--incarnation", &incarnation.to_string()]).unwrap();
     wait_for_fsck(&grid, "clean of what was lost", |report| {
         let is_gone = |what: &str| report[what] == 0;
         report["clean"] == true
