@@ -238,9 +238,6 @@ fn begin<V: Volume>(
     let (line, pending) = Notices::line();
     notices::deliver(pending, session.notifier())?;
     volume.attach(line);
-    if open.is_empty() {
-        return Ok(());
-    }
     runtime.block_on(volume.resume(open)).map_err(MountError::Resume)
 }
 

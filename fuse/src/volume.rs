@@ -413,8 +413,8 @@ pub trait Volume: Send + Sync + 'static {
     /// Before the first call: what is sent through `notices` reaches the kernel's caches.
     fn attach(&self, notices: Notices);
 
-    /// Before the first call of a daemon that follows another: opens these again, under these
-    /// numbers. Nothing else that the dead one had open is known to the kernel. A file that is gone
+    /// Before the first call of a daemon: opens these again, under these numbers, for the daemon
+    /// before had them open; none, of the first. Nothing else that the dead one had open is known to the kernel. A file that is gone
     /// was released, and the daemon died before it could strike it off: it is passed over.
     fn resume(&self, open: Vec<OpenFile>) -> impl Future<Output = Outcome<()>> + Send;
 

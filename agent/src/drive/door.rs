@@ -248,7 +248,10 @@ impl Door {
             let ending = line.mount.changes.write();
             let have_ended = tokio::time::timeout(limits::ENDING, ending).await.is_ok();
             return match have_ended {
-                true => Ok(line),
+                true => {
+                    line.mount.volume.begin_anew();
+                    Ok(line)
+                }
                 false => Err(Greeting::Away("calls of the daemon before go on".to_owned())),
             };
         }
@@ -448,7 +451,7 @@ impl Mounted {
             }
             Call::Hold(ino) => node(volume.hold(ino).await?),
             Call::Release(ino) => {
-                volume.release(ino).await?;
+                volume.release(ino);
                 Answer::Done
             }
             Call::Lock { ino, owner, pid, range, kind, wait } => {
@@ -464,6 +467,10 @@ impl Mounted {
             }
             Call::UnlockAll(ino, owner) => {
                 volume.unlock_all(ino, owner).await?;
+                Answer::Done
+            }
+            Call::Opens(open) => {
+                volume.opens(&open).await?;
                 Answer::Done
             }
             Call::Space => {

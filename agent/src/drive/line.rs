@@ -77,6 +77,8 @@ struct Shared {
     more: Notify,
     /// The mount's lease; another when the grid had ended the one before.
     lease: watch::Sender<Option<u64>>,
+    /// How often the agent has greeted.
+    greetings: watch::Sender<u64>,
 }
 
 /// The line.
@@ -127,6 +129,11 @@ impl Line {
     /// The mount's lease, once there is one; when it is another, nothing is held any more.
     pub fn lease(&self) -> watch::Receiver<Option<u64>> {
         self.0.lease.subscribe()
+    }
+
+    /// How often the agent has greeted: each time it may know nothing of what is open.
+    pub fn greetings(&self) -> watch::Receiver<u64> {
+        self.0.greetings.subscribe()
     }
 
     /// Makes a call, again and again while the grid is away; whoever stops waiting takes it back.
@@ -183,6 +190,7 @@ impl Shared {
         Arc::new(Shared {
             path,
             lease: watch::Sender::new(hello.lease),
+            greetings: watch::Sender::new(0),
             hello: Mutex::new(hello),
             next: AtomicU64::new(1),
             asks: Semaphore::new(limits::ASKS_AT_ONCE),
@@ -205,6 +213,7 @@ impl Shared {
             Ok((stream, Greeting::Welcome { lease })) => {
                 self.hello.lock().lease = Some(lease);
                 self.lease.send_if_modified(|known| known.replace(lease) != Some(lease));
+                self.greetings.send_modify(|count| *count += 1);
                 Ok(stream)
             }
             Ok((_, Greeting::Away(why))) => Err(Away::Now(anyhow::anyhow!(why))),

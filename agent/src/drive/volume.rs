@@ -113,9 +113,35 @@ impl Drive {
         let own = OwnNames::new(Env::real().rng.as_ref());
         let inner = Inner { line, dirty, files, options, notices, own, lease };
         let drive = Drive(Arc::new(inner));
+        // One that follows another says what is open when it knows.
+        if drive.0.lease.is_none() {
+            drive.0.say_open();
+        }
         tokio::spawn(store::keep(Arc::downgrade(&drive.0), drive.0.options.write_delay));
         tokio::spawn(follow(Arc::downgrade(&drive.0), drive.0.line.lease()));
         drive
+    }
+}
+
+/// Says what is open whenever the agent has greeted: it may be another, or another daemon's before. What else is held
+/// is held for nothing.
+async fn say_open(volume: Weak<Inner>, mut greetings: watch::Receiver<u64>) {
+    while greetings.changed().await.is_ok() {
+        let Some(inner) = volume.upgrade() else { return };
+        greetings.borrow_and_update();
+        let open = inner.files.all_open();
+        let call = Call::Opens(open.iter().map(|ino| at(*ino)).collect());
+        if let Err(error) = inner.done(None, call).await {
+            tracing::warn!(%error, "the agent does not hear what is open");
+            continue;
+        }
+        // Of these some may have been closed, and given back, before the agent took them for open.
+        for ino in open {
+            let _turn = inner.files.holding(ino).await;
+            if !inner.files.is_open(ino) {
+                inner.give_back(ino).await;
+            }
+        }
     }
 }
 
@@ -318,6 +344,15 @@ impl Inner {
             inner.known(&node)
         })
         .await
+    }
+
+    /// From now on the agent is told what is open when it greets; of a daemon that follows another at once.
+    fn say_open(self: &Arc<Self>) {
+        let mut greetings = self.line.greetings();
+        if self.lease.is_some() {
+            greetings.mark_changed();
+        }
+        tokio::spawn(say_open(Arc::downgrade(self), greetings));
     }
 
     async fn hold_again(&self) {

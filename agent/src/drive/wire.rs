@@ -137,6 +137,8 @@ pub enum Call {
     Close,
     /// To so many bytes, unless it is as long already. → `Node`.
     Lengthen(Ino, u64),
+    /// These are open, all of them: what else is held is held for nothing. → `Done`.
+    Opens(Vec<Ino>),
 }
 
 /// What the agent answers.

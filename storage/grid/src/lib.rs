@@ -60,7 +60,7 @@ pub use error::GridError;
 pub use facade::{Grid, ObjectReader};
 pub use keys::seal_secret;
 pub use liveness::{Liveness, NodeHint};
-pub use meta_port::{CommandId, MetaOptions, MetaPort, PortError};
+pub use meta_port::{Answered, CommandId, MetaOptions, MetaPort, PortError};
 pub use metrics::{GridMetrics, MetricRow};
 pub use node::{GridNode, HostPort, NodeParts};
 pub use shard::ShardService;

@@ -222,6 +222,16 @@ pub const LIFECYCLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const MOUNT_LEASE: Duration = Duration::from_secs(60);
 /// How often an operation of a mount that has ended is tried under the one that follows.
 pub const MOUNT_LIVES_MAX: usize = 4;
+/// A file that nobody has open any more is held for so long, in case it is opened again.
+pub const LINGER: Duration = Duration::from_secs(10);
+/// So often is looked which have been held long enough.
+pub const LINGER_LOOK: Duration = Duration::from_secs(1);
+/// So many of a mount are held so at most.
+pub const LINGERING_MAX: usize = 16 * 1024;
+/// Files that one command gives back.
+pub const RELEASED_AT_ONCE: usize = nexusgrid_meta::namespace::limits::POSIX_OPS_MAX / 2;
+/// Numbers of held files in one answer.
+pub const HOLDS_PAGE: u32 = 1_000;
 /// Waits for locks in one process.
 pub const LOCK_WAITERS_MAX: usize = 4_096;
 /// Owners of locks take turns in so many lines.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::Env;
+use nexusgrid_meta::host::{Fact, Touched, WatchCall, Watched, Watcher};
 use nexusgrid_meta::namespace::types as namespace;
 use nexusgrid_meta::namespace::types::{
     ListAfter, ListLine, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
@@ -58,6 +59,15 @@ pub enum PortError {
     Refused(String),
 }
 
+/// An answer that may be remembered, perhaps.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// The encoded reply.
+    pub answer: Vec<u8>,
+    /// What it rests on; `None`: it must not be remembered.
+    pub fact: Option<Fact>,
+}
+
 /// Raft groups, wherever they are.
 #[async_trait]
 pub trait MetaPort: Send + Sync + 'static {
@@ -73,6 +83,24 @@ pub trait MetaPort: Send + Sync + 'static {
     /// Waits until `group` has decided something beyond `after`; gives how far it came, or `after`
     /// if there is nothing new for some seconds. A hint: whoever needs to know queries.
     async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError>;
+    /// As [`MetaPort::propose`], by one that remembers what the group answered; gives what it is to forget, too. If
+    /// it hears no reply, it is to forget everything.
+    async fn propose_by(
+        &self,
+        by: Watcher,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<(Vec<u8>, Touched), PortError>;
+    /// As [`MetaPort::query`], by one that would remember the answer.
+    async fn remember(
+        &self,
+        by: Watcher,
+        group: GroupId,
+        query: Vec<u8>,
+    ) -> Result<Answered, PortError>;
+    /// Calls `group` for news of what is remembered; comes back after a second without.
+    async fn watch(&self, group: GroupId, call: WatchCall) -> Result<Watched, PortError>;
     /// Whether this node leads `group` as far as it knows. A hint: it decides who works, not who
     /// is right.
     fn leads(&self, group: GroupId) -> bool;
@@ -227,16 +255,47 @@ impl MetaClient {
         Ok(reply?)
     }
 
-    /// A command of a metadata group under an id: under the same one it has one effect, and one answer.
-    pub(crate) async fn command_as(
+    /// A command by one that remembers what the group answered: what it came to, and what is to be forgotten. Without
+    /// an id it gets one.
+    pub(crate) async fn command_by(
+        &self,
+        by: Option<Watcher>,
+        group: GroupId,
+        id: Option<CommandId>,
+        command: &NamespaceCommand,
+    ) -> Result<(Result<NamespaceOk, NamespaceError>, Touched), MetaError> {
+        let id = id.unwrap_or_else(|| self.fresh_id());
+        let command = command.encode();
+        let (reply, touched) = match by {
+            Some(by) => {
+                self.patiently(|| self.port.propose_by(by, group, id, command.clone())).await?
+            }
+            None => (self.propose_as(group, id, command).await?, Touched::Nothing),
+        };
+        let reply = namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
+        Ok((reply, touched))
+    }
+
+    /// A query whose answer may be remembered; as it came.
+    pub(crate) async fn remember(
         &self,
         group: GroupId,
-        id: CommandId,
-        command: &NamespaceCommand,
-    ) -> Result<NamespaceOk, MetaError> {
-        let reply = self.propose_as(group, id, command.encode()).await?;
-        let reply = namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
-        Ok(reply?)
+        by: Option<Watcher>,
+        query: Vec<u8>,
+    ) -> Result<Answered, MetaError> {
+        let Some(by) = by else {
+            return Ok(Answered { answer: self.query(group, query).await?, fact: None });
+        };
+        self.patiently(|| self.port.remember(by, group, query.clone())).await
+    }
+
+    /// Waits for news of what is remembered.
+    pub(crate) async fn watch(
+        &self,
+        group: GroupId,
+        call: WatchCall,
+    ) -> Result<Watched, PortError> {
+        self.port.watch(group, call).await
     }
 
     /// A query of a metadata group.
@@ -278,9 +337,13 @@ impl MetaClient {
 
     /// Proposes under one id until the outcome is known or patience ends.
     async fn propose(&self, group: GroupId, command: Vec<u8>) -> Result<Vec<u8>, MetaError> {
+        self.propose_as(group, self.fresh_id(), command).await
+    }
+
+    fn fresh_id(&self) -> CommandId {
         let mut id = [0; 16];
         self.env.rng.fill(&mut id);
-        self.propose_as(group, CommandId(id), command).await
+        CommandId(id)
     }
 
     async fn propose_as(
@@ -289,28 +352,22 @@ impl MetaClient {
         id: CommandId,
         command: Vec<u8>,
     ) -> Result<Vec<u8>, MetaError> {
-        let mut last = PortError::Unavailable("no answer in time".to_owned());
-        let attempts = async {
-            loop {
-                match self.port.propose(group, id, command.clone()).await {
-                    Ok(reply) => return Ok(reply),
-                    Err(PortError::Refused(why)) => return Err(PortError::Refused(why)),
-                    Err(error) => last = error,
-                }
-                self.env.clock.sleep(self.options.pause).await;
-            }
-        };
-        match tokio::time::timeout(self.options.patience, attempts).await {
-            Ok(result) => Ok(result?),
-            Err(_) => Err(last.into()),
-        }
+        self.patiently(|| self.port.propose(group, id, command.clone())).await
     }
 
     async fn query(&self, group: GroupId, query: Vec<u8>) -> Result<Vec<u8>, MetaError> {
+        self.patiently(|| self.port.query(group, query.clone())).await
+    }
+
+    /// Repeats what is not refused until it succeeds or patience ends.
+    async fn patiently<T, F>(&self, attempt: impl Fn() -> F) -> Result<T, MetaError>
+    where
+        F: Future<Output = Result<T, PortError>>,
+    {
         let mut last = PortError::Unavailable("no answer in time".to_owned());
         let attempts = async {
             loop {
-                match self.port.query(group, query.clone()).await {
+                match attempt().await {
                     Ok(reply) => return Ok(reply),
                     Err(PortError::Refused(why)) => return Err(PortError::Refused(why)),
                     Err(error) => last = error,

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId, MasterKey};
 use nexusgrid_drive::DriveStore;
 use nexusgrid_env::{Env, NodeId, Rpc};
+use nexusgrid_meta::host::{Remembered, Touched, WatchCall, Watched, Watcher};
 use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
 use tokio::sync::mpsc;
@@ -22,7 +23,7 @@ use crate::keys::KeyRing;
 use crate::limits;
 use crate::liveness::Liveness;
 use crate::map::MapView;
-use crate::meta_port::{CommandId, MetaClient, MetaPort, PortError, ROOT};
+use crate::meta_port::{Answered, CommandId, MetaClient, MetaPort, PortError, ROOT};
 use crate::shard::{ShardClient, ShardService};
 use crate::{keeper, refill};
 
@@ -228,6 +229,33 @@ impl MetaPort for HostPort {
 
     async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError> {
         self.host.news(group, after).await.map_err(port_error)
+    }
+
+    async fn propose_by(
+        &self,
+        by: Watcher,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<(Vec<u8>, Touched), PortError> {
+        let (id, command) = (u128::from_be_bytes(id.0), Bytes::from(command));
+        let done = self.host.propose_by(Some(by), group, id, command, self.deadline).await;
+        done.map(|(reply, touched)| (reply.into(), touched)).map_err(port_error)
+    }
+
+    async fn remember(
+        &self,
+        by: Watcher,
+        group: GroupId,
+        query: Vec<u8>,
+    ) -> Result<Answered, PortError> {
+        let answered = self.host.remember(group, by, Bytes::from(query), self.deadline).await;
+        let Remembered { answer, fact } = answered.map_err(port_error)?;
+        Ok(Answered { answer: answer.into(), fact })
+    }
+
+    async fn watch(&self, group: GroupId, call: WatchCall) -> Result<Watched, PortError> {
+        self.host.watch(group, call).await.map_err(port_error)
     }
 
     fn leads(&self, group: GroupId) -> bool {

@@ -65,3 +65,30 @@ pub const EXPORT_FRAME_BYTES_MAX: usize = 96 * 1024 * 1024;
 
 /// Rows that a command keeps once it has read them; it may read more.
 pub const TX_READS_KEPT_MAX: usize = 64;
+
+/// A watcher believes what it remembers for so long after it called, if its call was answered in full. Short enough
+/// that changes of what a dead one remembered do not wait long; long enough that two lost calls do no harm.
+pub const WATCH_LEASE: Duration = Duration::from_secs(4);
+/// A leader waits for a watcher so long after it heard of it: as long as the watcher may believe, and a quarter more for
+/// clocks that do not go alike.
+pub const WATCH_GIVEN: Duration = Duration::from_secs(5);
+/// A watcher's call is held so long for news.
+pub const WATCH_HOLD: Duration = Duration::from_secs(1);
+/// Rows that one watcher may be interested in; the oldest are taken back.
+pub const WATCH_MARKS_MAX: usize = 256 * 1024;
+/// News that wait for one watcher; beyond, it is to forget everything.
+pub const WATCH_NEWS_MAX: usize = 8_192;
+/// News in one answer to a watcher.
+pub const WATCH_NEWS_BATCH: usize = 1_024;
+/// Changes that are known for those who began to read before.
+pub const WATCH_CHANGES_KEPT: usize = 1_024;
+/// Rows that what a watcher remembers may rest on.
+pub const WATCH_RESTS_ON_MAX: usize = 16;
+/// Pause of a watcher that nobody answered.
+pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
+/// Answers that one watcher remembers, and their bytes with those of the questions.
+pub const FACTS_MAX: usize = 128 * 1024;
+/// See [`FACTS_MAX`].
+pub const FACTS_BYTES_MAX: usize = 32 << 20;
+/// Times of remembering of one watcher that are waited for at once.
+pub const WATCH_SESSIONS_MAX: usize = 4;

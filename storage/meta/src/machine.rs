@@ -8,6 +8,8 @@
 //! deduplication (I6): a machine never writes by itself, never sees a request twice, and need not
 //! know that it is replicated.
 
+use std::collections::BTreeSet;
+
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{Batch, Checks, KvError, KvRead, Roles};
 use serde::Serialize;
@@ -35,6 +37,9 @@ pub struct Applied {
     /// What the machine found of the invariants that it keeps.
     pub checks: Checks,
 }
+
+/// Whether an answer rests on a row.
+pub type RestsOn = Box<dyn Fn(&'static str, &[u8]) -> bool + Send + Sync>;
 
 /// A pure, deterministic state machine over a key-value store.
 ///
@@ -75,6 +80,17 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Whether a query reads a few rows only, so that it is answered where it arrives.
     fn is_brief(&self, _query: &[u8]) -> bool {
         false
+    }
+
+    /// Whether who asks this may remember the answer, and then: which of the rows that were read it rests on, by
+    /// family and key. When one of these changes, it is forgotten.
+    fn may_be_remembered(&self, _query: &[u8]) -> Option<RestsOn> {
+        None
+    }
+
+    /// Who may remember answers, as the rows say; numbers that are never given again.
+    fn watchers(&self, _state: &dyn KvRead) -> Result<BTreeSet<u64>, KvError> {
+        Ok(BTreeSet::new())
     }
 
     /// Whether a query reads a page of a thousand rows for a client: what takes less goes first.

@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::{Disk, DiskFile, DiskLock, Env, OpenMode, Rule, Space};
-use nexusgrid_grid::{CommandId, HostPort, MetaPort, PortError};
+use nexusgrid_grid::{Answered, CommandId, HostPort, MetaPort, PortError};
+use nexusgrid_meta::host::{Touched, WatchCall, Watched, Watcher};
 use nexusgrid_meta::{Consistency, MetaHost};
 
 use super::faults::Kind;
@@ -96,6 +97,33 @@ impl MetaPort for Port {
 
     async fn news(&self, group: GroupId, after: u64) -> Result<u64, PortError> {
         self.inner.news(group, after).await
+    }
+
+    async fn propose_by(
+        &self,
+        by: Watcher,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<(Vec<u8>, Touched), PortError> {
+        let mut id = id;
+        if self.mutant == Mutant::FreshIds {
+            self.env.rng.fill(&mut id.0);
+        }
+        self.inner.propose_by(by, group, id, command).await
+    }
+
+    async fn remember(
+        &self,
+        by: Watcher,
+        group: GroupId,
+        query: Vec<u8>,
+    ) -> Result<Answered, PortError> {
+        self.inner.remember(by, group, query).await
+    }
+
+    async fn watch(&self, group: GroupId, call: WatchCall) -> Result<Watched, PortError> {
+        self.inner.watch(group, call).await
     }
 
     fn leads(&self, group: GroupId) -> bool {

@@ -29,9 +29,12 @@ impl Volume for Drive {
         for file in open {
             self.0.files.open(file.ino, file.handle, file.flags);
         }
-        // If it does not, `follow` may have heard of it before anything was open here.
-        if *self.0.line.lease().borrow() != self.0.lease {
-            self.0.hold_again().await;
+        if self.0.lease.is_some() {
+            // If it does not, `follow` may have heard of it before anything was open here.
+            if *self.0.line.lease().borrow() != self.0.lease {
+                self.0.hold_again().await;
+            }
+            self.0.say_open();
         }
         Ok(())
     }

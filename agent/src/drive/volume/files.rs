@@ -81,6 +81,11 @@ impl Files {
         true
     }
 
+    /// Whether a file is open.
+    pub(super) fn is_open(&self, ino: Ino) -> bool {
+        self.table.lock().open.contains_key(&ino)
+    }
+
     /// Files that are open.
     pub(super) fn all_open(&self) -> Vec<Ino> {
         self.table.lock().open.keys().copied().collect()

@@ -138,6 +138,11 @@ impl Inner {
                 tracing::error!(ino = ino.0, %error, "they cannot be forgotten");
             }
         }
+        self.give_back(ino).await;
+    }
+
+    /// A file that nobody has open is held no more; for who has the turn to hold it.
+    pub(super) async fn give_back(&self, ino: Ino) {
         if let Err(error) = self.call(None, Call::Release(at(ino)), Bytes::new()).await {
             tracing::warn!(ino = ino.0, %error, "a file stays held");
         }

@@ -99,6 +99,23 @@ async fn what_cannot_be_stored_is_said_until_it_can_be() {
     assert_eq!(agent.asked().last().unwrap().1, Call::Release(at(INO)));
 }
 
+/// O1: what else the mount holds, an agent that was started anew gives back.
+#[tokio::test]
+async fn an_agent_hears_what_is_open_of_a_daemon_that_follows_another() {
+    let agent = agent(Fault::Full, &Arc::default());
+    let drive = Memory::new().drive(&agent, &[1, 2]).await;
+    let says = async {
+        while !agent.asked().contains(&(None, Call::Opens(vec![at(INO)]))) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, says).await.unwrap();
+    for handle in [1, 2] {
+        drive.release(&caller(4), INO, Handle(handle), None).await.unwrap();
+    }
+    assert_eq!(agent.asked().last().unwrap().1, Call::Release(at(INO)));
+}
+
 /// D9.
 #[tokio::test]
 async fn who_writes_more_than_may_wait_waits() {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use nexusgrid_codec::{GroupId, SessionId};
+use nexusgrid_meta::host::{Changing, Memory};
 use nexusgrid_meta::namespace::types::{
     BucketId, Ino, Moment, MountId, NamespaceCommand, NamespaceError, NamespaceOk, NewBlock,
     PosixDone, PosixError, PosixOp,
@@ -22,6 +23,8 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::VolumeError;
+use super::holds::{self, Holds};
+use super::memory;
 use crate::core::Core;
 use crate::limits;
 use crate::meta_port::{CommandId, MetaError};
@@ -36,6 +39,8 @@ pub(super) struct Lease {
     bucket: BucketId,
     mount: watch::Sender<MountId>,
     ended: AtomicBool,
+    memory: Memory,
+    holds: Holds,
     /// Numbers not given yet: the next, and the end.
     numbers: Mutex<(u64, u64)>,
     /// The first of this lot and of the one before, whose last may be on their way still.
@@ -60,16 +65,34 @@ impl Lease {
             bucket: bucket.id,
             mount: watch::Sender::new(mount),
             ended: AtomicBool::new(false),
+            memory: Memory::default(),
+            holds: Holds::default(),
             numbers: Mutex::new((0, 0)),
             reserving: tokio::sync::Mutex::default(),
         });
         let weak = Arc::downgrade(&lease);
+        core.env.exec.spawn(memory::follow(Weak::clone(&weak), Arc::clone(core)));
+        core.env.exec.spawn(holds::follow(Weak::clone(&weak), Arc::clone(core)));
         core.env.exec.spawn(keep(weak, Arc::clone(core)));
         Ok(lease)
     }
 
     pub(super) fn mount(&self) -> MountId {
         *self.mount.borrow()
+    }
+
+    pub(super) fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// What the mount remembers.
+    pub(super) fn memory(&self) -> &Memory {
+        &self.memory
+    }
+
+    /// What the mount holds.
+    pub(super) fn holds(&self) -> &Holds {
+        &self.holds
     }
 
     pub(super) fn watch(&self) -> watch::Receiver<MountId> {
@@ -81,7 +104,7 @@ impl Lease {
         self.ended.store(true, Ordering::Relaxed);
     }
 
-    fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Relaxed)
     }
 
@@ -106,6 +129,7 @@ impl Lease {
         *lots = (None, None);
         *self.numbers.lock() = (0, 0);
         if now != mount {
+            self.holds.clear();
             tracing::warn!(ended = mount.0, now = now.0, "the mount had ended and begins anew");
             self.mount.send_replace(now);
         }
@@ -156,10 +180,14 @@ impl Lease {
                 ops: ops.clone(),
                 now,
             };
-            let done = match request.map(|id| id.in_life(life)) {
-                Some(id) => self.core.meta.command_as(self.group, id, &command).await,
-                None => self.core.meta.command(self.group, &command).await,
-            };
+            let request = request.map(|id| id.in_life(life));
+            let changing = Changing::new(&self.memory);
+            let by = self.memory.by();
+            let done = self.core.meta.command_by(by, self.group, request, &command).await;
+            let done = done.and_then(|(done, touched)| {
+                changing.done(touched);
+                Ok(done?)
+            });
             match done {
                 Ok(NamespaceOk::Posix(results)) => return Ok(results),
                 Ok(_) => return Err(MetaError::Reply("operations of a mount")),

@@ -7,14 +7,17 @@
 //!                      └─ lease   renewed every third of it, until the volume is dropped
 //! ```
 //!
-//! Nothing is kept here between calls but the lease, numbers for new nodes, and which cookie of a listing
-//! stood for which name: what another mount or a client of S3 did is seen by the next call.
+//! Kept here between calls are the lease, numbers for new nodes, which cookie of a listing stood for which name, and
+//! what the group answered, while it promises to tell of changes (`memory`): what another mount or a client of S3 did
+//! is seen by the next call.
 
 mod anew;
 mod data;
+mod holds;
 mod lease;
 mod listing;
 mod locks;
+mod memory;
 mod nodes;
 mod ranges;
 mod space;
@@ -22,13 +25,14 @@ mod space;
 use std::sync::Arc;
 
 use nexusgrid_meta::namespace::types::{
-    NamespaceAnswer, NamespaceError, NamespaceQuery, WrappedKey,
+    NamespaceAnswer, NamespaceError, NamespaceQuery, WrappedKey, decode_query_reply,
 };
 use nexusgrid_meta::root::topology::Bucket;
 use tokio::sync::watch;
 
 pub use data::FileRange;
 pub use listing::{Cookie, Listed};
+pub use nexusgrid_meta::host::MemoryFigures;
 pub use nexusgrid_meta::namespace::limits::{
     FILE_BYTES_MAX, XATTR_BYTES_MAX, XATTR_NAME_BYTES_MAX,
 };
@@ -166,6 +170,26 @@ impl Volume {
 
     async fn node_of(&self, op: PosixOp, request: Option<CommandId>) -> Result<Node, VolumeError> {
         node(self.one(op, request).await?)
+    }
+
+    /// How well the mount remembers what it was answered.
+    pub fn memory(&self) -> MemoryFigures {
+        self.lease.memory().figures(self.core.env.clock.now())
+    }
+
+    /// As [`Volume::ask`], from memory if it can be.
+    async fn recall(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {
+        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
+        let answer = memory::ask(&self.core, &self.lease, query).await?;
+        let answer = decode_query_reply(&answer).map_err(|_| internal("an answer's encoding"))?;
+        Ok(answer?)
+    }
+
+    /// What is remembered; nothing is asked.
+    fn recalled(&self, query: PosixQuery) -> Option<NamespaceAnswer> {
+        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
+        let answer = self.lease.memory().recall(&query, self.core.env.clock.now()).ok()?;
+        decode_query_reply(&answer).ok()?.ok()
     }
 
     async fn ask(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {

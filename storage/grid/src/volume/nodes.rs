@@ -1,5 +1,6 @@
 //! Nodes and names: each call is one command or one query.
 
+use nexusgrid_codec::SessionId;
 use nexusgrid_meta::namespace::types::{NamespaceAnswer, PosixDone, PosixOp, PosixQuery};
 
 use serde::{Deserialize, Serialize};
@@ -26,7 +27,7 @@ impl Volume {
     /// What a name leads to; it has a number then.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Node, VolumeError> {
         let query = PosixQuery::Lookup { parent, name: name.to_vec() };
-        let NamespaceAnswer::Node(node) = self.ask(query).await? else {
+        let NamespaceAnswer::Node(node) = self.recall(query).await? else {
             return Err(internal("answer to a lookup").into());
         };
         if node.ino.is_some() {
@@ -41,7 +42,7 @@ impl Volume {
 
     /// A node by its number.
     pub async fn node(&self, ino: Ino) -> Result<Node, VolumeError> {
-        match self.ask(PosixQuery::Node { ino }).await? {
+        match self.recall(PosixQuery::Node { ino }).await? {
             NamespaceAnswer::Node(node) => Ok(*node),
             _ => Err(internal("answer to a query for a node").into()),
         }
@@ -60,7 +61,13 @@ impl Volume {
         loop {
             let (ino, name, what) = (self.lease.number().await?, name.to_vec(), what.clone());
             let op = PosixOp::Make { parent, name, ino, what, maker, hold };
-            match self.node_of(op, request.map(|id| id.again(round))).await {
+            let made = self.node_of(op, request.map(|id| id.again(round))).await;
+            if let Ok(Node { ino: Some(ino), .. }) = &made
+                && hold
+            {
+                self.lease.holds().made(*ino);
+            }
+            match made {
                 // The number was of a mount before, or of this one before it was gone on with.
                 Err(VolumeError::Posix(PosixError::NotReserved))
                     if round < limits::MOUNT_LIVES_MAX =>
@@ -79,7 +86,23 @@ impl Volume {
         name: &[u8],
         request: Option<CommandId>,
     ) -> Result<(), VolumeError> {
-        self.one(PosixOp::Unlink { parent, name: name.to_vec() }, request).await.map(drop)
+        let unlink = PosixOp::Unlink { parent, name: name.to_vec() };
+        // A file that lingers goes with its name, if it is known which one that is.
+        let known = self.recalled(PosixQuery::Lookup { parent, name: name.to_vec() });
+        let ino = match known {
+            Some(NamespaceAnswer::Node(node)) => node.ino,
+            _ => None,
+        };
+        let Some(leaving) = ino.and_then(|ino| self.lease.holds().leave(ino)) else {
+            return self.one(unlink, request).await.map(drop);
+        };
+        let ops = std::iter::once(unlink).chain(leaving.ops()).collect();
+        let done = self.lease.run((SessionId(0), Vec::new()), ops, request).await?;
+        leaving.done();
+        match done.into_iter().next() {
+            Some(unlinked) => Ok(unlinked.map(drop)?),
+            None => Err(internal("reply to a removal").into()),
+        }
     }
 
     /// Removes an empty directory.
@@ -131,7 +154,7 @@ impl Volume {
 
     /// An extended attribute.
     pub async fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, VolumeError> {
-        match self.ask(PosixQuery::Xattr { ino, name: name.to_vec() }).await? {
+        match self.recall(PosixQuery::Xattr { ino, name: name.to_vec() }).await? {
             NamespaceAnswer::Xattr(value) => Ok(value),
             _ => Err(internal("answer to a query for an extended attribute").into()),
         }
@@ -160,11 +183,48 @@ impl Volume {
 
     /// Keeps a node that is no directory while the mount lasts, even if its last name goes.
     pub async fn hold(&self, ino: Ino) -> Result<Node, VolumeError> {
-        self.node_of(PosixOp::Hold { ino }, None).await
+        if self.lease.holds().open(ino).await {
+            let node = self.node(ino).await;
+            if node.is_err() {
+                self.release(ino);
+            }
+            return node;
+        }
+        let held = self.node_of(PosixOp::Hold { ino }, None).await;
+        if held.is_err() {
+            self.lease.holds().not_held(ino);
+        }
+        held
     }
 
-    /// Ends that.
-    pub async fn release(&self, ino: Ino) -> Result<(), VolumeError> {
-        self.one(PosixOp::Release { ino }, None).await.map(drop)
+    /// Ends that, within some seconds.
+    pub fn release(&self, ino: Ino) {
+        self.lease.holds().close(ino, self.core.env.clock.now());
+    }
+
+    /// Another serves the mount's programs from now on, who will say which nodes are open.
+    pub fn begin_anew(&self) {
+        self.lease.holds().begin_anew();
+    }
+
+    /// Whoever goes on with a mount says which nodes are open: what else it holds is given back.
+    pub async fn opens(&self, open: &[Ino]) -> Result<(), VolumeError> {
+        let mut held = Vec::new();
+        loop {
+            let query = PosixQuery::Holds {
+                mount: self.mount(),
+                after: held.last().copied(),
+                limit: limits::HOLDS_PAGE,
+            };
+            let NamespaceAnswer::Holds { inos, more } = self.ask(query).await? else {
+                return Err(internal("answer to a query for what is held").into());
+            };
+            held.extend(inos);
+            if !more {
+                break;
+            }
+        }
+        self.lease.holds().sort(open, held, self.core.env.clock.now());
+        Ok(())
     }
 }

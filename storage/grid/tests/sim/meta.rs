@@ -9,7 +9,8 @@ use async_trait::async_trait;
 use nexusgrid_codec::GroupId;
 use nexusgrid_env::sim::World;
 use nexusgrid_env::{Durability, Kv, KvOptions, NodeId};
-use nexusgrid_grid::{CommandId, MetaPort, PortError};
+use nexusgrid_grid::{Answered, CommandId, MetaPort, PortError};
+use nexusgrid_meta::host::{Touched, WatchCall, Watched, Watcher};
 use nexusgrid_meta::namespace::Namespace;
 use nexusgrid_meta::namespace::audit::{Violation, audit};
 use nexusgrid_meta::root::Root;
@@ -147,6 +148,31 @@ impl MetaPort for OneCopyPort {
     async fn news(&self, _group: GroupId, after: u64) -> Result<u64, PortError> {
         tokio::time::sleep(std::time::Duration::from_millis(400)).await;
         Ok(after)
+    }
+
+    async fn propose_by(
+        &self,
+        _by: Watcher,
+        group: GroupId,
+        id: CommandId,
+        command: Vec<u8>,
+    ) -> Result<(Vec<u8>, Touched), PortError> {
+        Ok((self.propose(group, id, command).await?, Touched::All))
+    }
+
+    async fn remember(
+        &self,
+        _by: Watcher,
+        group: GroupId,
+        query: Vec<u8>,
+    ) -> Result<Answered, PortError> {
+        Ok(Answered { answer: self.query(group, query).await?, fact: None })
+    }
+
+    /// Nobody leads: nothing is remembered.
+    async fn watch(&self, _group: GroupId, _call: WatchCall) -> Result<Watched, PortError> {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        Err(PortError::Unavailable("no leader".to_owned()))
     }
 
     fn leads(&self, _group: GroupId) -> bool {

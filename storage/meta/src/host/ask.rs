@@ -12,11 +12,14 @@ use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::{BootInstant, Invariant, NodeId, RpcError, RpcRequest};
 
 use super::group::{Group, Tried};
+use super::watchers::{Touched, Watcher};
 use super::{Consistency, MetaError, MetaHost};
 use crate::limits::{COMMAND_BYTES_MAX, LEADER_RETRY_PAUSE, QUERY_BYTES_MAX};
 use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::types::Envelope;
-use crate::raft::wire::{GroupHead, MetaMethod, Outcome, PROPOSE, ProposeHead, QUERY};
+use crate::raft::wire::{
+    GroupHead, MetaMethod, Outcome, PROPOSE, PROPOSE_BY, ProposeByHead, ProposeHead, QUERY,
+};
 
 /// Redirections followed without a pause.
 const HOPS_MAX: u32 = 3;
@@ -40,6 +43,20 @@ impl MetaHost {
         body: Bytes,
         deadline: Duration,
     ) -> Result<Bytes, MetaError> {
+        let done = self.propose_by(None, group, request_id, body, deadline).await;
+        done.map(|(reply, _)| reply)
+    }
+
+    /// As [`MetaHost::propose`], for one that remembers what the group answered it: with the reply it hears what it is
+    /// to forget, before it acts on the reply. If it hears no reply, it is to forget everything.
+    pub async fn propose_by(
+        &self,
+        by: Option<Watcher>,
+        group: GroupId,
+        request_id: u128,
+        body: Bytes,
+        deadline: Duration,
+    ) -> Result<(Bytes, Touched), MetaError> {
         check_size("command", body.len(), COMMAND_BYTES_MAX)?;
         let until = self.inner.env.clock.now().plus(deadline);
         let mut trail = self.trail(group);
@@ -54,12 +71,20 @@ impl MetaHost {
             let tried = if target == self.inner.node {
                 let envelope = Envelope { request_id, body: body.clone() };
                 match self.running(group) {
-                    Ok(replica) => replica.propose(envelope, patience).await,
+                    Ok(replica) => replica.propose(envelope, by, patience).await,
                     Err(_) => Tried::NoReplica,
                 }
             } else {
-                let head = encode_bytes(&ProposeHead { group, request_id });
-                self.ask(target, PROPOSE, head, body.clone(), patience).await?
+                let propose = ProposeHead { group, request_id };
+                let (method, head) = match by {
+                    None => (PROPOSE, encode_bytes(&propose)),
+                    Some(by) => (PROPOSE_BY, encode_bytes(&ProposeByHead { propose, by })),
+                };
+                let tried = self.ask(target, method, head, body.clone(), patience).await?;
+                tried.map(|(reply, outcome)| match outcome {
+                    Outcome::Touched(touched) => (reply, touched),
+                    _ => (reply, Touched::Nothing),
+                })
             };
             match tried {
                 Tried::Done(reply) => {
@@ -117,7 +142,7 @@ impl MetaHost {
             let patience = left.min(self.inner.options.attempt_timeout);
             let head = encode_bytes(&GroupHead { group, stale: consistency == Consistency::Stale });
             match self.ask(target, QUERY, head, query.clone(), patience).await? {
-                Tried::Done(answer) => {
+                Tried::Done((answer, _)) => {
                     self.inner.hints.lock().insert(group, target);
                     return Ok(answer);
                 }
@@ -248,11 +273,13 @@ impl MetaHost {
         head: Bytes,
         body: Bytes,
         patience: Duration,
-    ) -> Result<Tried<Bytes>, MetaError> {
+    ) -> Result<Tried<(Bytes, Outcome)>, MetaError> {
         let request = RpcRequest { method: method.id, head, body };
         match self.inner.rpc.call(target, request, patience).await {
             Ok(response) => Ok(match decode::<Outcome>(&response.head, method.name) {
-                Ok(Outcome::Done) => Tried::Done(response.body),
+                Ok(done @ (Outcome::Done | Outcome::Touched(_) | Outcome::Fact(_))) => {
+                    Tried::Done((response.body, done))
+                }
                 Ok(Outcome::NotLeader(leader)) => Tried::NotLeader(leader),
                 Ok(Outcome::NoReplica) => Tried::NoReplica,
                 Ok(Outcome::Unknown) | Err(_) => Tried::Unknown,
@@ -264,7 +291,11 @@ impl MetaHost {
     }
 }
 
-fn check_size(what: &'static str, bytes: usize, bytes_max: usize) -> Result<(), MetaError> {
+pub(super) fn check_size(
+    what: &'static str,
+    bytes: usize,
+    bytes_max: usize,
+) -> Result<(), MetaError> {
     if bytes > bytes_max {
         return Err(MetaError::TooLarge { what, bytes, bytes_max });
     }

@@ -33,9 +33,9 @@ struct Leading {
 }
 
 impl Group {
-    /// An index that a read of now must see applied; `None` if this replica does not lead, has not
+    /// An index that a read of now must see applied, and the term in which this replica leads; `None` if this replica does not lead, has not
     /// committed anything of its term yet, its voters are changing, or too few answer.
-    pub(super) async fn confirmed_index(&self) -> Option<u64> {
+    pub(super) async fn confirmed_index(&self) -> Option<(u64, u64)> {
         let Leading { vote, index, mut others } = self.leading().await?;
         // Of 2n others n make a majority with this replica itself.
         let needed = others.len().div_ceil(2);
@@ -66,7 +66,7 @@ impl Group {
             }
         }
         *self.quick.lock() = confirmed;
-        Some(index)
+        Some((index, vote.leader_id.term))
     }
 
     async fn leading(&self) -> Option<Leading> {

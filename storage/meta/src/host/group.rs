@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::{oneshot, watch};
 
 use super::incoming::Incoming;
+use super::watchers::{Touched, Watcher};
 use crate::limits::ASK_TIMEOUT;
 use crate::machine::StateMachine;
 use crate::raft::encode::{decode, encode_bytes};
@@ -81,10 +82,51 @@ pub(crate) enum Tried<T> {
     Unknown,
 }
 
+impl<T> Tried<T> {
+    pub(crate) fn map<U>(self, with: impl FnOnce(T) -> U) -> Tried<U> {
+        match self {
+            Tried::Done(done) => Tried::Done(with(done)),
+            Tried::NotLeader(leader) => Tried::NotLeader(leader),
+            Tried::NoReplica => Tried::NoReplica,
+            Tried::Unknown => Tried::Unknown,
+        }
+    }
+}
+
+/// A read index, and who said so.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Confirmed {
+    /// What a read must see applied.
+    pub index: u64,
+    /// The term in which this replica itself was confirmed as leader; `None`: another may be.
+    pub term: Option<u64>,
+}
+
 #[derive(Default)]
 struct ReadRounds {
     running: bool,
-    waiting: Vec<oneshot::Sender<Option<u64>>>,
+    waiting: Vec<oneshot::Sender<Option<Confirmed>>>,
+}
+
+/// A command's proposer, if it remembers what it was answered: known to the watchers while it waits.
+struct Proposal<'a> {
+    store: &'a StateStore,
+    request: u128,
+}
+
+impl<'a> Proposal<'a> {
+    fn new(store: &'a StateStore, request: u128, by: Option<Watcher>) -> Option<Proposal<'a>> {
+        by.map(|by| {
+            store.watchers().propose(request, by);
+            Proposal { store, request }
+        })
+    }
+}
+
+impl Drop for Proposal<'_> {
+    fn drop(&mut self) {
+        self.store.watchers().proposed(self.request);
+    }
 }
 
 pub(crate) struct Group {
@@ -155,6 +197,11 @@ impl Group {
                     term: now.current_term,
                 }
             };
+            let now = self.env.clock.now();
+            match view.is_me {
+                true => self.store.watchers().began(view.term, now),
+                false => self.store.watchers().ended(view.term),
+            }
             self.leader.send_if_modified(|old| {
                 let changed = *old != view;
                 *old = view;
@@ -212,12 +259,26 @@ impl Group {
         }
     }
 
-    /// Proposes here, if this replica leads.
-    pub(crate) async fn propose(&self, envelope: Envelope, deadline: Duration) -> Tried<Bytes> {
-        let written = tokio::time::timeout(deadline, self.raft.client_write(envelope)).await;
-        match written {
+    /// Proposes here, if this replica leads; gives the reply when all have heard of it who were promised to, and
+    /// what the proposer is to forget.
+    pub(crate) async fn propose(
+        &self,
+        envelope: Envelope,
+        by: Option<Watcher>,
+        deadline: Duration,
+    ) -> Tried<(Bytes, Touched)> {
+        let _proposal = Proposal::new(&self.store, envelope.request_id, by);
+        let written = async {
+            let response = self.raft.client_write(envelope).await?;
+            let at = response.log_id;
+            let touched = self.heard_by_all(at.leader_id.term, at.index).await;
+            Ok(touched.map(|touched| (response.data.0, touched)))
+        };
+        match tokio::time::timeout(deadline, written).await {
             Err(_) => Tried::Unknown,
-            Ok(Ok(response)) => Tried::Done(response.data.0),
+            Ok(Ok(Some(done))) => Tried::Done(done),
+            // Done, but who may know of it must not hear so from here.
+            Ok(Ok(None)) => Tried::Unknown,
             Ok(Err(RaftError::APIError(ClientWriteError::ForwardToLeader(to)))) => {
                 Tried::NotLeader(to.leader_id.map(node_of))
             }
@@ -233,6 +294,11 @@ impl Group {
     /// At most one round is in flight: whoever comes while it runs waits for the next, which begins
     /// after they came.
     pub(crate) async fn read_index(self: &Arc<Self>) -> Option<u64> {
+        self.confirmed().await.map(|confirmed| confirmed.index)
+    }
+
+    /// As [`Group::read_index`], and who said so.
+    pub(super) async fn confirmed(self: &Arc<Self>) -> Option<Confirmed> {
         let (answer, result) = oneshot::channel();
         let begin = {
             let mut reads = self.reads.lock();
@@ -257,28 +323,32 @@ impl Group {
                 }
                 waiting
             };
-            let index = tokio::time::timeout(ASK_TIMEOUT, self.read_round()).await.ok().flatten();
+            let round = tokio::time::timeout(ASK_TIMEOUT, self.read_round()).await;
+            let confirmed = round.ok().flatten();
             for waiter in waiting {
-                let _ = waiter.send(index);
+                let _ = waiter.send(confirmed);
             }
         }
     }
 
     /// One round: this leader asks a quorum whether it still leads, or a follower asks the leader.
-    async fn read_round(&self) -> Option<u64> {
+    async fn read_round(&self) -> Option<Confirmed> {
         if self.leader.borrow().is_me
-            && let Some(index) = self.confirmed_index().await
+            && let Some((index, term)) = self.confirmed_index().await
         {
-            return Some(index);
+            return Some(Confirmed { index, term: Some(term) });
         }
+        let of_another = |index| Confirmed { index, term: None };
         match self.leader_read_index().await {
-            Tried::Done(index) => Some(index),
+            Tried::Done(index) => Some(of_another(index)),
             Tried::NotLeader(Some(leader)) if leader != node_of(self.raft_id) => {
                 let head = encode_bytes(&GroupHead { group: self.id, stale: false });
                 let request = RpcRequest { method: READ_INDEX.id, head, body: Bytes::new() };
                 let response = self.rpc.call(leader, request, ASK_TIMEOUT).await.ok()?;
                 match decode::<Outcome>(&response.head, READ_INDEX.name) {
-                    Ok(Outcome::Done) => Some(u64::from_le_bytes(*response.body.first_chunk()?)),
+                    Ok(Outcome::Done) => {
+                        Some(of_another(u64::from_le_bytes(*response.body.first_chunk()?)))
+                    }
                     _ => None,
                 }
             }

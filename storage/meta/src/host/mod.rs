@@ -17,9 +17,11 @@ mod group;
 mod incoming;
 pub mod inspect;
 mod members;
+mod memory;
 mod news;
 mod options;
 pub mod plan;
+mod remember;
 pub mod restore;
 mod rot;
 mod service;
@@ -27,6 +29,7 @@ mod standing;
 mod tail;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watchers;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -44,8 +47,11 @@ pub use error::MetaError;
 pub(crate) use group::Group;
 pub use group::{GroupStatus, LeaderView, MemberView};
 pub use members::{CandidateSource, VoterKeeper};
+pub use memory::{Asking, Changing, Memory, MemoryFigures};
 pub use options::HostOptions;
+pub use remember::{Fact, Remembered, WatchCall, Watched};
 pub use rot::{MetaRotKind, MetaScrub, MetaScrubStep};
+pub use watchers::{Mark, Recent, Touched, Watcher, mark};
 
 use crate::machine::StateMachine;
 use crate::raft::log::floor::FloorFile;

@@ -39,7 +39,7 @@ impl MetaHost {
             };
             let head = encode_bytes(&NewsHead { group, after });
             match self.ask(target, NEWS, head, Bytes::new(), NEWS_HOLD + ASK_TIMEOUT).await? {
-                Tried::Done(index) => {
+                Tried::Done((index, _)) => {
                     if let Some(index) = index.first_chunk() {
                         self.inner.hints.lock().insert(group, target);
                         return Ok(u64::from_le_bytes(*index));

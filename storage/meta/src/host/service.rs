@@ -20,6 +20,7 @@ use tokio::sync::oneshot;
 
 use super::group::{Group, Installing, Tried};
 use super::incoming::Incoming;
+use super::watchers::{Touched, Watcher};
 use super::{Consistency, MetaHost, group_dir};
 use crate::limits::{
     COMMAND_BYTES_MAX, NEWS_HOLD, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SERVED_QUERY_TIMEOUT,
@@ -28,9 +29,10 @@ use crate::raft::encode::{decode, encode_bytes};
 use crate::raft::types::{Envelope, MetaTypes, Vote, generation_of, node_of};
 use crate::raft::wire::{
     APPEND, Answer, BeginBody, CONFIRM, ChunkHead, EndBody, GroupHead, INVITE, Invited, JOIN,
-    JoinHead, METHODS, MetaMethod, NEWS, NewsHead, Outcome, PRE_VOTE, PROPOSE, ProposeHead, QUERY,
-    READ_INDEX, Route, SNAPSHOT_BEGIN, SNAPSHOT_CHUNK, SNAPSHOT_END, STANDING, Standing,
-    StandingHead, TRANSFER_LEADER, VOTE,
+    JoinHead, METHODS, MetaMethod, NEWS, NewsHead, Outcome, PRE_VOTE, PROPOSE, PROPOSE_BY,
+    ProposeByHead, ProposeHead, QUERY, READ_INDEX, REMEMBER, RememberHead, Route, SNAPSHOT_BEGIN,
+    SNAPSHOT_CHUNK, SNAPSHOT_END, STANDING, Standing, StandingHead, TRANSFER_LEADER, VOTE, WATCH,
+    WatchHead,
 };
 
 /// The one service for all groups of a node.
@@ -273,6 +275,7 @@ impl MetaService {
         &self,
         from: Peer,
         head: ProposeHead,
+        by: Option<Watcher>,
         body: Bytes,
     ) -> Result<RpcResponse, RpcError> {
         if body.len() > COMMAND_BYTES_MAX {
@@ -285,15 +288,38 @@ impl MetaService {
             return Err(refused("a node that holds data only may not propose this"));
         }
         let envelope = Envelope { request_id: head.request_id, body };
-        Ok(match group.propose(envelope, self.host.inner.options.attempt_timeout).await {
-            Tried::Done(reply) if reply.len() > REPLY_BYTES_MAX => {
+        let patience = self.host.inner.options.attempt_timeout;
+        Ok(match group.propose(envelope, by, patience).await {
+            Tried::Done((reply, _)) if reply.len() > REPLY_BYTES_MAX => {
                 return Err(failed("the reply is too large"));
             }
-            Tried::Done(reply) => outcome(Outcome::Done, reply),
+            Tried::Done((reply, Touched::Nothing)) => outcome(Outcome::Done, reply),
+            Tried::Done((reply, touched)) => outcome(Outcome::Touched(touched), reply),
             Tried::NotLeader(leader) => outcome(Outcome::NotLeader(leader), Bytes::new()),
             Tried::NoReplica => outcome(Outcome::NoReplica, Bytes::new()),
             Tried::Unknown => outcome(Outcome::Unknown, Bytes::new()),
         })
+    }
+
+    async fn remember(
+        &self,
+        from: Peer,
+        head: RememberHead,
+        query: Bytes,
+    ) -> Result<RpcResponse, RpcError> {
+        let Ok(group) = self.host.running(head.group) else {
+            return Ok(outcome(Outcome::NoReplica, Bytes::new()));
+        };
+        if !group.machine().answers_to(from.roles, &query) {
+            return Err(refused("a node that holds data only may not ask this"));
+        }
+        match self.host.serve_remember(&group, head.by, query).await {
+            Ok((_, answer)) if answer.len() > REPLY_BYTES_MAX => {
+                Err(failed("the answer is too large"))
+            }
+            Ok((said, answer)) => Ok(outcome(said, answer)),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     async fn query(
@@ -443,7 +469,20 @@ impl RpcService for MetaService {
             }
             PROPOSE => {
                 let head: ProposeHead = decode(&request.head, method.name).map_err(refused)?;
-                self.propose(from, head, request.body).await
+                self.propose(from, head, None, request.body).await
+            }
+            PROPOSE_BY => {
+                let head: ProposeByHead = decode(&request.head, method.name).map_err(refused)?;
+                self.propose(from, head.propose, Some(head.by), request.body).await
+            }
+            WATCH => {
+                let head: WatchHead = decode(&request.head, method.name).map_err(refused)?;
+                let (said, watched) = self.host.serve_watch(head).await;
+                Ok(outcome(said, watched))
+            }
+            REMEMBER => {
+                let head: RememberHead = decode(&request.head, method.name).map_err(refused)?;
+                self.remember(from, head, request.body).await
             }
             QUERY => {
                 let head: GroupHead = decode(&request.head, method.name).map_err(refused)?;

@@ -5,7 +5,7 @@
 //! clock or draws a number; any bytes get a typed reply.
 #![deny(clippy::indexing_slicing)]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use nexusgrid_codec::id::{GroupId, SessionId};
 use nexusgrid_env::{Invariant, KvError, KvRead};
@@ -19,7 +19,7 @@ use super::types::{
     NamespaceQuery, Session, VersionRef, VersionRules,
 };
 use super::{limits, posix, query, rows, versions};
-use crate::machine::{self, Applied, ApplyContext, StateMachine};
+use crate::machine::{self, Applied, ApplyContext, RestsOn, StateMachine};
 use crate::rows::tx::Tx;
 
 /// A metadata group's state machine.
@@ -63,6 +63,21 @@ impl StateMachine for Namespace {
                 Err(stop) => Err(stop),
             },
         })
+    }
+
+    fn may_be_remembered(&self, query: &[u8]) -> Option<RestsOn> {
+        match NamespaceQuery::decode(query) {
+            Ok(NamespaceQuery::Posix { bucket, query }) => posix::may_be_remembered(bucket, query),
+            _ => None,
+        }
+    }
+
+    fn watchers(&self, state: &dyn KvRead) -> Result<BTreeSet<u64>, KvError> {
+        match posix::mounts(&Tx::new(state)) {
+            Ok(mounts) => Ok(mounts.into_iter().map(|mount| mount.id.0).collect()),
+            Err(machine::Stop::Store(error)) => Err(error),
+            Err(machine::Stop::Refuse(error)) => Err(KvError::Corrupt(error.to_string())),
+        }
     }
 
     fn is_long(&self, query: &[u8]) -> bool {

@@ -33,6 +33,7 @@ use super::types::{
     Entry, LogId, MetaTypes, RaftId, Reply, SnapshotMeta, StoredMembership, generation_of, node_of,
 };
 use super::wire::Standing;
+use crate::host::watchers::{Changed, Watchers, marks};
 use crate::limits::{
     APPLY_CHUNK_ENTRIES, APPLY_IN_PLACE_ENTRIES, COMMAND_ROWS_MAX, REPLY_WINDOW_ENTRIES,
 };
@@ -105,6 +106,7 @@ pub(crate) struct StateStore {
     numbers: Mutex<u64>,
     retired: Mutex<Vec<(Arc<dyn Kv>, PathBuf)>>,
     rot: Arc<Rot>,
+    watchers: Watchers,
 }
 
 pub(crate) fn failed(error: KvError) -> io::Error {
@@ -234,7 +236,18 @@ impl StateStore {
             numbers: Mutex::new(identity.store),
             retired: Mutex::new(Vec::new()),
             rot,
+            watchers: Watchers::default(),
         }))
+    }
+
+    /// Those who remember what this replica answered while it led.
+    pub(crate) fn watchers(&self) -> &Watchers {
+        &self.watchers
+    }
+
+    /// Completes when all that is being applied now has been. Blocks.
+    pub(crate) fn settle(&self) {
+        drop(self.apply.lock());
     }
 
     /// The store as it is now.
@@ -323,12 +336,14 @@ impl StateStore {
         });
         let mut reply = Reply::default();
         let mut batch = Batch::default();
+        let mut changed = None;
         match &entry.payload {
             EntryPayload::Blank => {}
             EntryPayload::Normal(envelope) => {
                 let key = reply_key(envelope.request_id);
                 if let Some(kept) = kv.get(FAMILY_REPLIES, &key).map_err(failed)? {
                     reply = decode(&kept, "kept reply")?;
+                    changed = Some((envelope.request_id, Changed::Before));
                 } else {
                     let context = ApplyContext { index, group: self.identity.lock().group };
                     let applied =
@@ -342,6 +357,10 @@ impl StateStore {
                     }
                     self.env.invariants.enter(applied.checks);
                     batch = applied.batch;
+                    if self.watchers.is_on() {
+                        let rows = Changed::Rows(marks(&batch.changes));
+                        changed = Some((envelope.request_id, rows));
+                    }
                     reply = Reply(Bytes::from(applied.reply));
                     batch.put(FAMILY_REPLIES, key, encode(&reply));
                     batch.put(FAMILY_REPLIES, age_key(index), envelope.request_id.to_be_bytes());
@@ -369,6 +388,9 @@ impl StateStore {
         }
         batch.put(FAMILY_RAFT, KEY_APPLIED, encode(&Some(entry.log_id)));
         kv.write(batch, Durability::Unsynced).map_err(failed)?;
+        if let Some((request, changed)) = changed.filter(|_| self.watchers.is_on()) {
+            self.watchers.applied(index, request, changed);
+        }
         Ok(reply)
     }
 

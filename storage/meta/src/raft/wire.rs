@@ -9,6 +9,7 @@ use nexusgrid_env::{MethodId, NodeId};
 use serde::{Deserialize, Serialize};
 
 use super::types::{RaftId, SnapshotMeta, Vote};
+use crate::host::{Fact, Touched, WatchCall, Watcher};
 use crate::limits::{
     APPEND_BYTES_MAX, COMMAND_BYTES_MAX, QUERY_BYTES_MAX, REPLY_BYTES_MAX, SNAPSHOT_CHUNK_BYTES,
 };
@@ -104,6 +105,31 @@ pub const NEWS: MetaMethod = MetaMethod {
     held_open: true,
 };
 
+/// Have a leader say what changed of what a mount remembers.
+pub const WATCH: MetaMethod = MetaMethod {
+    id: MethodId(0x0213),
+    name: "meta watch",
+    members_only: false,
+    head_bytes_max: SMALL,
+    body_bytes_max: 0,
+    reply_bytes_max: MARGIN,
+    held_open: true,
+};
+/// Have a leader answer a query that a mount will remember.
+pub const REMEMBER: MetaMethod = MetaMethod {
+    id: MethodId(0x0214),
+    name: "meta remember",
+    members_only: false,
+    head_bytes_max: SMALL,
+    body_bytes_max: QUERY_BYTES_MAX,
+    reply_bytes_max: REPLY_BYTES_MAX,
+    held_open: false,
+};
+
+/// Propose a command to a leader, by one that remembers what it was answered.
+pub const PROPOSE_BY: MetaMethod =
+    MetaMethod { id: MethodId(0x0215), name: "meta propose by a watcher", ..PROPOSE };
+
 /// Every method of this crate.
 pub const METHODS: &[MetaMethod] = &[
     APPEND,
@@ -121,6 +147,9 @@ pub const METHODS: &[MetaMethod] = &[
     PROPOSE,
     QUERY,
     NEWS,
+    WATCH,
+    REMEMBER,
+    PROPOSE_BY,
 ];
 
 /// Head of messages between members.
@@ -212,12 +241,33 @@ pub(crate) struct ProposeHead {
     pub request_id: u128,
 }
 
+/// Head of [`PROPOSE_BY`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ProposeByHead {
+    pub propose: ProposeHead,
+    pub by: Watcher,
+}
+
 /// Head of [`QUERY`], [`INVITE`] and [`READ_INDEX`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct GroupHead {
     pub group: GroupId,
     /// Of a query: whether the answer may be old. Of an invitation: whether it is only a look.
     pub stale: bool,
+}
+
+/// Head of [`WATCH`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct WatchHead {
+    pub group: GroupId,
+    pub call: WatchCall,
+}
+
+/// Head of [`REMEMBER`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct RememberHead {
+    pub group: GroupId,
+    pub by: Watcher,
 }
 
 /// Head of [`NEWS`].
@@ -239,6 +289,10 @@ pub(crate) enum Outcome {
     NoReplica,
     /// It was handed on and may still be done.
     Unknown,
+    /// Of a proposal: done, the reply is the body, and this is to be forgotten by who proposed.
+    Touched(Touched),
+    /// Of a query: the answer is the body, and it may be remembered while none of these changes.
+    Fact(Fact),
 }
 
 #[cfg(test)]
@@ -264,6 +318,8 @@ mod tests {
         assert_eq!(encode(&NewsHead { group: GroupId(3), after: 300 }), [1, 3, 0xac, 0x02]);
         let propose = ProposeHead { group: GroupId(1), request_id: 300 };
         assert_eq!(encode(&propose), [1, 1, 0xac, 0x02]);
+        let by = Watcher { id: 5, session: 6 };
+        assert_eq!(encode(&ProposeByHead { propose, by }), [1, 1, 0xac, 0x02, 5, 6]);
         assert_eq!(encode(&Outcome::NotLeader(Some(NodeId(5)))), [1, 1, 1, 5]);
         assert_eq!(decode::<Outcome>(&[1, 3], "outcome"), Ok(Outcome::Unknown));
         assert!(decode::<Outcome>(&[2, 3], "outcome").is_err());

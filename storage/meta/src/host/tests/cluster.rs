@@ -1,6 +1,6 @@
 //! A small cluster in a simulated world, with a machine of registers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use nexusgrid_env::{Batch, KvError, KvRead, NodeId};
 use parking_lot::Mutex;
 
 use crate::host::{Consistency, GroupDirectory, HostOptions, MetaError, MetaHost};
-use crate::machine::{Applied, ApplyContext, StateMachine};
+use crate::machine::{Applied, ApplyContext, RestsOn, StateMachine};
 use crate::raft::LogOptions;
 use crate::raft::types::RaftId;
 
@@ -22,6 +22,9 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// Registers: `[0, key, value: u64]` sets, `[1, key, by: u64]` adds; the reply is the new value. A
 /// query is a key, its answer the value.
 pub struct Registers;
+
+/// Register of those who may remember, a bit for each.
+pub const WATCHERS: u8 = 255;
 
 pub const FAMILY: &str = "registers";
 
@@ -52,6 +55,13 @@ impl StateMachine for Registers {
     }
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
         Ok(value(state, query)?.to_le_bytes().to_vec())
+    }
+    fn may_be_remembered(&self, _: &[u8]) -> Option<RestsOn> {
+        Some(Box::new(|_, _| true))
+    }
+    fn watchers(&self, state: &dyn KvRead) -> Result<BTreeSet<u64>, KvError> {
+        let bits = value(state, &[WATCHERS])?;
+        Ok((0..64).filter(|id| bits >> id & 1 == 1).collect())
     }
 }
 

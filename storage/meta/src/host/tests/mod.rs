@@ -5,6 +5,7 @@ mod faults;
 mod membership;
 mod restore;
 mod rot;
+mod watch;
 
 use std::time::Duration;
 

@@ -254,6 +254,28 @@ pub(super) fn entries(
     Ok((entries, more))
 }
 
+/// Nodes that a mount holds, after a number; whether there are more.
+pub(super) fn held(
+    tx: &Tx<'_>,
+    mount: MountId,
+    bucket: BucketId,
+    after: Option<Ino>,
+    limit: usize,
+) -> Step<(Vec<Ino>, bool)> {
+    let prefix = own::holds(mount);
+    let end = prefix_end(&prefix);
+    let start = match after {
+        Some(ino) => [own::hold(mount, bucket, ino).as_slice(), &[0]].concat(),
+        None => prefix,
+    };
+    let found = tx.scan(rows::STATE, &start, end.as_deref(), limit.saturating_add(1))?;
+    let numbers = found.iter().take(limit).map(|(key, _)| {
+        let (_, _, ino) = own::parse_hold(key).ok_or_else(|| corrupt("key of a hold"))?;
+        Ok(ino)
+    });
+    Ok((numbers.collect::<Step<_>>()?, found.len() > limit))
+}
+
 impl Change<'_> {
     /// Writes a directory back to where it is.
     pub(super) fn set_found_dir(&mut self, bucket: BucketId, found: &FoundDir) -> Step<()> {

@@ -24,6 +24,7 @@ mod locks;
 mod mounts;
 mod names;
 mod read;
+mod remember;
 pub mod rows;
 mod spread;
 
@@ -38,6 +39,7 @@ use super::types::{
 pub use data::is_opaque;
 pub(super) use mounts::all as mounts;
 pub(super) use read::{answer, is_brief};
+pub(super) use remember::may_be_remembered;
 
 impl From<PosixError> for NamespaceError {
     fn from(error: PosixError) -> NamespaceError {

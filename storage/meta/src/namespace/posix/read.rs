@@ -21,7 +21,7 @@ pub(in super::super) fn is_brief(query: &PosixQuery) -> bool {
         | PosixQuery::Conflict { .. } => true,
         // What a long name stands for is looked for.
         PosixQuery::Lookup { name, .. } => !names::is_escape(name),
-        PosixQuery::Entries { .. } => false,
+        PosixQuery::Entries { .. } | PosixQuery::Holds { .. } => false,
     }
 }
 
@@ -48,6 +48,11 @@ pub(in super::super) fn answer(
         }
         PosixQuery::Xattr { ino, name } => A::Xattr(attrs::xattr(tx, bucket, ino, &name)?),
         PosixQuery::Xattrs { ino } => A::Xattrs(attrs::xattr_names(tx, bucket, ino)?),
+        PosixQuery::Holds { mount, after, limit } => {
+            let limit = limit.clamp(1, limits::LIST_MAX) as usize;
+            let (inos, more) = inodes::held(tx, mount, bucket, after, limit)?;
+            A::Holds { inos, more }
+        }
         PosixQuery::Conflict { ino, mount, owner, range, kind } => {
             let wanted = Lock { range, mount, owner, kind, pid: 0 };
             A::Conflict(locks::conflict(tx, bucket, ino, &wanted)?)

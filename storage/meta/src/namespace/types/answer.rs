@@ -5,7 +5,7 @@ use nexusgrid_codec::id::{BlockId, PgId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Allowance, CodeUsage, ContentId, DeadBlock, DirEntry, End, EndMark, Extent, FoundExtent,
+    Allowance, CodeUsage, ContentId, DeadBlock, DirEntry, End, EndMark, Extent, FoundExtent, Ino,
     LifecycleLeft, Listing, LiveBlock, Lock, Mount, NamespaceError, Node, Object, PartInfo, Repair,
     Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing, VersionRules, WrappedKey,
 };
@@ -240,6 +240,13 @@ pub enum NamespaceAnswer {
     Held(Usage, Allowance),
     /// A lock that is in the way.
     Conflict(Option<Lock>),
+    /// What a mount holds.
+    Holds {
+        /// Its nodes, in order.
+        inos: Vec<Ino>,
+        /// Whether there are more.
+        more: bool,
+    },
 }
 
 /// A query's reply.

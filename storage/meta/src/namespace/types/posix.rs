@@ -578,4 +578,13 @@ pub enum PosixQuery {
         /// How.
         kind: LockKind,
     },
+    /// The nodes that a mount holds, in order. → `Holds`.
+    Holds {
+        /// The mount.
+        mount: MountId,
+        /// After this one.
+        after: Option<Ino>,
+        /// At most so many (1 to `limits::LIST_MAX`).
+        limit: u32,
+    },
 }

@@ -1,0 +1,58 @@
+//! What a mount remembers of its bucket's group's answers (`nexusgrid_meta::host::Memory`): who asks, and who hears
+//! the news.
+
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use nexusgrid_meta::host::Watched;
+use nexusgrid_meta::limits::WATCH_PAUSE;
+
+use super::lease::Lease;
+use crate::core::Core;
+use crate::meta_port::{Answered, MetaError};
+
+/// Calls the group's leader for news while someone has the lease.
+pub(super) async fn follow(lease: Weak<Lease>, core: Arc<Core>) {
+    let upgrade = || lease.upgrade().filter(|lease| !lease.has_ended());
+    loop {
+        let Some(live) = upgrade() else { return };
+        let called = core.env.clock.now();
+        let group = live.group();
+        let call = live.memory().call(live.mount().0, called, core.env.rng.as_ref());
+        // Not held while the call is.
+        drop(live);
+        let watched = core.meta.watch(group, call).await;
+        let Some(live) = upgrade() else { return };
+        match watched {
+            Ok(watched) => {
+                let is_stranger = watched == Watched::Stranger;
+                live.memory().hear(call, called, watched);
+                drop(live);
+                if is_stranger {
+                    core.env.clock.sleep(WATCH_PAUSE).await;
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "a mount hears no news");
+                drop(live);
+                core.env.clock.sleep(WATCH_PAUSE).await;
+            }
+        }
+    }
+}
+
+/// The answer to a question of a mount, from its memory if it can be had there.
+pub(super) async fn ask(core: &Core, lease: &Lease, query: Vec<u8>) -> Result<Bytes, MetaError> {
+    let memory = lease.memory();
+    let asking = match memory.recall(&query, core.env.clock.now()) {
+        Ok(answer) => return Ok(answer),
+        Err(asking) => asking,
+    };
+    let by = asking.map(|asking| asking.by);
+    let Answered { answer, fact } = core.meta.remember(lease.group(), by, query.clone()).await?;
+    let answer = Bytes::from(answer);
+    if let Some((asking, fact)) = asking.zip(fact) {
+        memory.keep(asking, query, answer.clone(), fact);
+    }
+    Ok(answer)
+}

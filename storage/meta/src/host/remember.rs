@@ -1,0 +1,367 @@
+//! Remembering what a group answered: the calls of who remembers, and how its leader serves them.
+//!
+//! ```text
+//!   watch ───▶ leader: still the leader? ──▶ known ─ holds the call until there is news, or a second has passed
+//!   remember ▶ leader: still the leader? ──▶ answers, and notes what the answer rests on (`watchers`)
+//!   propose ─▶ leader: applied ──▶ all who were told have forgotten ──▶ reply, with what the proposer forgets
+//! ```
+//! Only a leader that a majority confirmed after a call came grants a lease for it (I12): one that is elected later
+//! counts the leases before from its election.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use nexusgrid_codec::id::GroupId;
+use nexusgrid_env::kv::Row;
+use nexusgrid_env::{KvError, KvRead, ScanRange};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::group::{Group, Tried};
+use super::watchers::{Called, Mark, MayReply, Touched, Watcher, mark};
+use super::{MetaError, MetaHost};
+use crate::limits::{
+    ASK_TIMEOUT, QUERY_BYTES_MAX, SERVED_QUERY_TIMEOUT, WATCH_HOLD, WATCH_RESTS_ON_MAX,
+};
+use crate::machine::RestsOn;
+use crate::raft::encode::{decode, encode_bytes};
+use crate::raft::wire::{Outcome, REMEMBER, RememberHead, WATCH, WatchHead};
+
+/// While new watchers are waited for, rows are looked at so often: some of these may have ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// What a watcher says when it calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WatchCall {
+    /// Who.
+    pub by: Watcher,
+    /// It has forgotten what it was told up to this number.
+    pub heard: u64,
+    /// It remembers nothing yet.
+    pub begins: bool,
+    /// Its lease is short: it is to be granted anew even if there is news.
+    pub renew: bool,
+}
+
+/// What a watcher hears.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Watched {
+    /// This changed.
+    News {
+        /// Of the last of them, to be said with the next call; those before are one less each.
+        number: u64,
+        /// What is to be forgotten; `None`: everything.
+        marks: Option<Vec<Mark>>,
+        /// What is left may be believed for [`crate::limits::WATCH_LEASE`] from when it called.
+        granted: bool,
+    },
+    /// It is not known here, or not any more: it is to forget everything, and to begin anew.
+    Stranger,
+}
+
+/// What an answer that may be remembered rests on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Fact {
+    /// The rows.
+    pub marks: Vec<Mark>,
+    /// News up to here are older than the answer.
+    pub number: u64,
+}
+
+/// An answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remembered {
+    /// The answer.
+    pub answer: Bytes,
+    /// `None`: it must not be remembered.
+    pub fact: Option<Fact>,
+}
+
+/// A view that notes which rows are read.
+struct Noting<'a> {
+    rows: &'a dyn KvRead,
+    rests_on: &'a RestsOn,
+    /// `None`: more than can be noted.
+    marks: Mutex<Option<Vec<Mark>>>,
+}
+
+impl KvRead for Noting<'_> {
+    fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        if (self.rests_on)(family, key) {
+            let mut noted = self.marks.lock();
+            if let Some(marks) = noted.as_mut() {
+                marks.push(mark(family, key));
+                if marks.len() > WATCH_RESTS_ON_MAX {
+                    *noted = None;
+                }
+            }
+        }
+        self.rows.get(family, key)
+    }
+
+    fn scan(&self, family: &'static str, range: &ScanRange) -> Result<Vec<Row>, KvError> {
+        *self.marks.lock() = None;
+        self.rows.scan(family, range)
+    }
+}
+
+impl Group {
+    /// The term in which this replica leads and an index that a read of now must see, as a majority confirmed after
+    /// this was asked; all up to it is applied.
+    async fn leads(self: &Arc<Self>) -> Option<u64> {
+        let confirmed = self.confirmed().await?;
+        let term = confirmed.term?;
+        self.store.watchers().began(term, self.env.clock.now());
+        let applied = tokio::time::timeout(ASK_TIMEOUT, self.applied(confirmed.index)).await;
+        applied.is_ok_and(|applied| applied.is_ok()).then_some(term)
+    }
+
+    /// Looks up who may remember something of terms before; what was committed before `term` is applied.
+    async fn look_for_watchers(&self, term: u64) -> Result<(), String> {
+        let store = Arc::clone(&self.store);
+        let work = move || store.machine().watchers(&*store.kv().snapshot()?);
+        let ids = self.env.exec.brief(work).await.map_err(|error| error.to_string())?;
+        self.store.watchers().may_remember(term, &ids);
+        Ok(())
+    }
+
+    /// Waits until everybody who was promised to hear of an entry before its proposer does has heard, or is passed
+    /// over; gives what the proposer is to forget. `None`: this replica leads no more.
+    pub(super) async fn heard_by_all(&self, term: u64, index: u64) -> Option<Touched> {
+        let watchers = self.store.watchers();
+        let clock = &self.env.clock;
+        watchers.began(term, clock.now());
+        loop {
+            let changed = watchers.changes();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if watchers.is_new(clock.now()) {
+                self.look_for_watchers(term).await.ok()?;
+            }
+            match watchers.may_reply(term, index, clock.now()) {
+                MayReply::Now(touched) => return Some(touched),
+                MayReply::Never => return None,
+                MayReply::Within(longest) => tokio::select! {
+                    biased;
+                    () = changed => {}
+                    () = clock.sleep(longest.min(LOOK_AGAIN)) => {}
+                },
+            }
+        }
+    }
+
+    /// Serves a watcher's call; `None`: this replica does not lead.
+    pub(super) async fn watch(self: &Arc<Self>, call: WatchCall) -> Option<Watched> {
+        let WatchCall { by, heard, begins, renew } = call;
+        let view = *self.leader.borrow();
+        if !view.is_me {
+            return None;
+        }
+        let watchers = self.store.watchers();
+        let called = self.env.clock.now();
+        // What it has heard others may be waiting for: that is not held up.
+        let mut term = view.term;
+        let mut is_known =
+            !begins && watchers.call(term, by, heard, false, called) == Called::Known;
+        let mut granted = false;
+        if !is_known || renew {
+            term = self.leads().await?;
+            granted = true;
+        }
+        if begins {
+            self.look_for_watchers(term).await.ok()?;
+            is_known = watchers.call(term, by, heard, true, called) == Called::Known;
+            let store = Arc::clone(&self.store);
+            self.env.exec.blocking(move || store.settle()).await;
+        }
+        if !is_known {
+            return Some(Watched::Stranger);
+        }
+        granted &= watchers.grants(by, called);
+        // Who begins is let begin at once.
+        let until = called.plus(if begins { Duration::ZERO } else { WATCH_HOLD });
+        loop {
+            let Some(bell) = watchers.bell(by) else { return Some(Watched::Stranger) };
+            let Some((news, is_urgent)) = watchers.news(by) else {
+                return Some(Watched::Stranger);
+            };
+            let left = until.since(self.env.clock.now());
+            if is_urgent || left.is_zero() {
+                return Some(Watched::News { number: news.number, marks: news.marks, granted });
+            }
+            tokio::select! {
+                biased;
+                () = bell.notified() => {}
+                () = self.env.clock.sleep(left) => {}
+            }
+        }
+    }
+
+    /// Answers a query that will be remembered; `None`: this replica does not lead, or a majority does not say so.
+    pub(super) async fn remember(
+        self: &Arc<Self>,
+        by: Watcher,
+        query: Bytes,
+    ) -> Option<Result<Remembered, String>> {
+        if !self.leader.borrow().is_me {
+            return None;
+        }
+        let term = self.leads().await?;
+        let machine = self.machine();
+        let watchers = self.store.watchers();
+        let begun = watchers.begin_read(term, by);
+        let Some((begun, rests_on)) = begun.zip(machine.may_be_remembered(&query)) else {
+            let answer = self.answer(query).await;
+            return Some(answer.map(|answer| Remembered { answer, fact: None }));
+        };
+        let store = Arc::clone(&self.store);
+        let work = move || {
+            let rows = store.kv().snapshot()?;
+            let noting =
+                Noting { rows: &*rows, rests_on: &rests_on, marks: Mutex::new(Some(Vec::new())) };
+            let answer = store.machine().query(&noting, &query)?;
+            Ok::<_, KvError>((answer, noting.marks.into_inner()))
+        };
+        let answered = self.env.exec.brief(work).await;
+        Some(match answered {
+            Err(error) => Err(error.to_string()),
+            Ok((answer, marks)) => {
+                let now = self.env.clock.now();
+                let fact = marks.and_then(|marks| {
+                    let number = watchers.end_read(term, by, begun, &marks, now)?;
+                    Some(Fact { marks, number })
+                });
+                Ok(Remembered { answer: Bytes::from(answer), fact })
+            }
+        })
+    }
+}
+
+impl MetaHost {
+    /// Calls the leader of `group` as a watcher: comes back with news, or when there was none for
+    /// [`WATCH_HOLD`](crate::limits::WATCH_HOLD).
+    pub async fn watch(&self, group: GroupId, call: WatchCall) -> Result<Watched, MetaError> {
+        let until = self.inner.env.clock.now().plus(WATCH_HOLD + ASK_TIMEOUT);
+        let mut trail = self.trail(group);
+        while let Some(left) = self.left(until) {
+            let Some(target) = self.next_target(group, &mut trail) else {
+                self.pause(left).await;
+                continue;
+            };
+            if target == self.inner.node {
+                let watched = match self.running(group) {
+                    Ok(replica) => replica.watch(call).await,
+                    Err(_) => None,
+                };
+                match watched {
+                    Some(watched) => return Ok(watched),
+                    None => self.follow_own(group, &mut trail, left).await,
+                }
+                continue;
+            }
+            let head = encode_bytes(&WatchHead { group, call });
+            match self.ask(target, WATCH, head, Bytes::new(), left).await? {
+                Tried::Done((body, _)) => {
+                    self.inner.hints.lock().insert(group, target);
+                    return decode(&body, WATCH.name)
+                        .map_err(|error| MetaError::Refused(error.to_string()));
+                }
+                Tried::NotLeader(leader) => self.follow(&mut trail, target, leader, left).await,
+                Tried::NoReplica | Tried::Unknown => {
+                    self.inner.hints.lock().remove(&group);
+                    self.follow(&mut trail, target, None, left).await;
+                }
+            }
+        }
+        Err(MetaError::Timeout(group))
+    }
+
+    /// Has the leader of `group` answer a query, so that it may be remembered if it may.
+    pub async fn remember(
+        &self,
+        group: GroupId,
+        by: Watcher,
+        query: Bytes,
+        deadline: Duration,
+    ) -> Result<Remembered, MetaError> {
+        super::ask::check_size("query", query.len(), QUERY_BYTES_MAX)?;
+        let until = self.inner.env.clock.now().plus(deadline);
+        let mut trail = self.trail(group);
+        while let Some(left) = self.left(until) {
+            let Some(target) = self.next_target(group, &mut trail) else {
+                self.pause(left).await;
+                continue;
+            };
+            let patience = left.min(self.inner.options.attempt_timeout);
+            if target == self.inner.node {
+                let remembered = match self.running(group) {
+                    Ok(replica) => self.remember_here(&replica, by, query.clone(), patience).await,
+                    Err(_) => None,
+                };
+                match remembered {
+                    Some(answered) => {
+                        return answered.map_err(|error| MetaError::Stopped(group, error));
+                    }
+                    None => self.follow_own(group, &mut trail, left).await,
+                }
+                continue;
+            }
+            let head = encode_bytes(&RememberHead { group, by });
+            match self.ask(target, REMEMBER, head, query.clone(), patience).await? {
+                Tried::Done((answer, outcome)) => {
+                    self.inner.hints.lock().insert(group, target);
+                    let fact = match outcome {
+                        Outcome::Fact(fact) => Some(fact),
+                        _ => None,
+                    };
+                    return Ok(Remembered { answer, fact });
+                }
+                Tried::NotLeader(leader) => self.follow(&mut trail, target, leader, left).await,
+                Tried::NoReplica | Tried::Unknown => {
+                    self.inner.hints.lock().remove(&group);
+                    self.follow(&mut trail, target, None, left).await;
+                }
+            }
+        }
+        Err(MetaError::Timeout(group))
+    }
+
+    async fn remember_here(
+        &self,
+        replica: &Arc<Group>,
+        by: Watcher,
+        query: Bytes,
+        patience: Duration,
+    ) -> Option<Result<Remembered, String>> {
+        tokio::time::timeout(patience, replica.remember(by, query)).await.ok().flatten()
+    }
+
+    /// The replica here does not lead: where it points.
+    async fn follow_own(&self, group: GroupId, trail: &mut super::ask::Trail, left: Duration) {
+        let leader = self.running(group).ok().and_then(|own| self.believed_leader(&own));
+        self.follow(trail, self.inner.node, leader, left).await;
+    }
+
+    pub(super) async fn serve_watch(&self, head: WatchHead) -> (Outcome, Bytes) {
+        let Ok(group) = self.running(head.group) else { return (Outcome::NoReplica, Bytes::new()) };
+        match group.watch(head.call).await {
+            Some(watched) => (Outcome::Done, encode_bytes(&watched)),
+            None => (Outcome::NotLeader(self.believed_leader(&group)), Bytes::new()),
+        }
+    }
+
+    pub(super) async fn serve_remember(
+        &self,
+        group: &Arc<Group>,
+        by: Watcher,
+        query: Bytes,
+    ) -> Result<(Outcome, Bytes), String> {
+        match self.remember_here(group, by, query, SERVED_QUERY_TIMEOUT).await {
+            Some(Ok(Remembered { answer, fact: Some(fact) })) => Ok((Outcome::Fact(fact), answer)),
+            Some(Ok(Remembered { answer, fact: None })) => Ok((Outcome::Done, answer)),
+            Some(Err(error)) => Err(error),
+            None => Ok((Outcome::NotLeader(self.believed_leader(group)), Bytes::new())),
+        }
+    }
+}
