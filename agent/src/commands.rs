@@ -56,6 +56,10 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 "calls",
                 "bytes_read",
                 "bytes_written",
+                "remembered",
+                "told",
+                "recalled",
+                "asked",
             ];
             list(node, AdminRequest::MountList, json, columns).await
         }

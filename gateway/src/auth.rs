@@ -377,7 +377,7 @@ impl AuthenticatedRequest {
         let notes = self.notes.as_deref().filter(|_| is_logged);
         let mut context = self.context_of(rules);
         for (key, value) in &object.meta.tags {
-            context.to_mut().add(&format!("s3:ExistingObjectTag/{key}"), value.clone());
+            context.to_mut().add(format!("s3:ExistingObjectTag/{key}"), value.clone());
         }
         let now = self.now_unix_ms;
         decide(&self.principal, action, &resource, &iam, &context, now)?;

@@ -46,6 +46,9 @@ const OTHER_HEADER_KEYS: &[(&str, &str)] = &[
     ("referer", "aws:Referer"),
 ];
 
+/// Tags of a request that policies may ask about; an object has at most ten.
+const TAGS_LOOKED_AT: usize = 64;
+
 /// The address at the other end of the connection: of the client, or of whatever stands before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerAddress(pub std::net::IpAddr);
@@ -90,10 +93,10 @@ pub fn of_caller(principal: &Principal, now_unix_ms: u64) -> Context {
         }
     }
     for (key, value) in &principal.tags {
-        context.set(&format!("aws:PrincipalTag/{key}"), value.clone());
+        context.set(format!("aws:PrincipalTag/{key}"), value.clone());
     }
     for (key, values) in &principal.keys {
-        values.iter().for_each(|value| context.add(key, value.clone()));
+        values.iter().for_each(|value| context.add(key.clone(), value.clone()));
     }
     context
 }
@@ -105,7 +108,7 @@ const BUCKET_TAG_KEYS: &[&str] = &["s3:BucketTag/", "s3:ResourceTag/", "aws:Reso
 pub fn add_bucket_tags(context: &mut Context, tags: &BTreeMap<String, Vec<String>>) {
     for (tag, values) in tags {
         for key in BUCKET_TAG_KEYS {
-            values.iter().for_each(|value| context.add(&format!("{key}{tag}"), value.clone()));
+            values.iter().for_each(|value| context.add(format!("{key}{tag}"), value.clone()));
         }
     }
 }
@@ -162,7 +165,7 @@ pub fn add_request(context: &mut Context, headers: &HeaderMap, uri: &Uri) {
     let pairs = query_pairs(uri);
     for (name, key) in QUERY_KEYS {
         if let Some((_, value)) = pairs.iter().find(|(found, _)| found == name) {
-            context.set(key, value.clone());
+            context.set(*key, value.clone());
         }
     }
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
@@ -172,17 +175,18 @@ pub fn add_request(context: &mut Context, headers: &HeaderMap, uri: &Uri) {
                 "x-amz-copy-source" => value.trim_start_matches('/'),
                 _ => value,
             };
-            context.set(&format!("s3:{name}"), value);
+            context.set(format!("s3:{name}"), value);
         }
     }
     for (name, key) in OTHER_HEADER_KEYS {
         if let Some(value) = text(name) {
-            context.set(key, value);
+            context.set(*key, value);
         }
     }
     if let Some(tags) = text("x-amz-tagging") {
-        for (key, value) in form_urlencoded::parse(tags.as_bytes()) {
-            context.add(&format!("s3:RequestObjectTag/{key}"), value);
+        // More of them are refused whatever policies say.
+        for (key, value) in form_urlencoded::parse(tags.as_bytes()).take(TAGS_LOOKED_AT) {
+            context.add(format!("s3:RequestObjectTag/{key}"), value);
             context.add("s3:RequestObjectTagKeys", key);
         }
     }

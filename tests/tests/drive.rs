@@ -71,6 +71,14 @@ fn grid_two_mounts_see_each_other_at_once() {
     let (grid, bucket) = bucket(3);
     let (a, b) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, bucket, ""));
     print!("{}", run(script(&grid, "drive_two.py").arg(a.path()).arg(b.path())));
+    // And not because each of them asks each time.
+    for node in [2, 3] {
+        let dir = grid.dir(node);
+        let mounts = grid.command(&["mounts", "--json", "--dir", dir.to_str().unwrap()]).unwrap();
+        let mounts: serde_json::Value = serde_json::from_str(&mounts).unwrap();
+        let [recalled, asked] = ["recalled", "asked"].map(|what| mounts[0][what].as_u64().unwrap());
+        assert!(recalled > 100 && asked > 0 && mounts[0]["told"] == true, "{mounts}");
+    }
     a.unmount();
     b.unmount();
 }

@@ -110,6 +110,14 @@ pub struct MountReport {
     pub bytes_read: u64,
     /// Bytes written so far.
     pub bytes_written: u64,
+    /// Answers of the grid that it remembers.
+    pub remembered: usize,
+    /// Whether the grid tells it of changes at this moment: if not, it asks each time.
+    pub told: bool,
+    /// Questions so far that it answered from memory.
+    pub recalled: u64,
+    /// Questions so far that it asked the grid.
+    pub asked: u64,
 }
 
 impl Door {
@@ -122,16 +130,23 @@ impl Door {
     pub fn list(&self) -> Vec<MountReport> {
         let now = self.env.clock.now();
         let mounted = self.mounted.lock();
-        let report = |(_, mount): (&u64, &Arc<Mounted>)| MountReport {
-            bucket: mount.volume.name().to_owned(),
-            dir: mount.dir.display().to_string(),
-            lease: mount.volume.mount().0,
-            read_only: mount.read_only,
-            connected: mount.lines.load(Ordering::Relaxed) > 0,
-            seconds: now.since(mount.since).as_secs(),
-            calls: mount.calls.load(Ordering::Relaxed),
-            bytes_read: mount.bytes_read.load(Ordering::Relaxed),
-            bytes_written: mount.bytes_written.load(Ordering::Relaxed),
+        let report = |(_, mount): (&u64, &Arc<Mounted>)| {
+            let memory = mount.volume.memory();
+            MountReport {
+                bucket: mount.volume.name().to_owned(),
+                dir: mount.dir.display().to_string(),
+                lease: mount.volume.mount().0,
+                read_only: mount.read_only,
+                connected: mount.lines.load(Ordering::Relaxed) > 0,
+                seconds: now.since(mount.since).as_secs(),
+                calls: mount.calls.load(Ordering::Relaxed),
+                bytes_read: mount.bytes_read.load(Ordering::Relaxed),
+                bytes_written: mount.bytes_written.load(Ordering::Relaxed),
+                remembered: memory.facts,
+                told: memory.is_believed,
+                recalled: memory.hits,
+                asked: memory.misses,
+            }
         };
         mounted.iter().map(report).collect()
     }

@@ -101,8 +101,8 @@ impl Wanted {
         }
         context.set("sts:RoleSessionName", called.clone());
         for (key, value) in &role.tags {
-            context.set(&format!("iam:ResourceTag/{key}"), value.clone());
-            context.set(&format!("aws:ResourceTag/{key}"), value.clone());
+            context.set(format!("iam:ResourceTag/{key}"), value.clone());
+            context.set(format!("aws:ResourceTag/{key}"), value.clone());
         }
         let arns = &call.arns;
         let arn = arns.write("iam", &account, &format!("role{}{}", role.path, role.name));
@@ -120,7 +120,7 @@ impl Wanted {
         now_ms: u64,
     ) -> bool {
         for (key, value) in tags {
-            self.context.set(&format!("aws:RequestTag/{key}"), value.clone());
+            self.context.set(format!("aws:RequestTag/{key}"), value.clone());
             self.context.add("aws:TagKeys", key.clone());
         }
         let may = |action: &str| {

@@ -129,7 +129,7 @@ async fn by_role(call: &Call<'_>, tokens: &Tokens, token: Unverified) -> Outcome
     let keys = keys(&claims, &arn);
     for (key, values) in &keys {
         for value in values {
-            wanted.context.add(key, value.clone());
+            wanted.context.add(key.clone(), value.clone());
         }
     }
     let holder = Principal {

@@ -222,6 +222,8 @@ pub const LIFECYCLE_PAUSE_MAX: Duration = Duration::from_secs(60);
 pub const MOUNT_LEASE: Duration = Duration::from_secs(60);
 /// How often an operation of a mount that has ended is tried under the one that follows.
 pub const MOUNT_LIVES_MAX: usize = 4;
+/// Reads in one such stretch of a file ask for its whole map.
+pub const MAPPED_BYTES: u64 = 4 << 20;
 /// A file that nobody has open any more is held for so long, in case it is opened again.
 pub const LINGER: Duration = Duration::from_secs(10);
 /// So often is looked which have been held long enough.

@@ -11,7 +11,7 @@
 use std::collections::BTreeSet;
 
 use nexusgrid_codec::id::GroupId;
-use nexusgrid_env::{Batch, Checks, KvError, KvRead, Roles};
+use nexusgrid_env::{Batch, Checks, KvError, KvRead, NodeId, Roles};
 use serde::Serialize;
 
 use crate::limits::COMMAND_ROWS_MAX;
@@ -38,8 +38,14 @@ pub struct Applied {
     pub checks: Checks,
 }
 
-/// Whether an answer rests on a row.
-pub type RestsOn = Box<dyn Fn(&'static str, &[u8]) -> bool + Send + Sync>;
+/// What an answer rests on, of the rows that were read for it.
+pub struct RestsOn {
+    /// Whether it rests on this one, by family and key.
+    pub row: Box<dyn Fn(&'static str, &[u8]) -> bool + Send + Sync>,
+    /// Whether scans may be remembered by the rows that they found: no other can come between without a change of one
+    /// of all these.
+    pub scans: bool,
+}
 
 /// A pure, deterministic state machine over a key-value store.
 ///
@@ -82,8 +88,8 @@ pub trait StateMachine: Send + Sync + 'static {
         false
     }
 
-    /// Whether who asks this may remember the answer, and then: which of the rows that were read it rests on, by
-    /// family and key. When one of these changes, it is forgotten.
+    /// Whether who asks this may remember the answer, and then what it rests on. When one of these rows changes, it is
+    /// forgotten.
     fn may_be_remembered(&self, _query: &[u8]) -> Option<RestsOn> {
         None
     }
@@ -91,6 +97,11 @@ pub trait StateMachine: Send + Sync + 'static {
     /// Who may remember answers, as the rows say; numbers that are never given again.
     fn watchers(&self, _state: &dyn KvRead) -> Result<BTreeSet<u64>, KvError> {
         Ok(BTreeSet::new())
+    }
+
+    /// The node on which this one remembers, if it may.
+    fn watcher(&self, _state: &dyn KvRead, _id: u64) -> Result<Option<NodeId>, KvError> {
+        Ok(None)
     }
 
     /// Whether a query reads a page of a thousand rows for a client: what takes less goes first.

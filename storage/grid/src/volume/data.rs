@@ -17,6 +17,7 @@ use crate::keys::FreshKey;
 use crate::limits;
 use crate::meta_port::{CommandId, MetaError};
 use crate::read::ContentRange;
+use crate::session::Pin;
 use crate::stripe::{BlockKind, Payload};
 use crate::write::extent;
 
@@ -90,6 +91,18 @@ impl Rounds {
     }
 }
 
+fn mapped(answer: NamespaceAnswer) -> Result<Mapped, VolumeError> {
+    match answer {
+        NamespaceAnswer::FileMap { node, key, map } => Ok(Mapped { node: *node, key, map }),
+        _ => Err(internal("answer to a query for a file's map").into()),
+    }
+}
+
+/// Whether what a map named may be gone.
+fn is_given_up(error: &GridError) -> bool {
+    matches!(error, GridError::Unreadable(_) | GridError::DataLost(_))
+}
+
 /// Why bytes were not written.
 enum Failure {
     /// Their blocks count for nothing: store them anew.
@@ -111,17 +124,35 @@ type BlockPlan = (BlockKind, Vec<(u64, Vec<Bytes>)>);
 
 impl Volume {
     pub(super) async fn map(&self, ino: Ino, offset: u64, len: u64) -> Result<Mapped, VolumeError> {
-        match self.ask(PosixQuery::Map { ino, offset, len }).await? {
-            NamespaceAnswer::FileMap { node, key, map } => Ok(Mapped { node: *node, key, map }),
-            _ => Err(internal("answer to a query for a file's map").into()),
-        }
+        mapped(self.ask(PosixQuery::Map { ino, offset, len }).await?)
     }
 
     /// Bytes of a file from an offset on: as many as asked for, fewer only at its end.
     pub async fn read(&self, ino: Ino, offset: u64, len: u64) -> Result<Bytes, VolumeError> {
         // Before the query: what it names is kept from now on.
         let pin = self.core.sessions.pin(self.bucket.group);
-        let Mapped { node, map, .. } = self.map(ino, offset, len).await?;
+        // All reads in a stretch of the file ask the same, so that it is remembered for all of them.
+        let start = offset - offset % limits::MAPPED_BYTES;
+        let end = offset.saturating_add(len).div_ceil(limits::MAPPED_BYTES);
+        let end = end.saturating_mul(limits::MAPPED_BYTES);
+        let stretch = PosixQuery::Map { ino, offset: start, len: end - start };
+        let (answer, is_remembered) = self.recall_or_ask(stretch).await?;
+        match self.read_by(mapped(answer)?, (offset, len), pin).await {
+            // What it named was given up, and this mount was not told in time: it is told now.
+            Err(VolumeError::Grid(error)) if is_remembered && is_given_up(&error) => {
+                let pin = self.core.sessions.pin(self.bucket.group);
+                self.read_by(self.map(ino, offset, len).await?, (offset, len), pin).await
+            }
+            other => other,
+        }
+    }
+
+    async fn read_by(
+        &self,
+        Mapped { node, map, .. }: Mapped,
+        (offset, len): (u64, u64),
+        pin: Pin,
+    ) -> Result<Bytes, VolumeError> {
         let NodeKind::File { content, size, sealed, .. } = node.kind else {
             return Err(PosixError::Invalid.into());
         };
@@ -202,7 +233,9 @@ impl Volume {
             let Some(ranges) = left.pop() else {
                 return Err(PosixError::Invalid.into());
             };
-            let done = self.write_once(ino, &ranges, place, rounds.next()).await;
+            // What was refused may have been made of something old: then it is asked.
+            let may_recall = rounds.number == 0;
+            let done = self.write_once(ino, &ranges, place, (rounds.next(), may_recall)).await;
             match done {
                 Ok(node) if left.is_empty() => return Ok(node),
                 Ok(_) => {}
@@ -253,9 +286,14 @@ impl Volume {
         ino: Ino,
         ranges: &[FileRange],
         place: Where,
-        request: Option<CommandId>,
+        (request, may_recall): (Option<CommandId>, bool),
     ) -> Result<Node, Failure> {
-        let Mapped { node, key, .. } = self.map(ino, 0, 0).await?;
+        let query = PosixQuery::Map { ino, offset: 0, len: 0 };
+        let answer = match may_recall {
+            true => self.recall(query).await?,
+            false => self.ask(query).await?,
+        };
+        let Mapped { node, key, .. } = mapped(answer)?;
         let NodeKind::File { size, sealed, sequence, .. } = node.kind else {
             return Err(VolumeError::from(PosixError::Invalid).into());
         };

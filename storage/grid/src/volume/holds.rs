@@ -35,6 +35,8 @@ struct Table {
     lingering: BTreeMap<Ino, BootInstant>,
     /// These are being given back.
     leaving: BTreeSet<Ino>,
+    /// How often all was lost: what is of a time before says nothing of now.
+    lives: u64,
 }
 
 /// What a mount holds.
@@ -52,6 +54,7 @@ pub(super) struct Leaving<'a> {
     holds: &'a Holds,
     inos: Vec<Ino>,
     since: BootInstant,
+    life: u64,
 }
 
 impl Leaving<'_> {
@@ -72,9 +75,12 @@ impl Leaving<'_> {
 impl Drop for Leaving<'_> {
     fn drop(&mut self) {
         let mut table = self.holds.table.lock();
+        let is_of_now = table.lives == self.life;
         for ino in std::mem::take(&mut self.inos) {
             table.leaving.remove(&ino);
-            table.lingering.insert(ino, self.since);
+            if is_of_now {
+                table.lingering.insert(ino, self.since);
+            }
         }
         drop(table);
         self.holds.left.notify_waiters();
@@ -104,7 +110,10 @@ impl Holds {
 
     /// A node was made, and held from the beginning.
     pub(super) fn made(&self, ino: Ino) {
-        self.table.lock().open.insert(ino);
+        let mut table = self.table.lock();
+        table.lingering.remove(&ino);
+        table.before.remove(&ino);
+        table.open.insert(ino);
     }
 
     /// It could not be held.
@@ -115,8 +124,10 @@ impl Holds {
     /// Nobody has it open any more.
     pub(super) fn close(&self, ino: Ino, now: BootInstant) {
         let mut table = self.table.lock();
-        table.open.remove(&ino);
-        table.before.remove(&ino);
+        let was_open = table.open.remove(&ino);
+        if !table.before.remove(&ino) && !was_open {
+            return;
+        }
         table.lingering.insert(ino, now);
         if table.lingering.len() > limits::LINGERING_MAX {
             self.crowded.notify_one();
@@ -126,8 +137,14 @@ impl Holds {
     /// Another mount began: nothing is held any more.
     pub(super) fn clear(&self) {
         let mut table = self.table.lock();
-        table.lingering.clear();
-        table.before.clear();
+        let lives = table.lives + 1;
+        let leaving = std::mem::take(&mut table.leaving);
+        *table = Table { lives, leaving, ..Table::default() };
+    }
+
+    /// Which time it is, for [`Holds::sort`].
+    pub(super) fn life(&self) -> u64 {
+        self.table.lock().lives
     }
 
     /// Another daemon comes, or the same again: it will say what it has open.
@@ -137,9 +154,12 @@ impl Holds {
         table.before.append(&mut open);
     }
 
-    /// Its daemon has these open; of all that is held, the rest lingers.
-    pub(super) fn sort(&self, open: &[Ino], held: Vec<Ino>, now: BootInstant) {
+    /// Its daemon has these open; of all that is held, as it was listed in a time, the rest lingers.
+    pub(super) fn sort(&self, life: u64, open: &[Ino], held: Vec<Ino>, now: BootInstant) {
         let mut table = self.table.lock();
+        if table.lives != life {
+            return;
+        }
         for ino in open {
             table.lingering.remove(ino);
         }
@@ -158,7 +178,7 @@ impl Holds {
         let mut table = self.table.lock();
         let since = table.lingering.remove(&ino)?;
         table.leaving.insert(ino);
-        Some(Leaving { holds: self, inos: vec![ino], since })
+        Some(Leaving { holds: self, inos: vec![ino], since, life: table.lives })
     }
 
     /// A lot of those that have lingered long enough, or are too many.
@@ -183,7 +203,7 @@ impl Holds {
             table.lingering.remove(ino);
             table.leaving.insert(*ino);
         }
-        Some(Leaving { holds: self, inos, since })
+        Some(Leaving { holds: self, inos, since, life: table.lives })
     }
 }
 
@@ -250,16 +270,30 @@ mod tests {
         // Of what is held, what nobody has open lingers.
         holds.begin_anew();
         assert!(holds.open(Ino(2)).await, "open before");
-        holds.sort(&[Ino(5)], vec![Ino(2), Ino(3), Ino(5), Ino(7)], at(30));
+        holds.sort(0, &[Ino(5)], vec![Ino(2), Ino(3), Ino(5), Ino(7)], at(30));
         assert_eq!(holds.leave_lot(at(30 + linger)).unwrap().inos, [Ino(3), Ino(7)]);
         holds.not_held(Ino(5));
         assert!(!holds.open(Ino(5)).await);
+        // All is lost: nothing of before counts, neither what is on its way.
+        holds.close(Ino(2), at(40));
+        let leaving = holds.leave(Ino(2)).unwrap();
+        holds.clear();
+        drop(leaving);
+        holds.close(Ino(5), at(41));
+        holds.sort(0, &[Ino(5)], vec![Ino(6)], at(42));
+        assert!(holds.leave_lot(at(100)).is_none());
+        assert!(!holds.open(Ino(2)).await && !holds.open(Ino(5)).await);
+        // Made while it lingered, by a request that was repeated.
+        holds.sort(1, &[], vec![Ino(9)], at(50));
+        holds.made(Ino(9));
+        assert!(holds.leave_lot(at(100)).is_none());
     }
 
     #[test]
     fn not_too_many_linger() {
         let holds = Holds::default();
         for ino in 0..limits::LINGERING_MAX as u64 + 2 {
+            holds.made(Ino(ino));
             holds.close(Ino(ino), at(1));
         }
         assert_eq!(holds.leave_lot(at(1)).unwrap().inos, [Ino(0), Ino(1)]);

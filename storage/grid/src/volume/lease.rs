@@ -219,7 +219,8 @@ impl Lease {
         op: PosixOp,
         request: Option<CommandId>,
     ) -> Result<PosixDone, MetaError> {
-        match self.run_at(at, blocks, vec![op], request).await?.pop() {
+        // A repeated request may have been more than this one.
+        match self.run_at(at, blocks, vec![op], request).await?.into_iter().next() {
             Some(result) => Ok(result?),
             None => Err(MetaError::Reply("an operation of a mount")),
         }

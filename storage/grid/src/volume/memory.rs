@@ -41,11 +41,15 @@ pub(super) async fn follow(lease: Weak<Lease>, core: Arc<Core>) {
     }
 }
 
-/// The answer to a question of a mount, from its memory if it can be had there.
-pub(super) async fn ask(core: &Core, lease: &Lease, query: Vec<u8>) -> Result<Bytes, MetaError> {
+/// The answer to a question of a mount, from its memory if it can be had there; gives whether it was.
+pub(super) async fn ask(
+    core: &Core,
+    lease: &Lease,
+    query: Vec<u8>,
+) -> Result<(Bytes, bool), MetaError> {
     let memory = lease.memory();
     let asking = match memory.recall(&query, core.env.clock.now()) {
-        Ok(answer) => return Ok(answer),
+        Ok(answer) => return Ok((answer, true)),
         Err(asking) => asking,
     };
     let by = asking.map(|asking| asking.by);
@@ -54,5 +58,5 @@ pub(super) async fn ask(core: &Core, lease: &Lease, query: Vec<u8>) -> Result<By
     if let Some((asking, fact)) = asking.zip(fact) {
         memory.keep(asking, query, answer.clone(), fact);
     }
-    Ok(answer)
+    Ok((answer, false))
 }

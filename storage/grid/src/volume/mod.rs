@@ -179,10 +179,18 @@ impl Volume {
 
     /// As [`Volume::ask`], from memory if it can be.
     async fn recall(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {
+        Ok(self.recall_or_ask(query).await?.0)
+    }
+
+    /// Likewise; gives whether it was.
+    async fn recall_or_ask(
+        &self,
+        query: PosixQuery,
+    ) -> Result<(NamespaceAnswer, bool), VolumeError> {
         let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
-        let answer = memory::ask(&self.core, &self.lease, query).await?;
+        let (answer, is_remembered) = memory::ask(&self.core, &self.lease, query).await?;
         let answer = decode_query_reply(&answer).map_err(|_| internal("an answer's encoding"))?;
-        Ok(answer?)
+        Ok((answer?, is_remembered))
     }
 
     /// What is remembered; nothing is asked.

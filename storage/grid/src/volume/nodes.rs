@@ -96,9 +96,13 @@ impl Volume {
         let Some(leaving) = ino.and_then(|ino| self.lease.holds().leave(ino)) else {
             return self.one(unlink, request).await.map(drop);
         };
-        let ops = std::iter::once(unlink).chain(leaving.ops()).collect();
+        let ops: Vec<_> = std::iter::once(unlink).chain(leaving.ops()).collect();
+        let count = ops.len();
         let done = self.lease.run((SessionId(0), Vec::new()), ops, request).await?;
-        leaving.done();
+        // A repeated request hears what it came to when it was the removal alone: then it lingers on.
+        if done.len() == count {
+            leaving.done();
+        }
         match done.into_iter().next() {
             Some(unlinked) => Ok(unlinked.map(drop)?),
             None => Err(internal("reply to a removal").into()),
@@ -210,6 +214,7 @@ impl Volume {
     /// Whoever goes on with a mount says which nodes are open: what else it holds is given back.
     pub async fn opens(&self, open: &[Ino]) -> Result<(), VolumeError> {
         let mut held = Vec::new();
+        let life = self.lease.holds().life();
         loop {
             let query = PosixQuery::Holds {
                 mount: self.mount(),
@@ -224,7 +229,7 @@ impl Volume {
                 break;
             }
         }
-        self.lease.holds().sort(open, held, self.core.env.clock.now());
+        self.lease.holds().sort(life, open, held, self.core.env.clock.now());
         Ok(())
     }
 }

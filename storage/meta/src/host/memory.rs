@@ -53,6 +53,8 @@ struct Inner {
     /// When what is remembered is believed no more; `None`: it never was.
     until: Option<BootInstant>,
     heard: u64,
+    /// Of the leader.
+    term: u64,
     facts: HashMap<Query, Known>,
     resting: HashMap<Mark, HashSet<Query>>,
     /// The oldest first; some of these are forgotten.
@@ -191,15 +193,17 @@ impl Memory {
     /// What to say to the leader next.
     pub fn call(&self, id: u64, now: BootInstant, rng: &dyn Rng) -> WatchCall {
         let mut inner = self.0.lock();
-        match inner.by.filter(|by| by.id == id) {
+        // What was not believed for a while never is again.
+        let known = inner.by.filter(|by| by.id == id && inner.is_believed(now));
+        match known {
             Some(by) => {
                 let renew = !inner.is_believed(now.plus(WATCH_LEASE * 3 / 4));
-                WatchCall { by, heard: inner.heard, begins: false, renew }
+                WatchCall { by, heard: inner.heard, term: Some(inner.term), renew }
             }
             None => {
                 inner.begin_anew();
                 let by = Watcher { id, session: rng.u64() };
-                WatchCall { by, heard: 0, begins: true, renew: true }
+                WatchCall { by, heard: 0, term: None, renew: true }
             }
         }
     }
@@ -209,7 +213,7 @@ impl Memory {
         let mut inner = self.0.lock();
         match watched {
             Watched::Stranger => inner.begin_anew(),
-            Watched::News { number, marks, granted } => {
+            Watched::News { number, marks, term, granted } => {
                 match marks {
                     Some(marks) => {
                         let first = number.saturating_sub(marks.len() as u64) + 1;
@@ -218,6 +222,7 @@ impl Memory {
                     None => inner.forget_all(),
                 }
                 inner.by = Some(call.by);
+                inner.term = term;
                 inner.heard = inner.heard.max(number);
                 if granted {
                     inner.until = inner.until.max(Some(called.plus(WATCH_LEASE)));

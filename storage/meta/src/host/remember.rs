@@ -14,13 +14,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::kv::Row;
-use nexusgrid_env::{KvError, KvRead, ScanRange};
+use nexusgrid_env::{KvError, KvRead, NodeId, ScanRange};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use super::group::{Group, Tried};
-use super::watchers::{Called, Mark, MayReply, Touched, Watcher, mark};
-use super::{MetaError, MetaHost};
+use super::group::{Group, LeaderView, Tried};
+use super::watchers::{Called, Mark, MayReply, News, Touched, Watcher, mark};
+use super::{Consistency, MetaError, MetaHost};
 use crate::limits::{
     ASK_TIMEOUT, QUERY_BYTES_MAX, SERVED_QUERY_TIMEOUT, WATCH_HOLD, WATCH_RESTS_ON_MAX,
 };
@@ -31,6 +31,9 @@ use crate::raft::wire::{Outcome, REMEMBER, RememberHead, WATCH, WatchHead};
 /// While new watchers are waited for, rows are looked at so often: some of these may have ended.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
+/// Nodes that are asked to answer what is to be remembered, before any may answer it as it is.
+const REMEMBER_TRIES: usize = 4;
+
 /// What a watcher says when it calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WatchCall {
@@ -38,8 +41,8 @@ pub struct WatchCall {
     pub by: Watcher,
     /// It has forgotten what it was told up to this number.
     pub heard: u64,
-    /// It remembers nothing yet.
-    pub begins: bool,
+    /// The term of the leader that knows it; `None`: it remembers nothing yet.
+    pub term: Option<u64>,
     /// Its lease is short: it is to be granted anew even if there is news.
     pub renew: bool,
 }
@@ -53,6 +56,8 @@ pub enum Watched {
         number: u64,
         /// What is to be forgotten; `None`: everything.
         marks: Option<Vec<Mark>>,
+        /// The leader's term, to be said with the next call.
+        term: u64,
         /// What is left may be believed for [`crate::limits::WATCH_LEASE`] from when it called.
         granted: bool,
     },
@@ -88,21 +93,32 @@ struct Noting<'a> {
 
 impl KvRead for Noting<'_> {
     fn get(&self, family: &'static str, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        if (self.rests_on)(family, key) {
-            let mut noted = self.marks.lock();
-            if let Some(marks) = noted.as_mut() {
-                marks.push(mark(family, key));
-                if marks.len() > WATCH_RESTS_ON_MAX {
-                    *noted = None;
-                }
-            }
-        }
+        self.note(family, key);
         self.rows.get(family, key)
     }
 
     fn scan(&self, family: &'static str, range: &ScanRange) -> Result<Vec<Row>, KvError> {
-        *self.marks.lock() = None;
-        self.rows.scan(family, range)
+        let found = self.rows.scan(family, range)?;
+        match self.rests_on.scans {
+            true => found.iter().for_each(|(key, _)| self.note(family, key)),
+            false => *self.marks.lock() = None,
+        }
+        Ok(found)
+    }
+}
+
+impl Noting<'_> {
+    fn note(&self, family: &'static str, key: &[u8]) {
+        if !(self.rests_on.row)(family, key) {
+            return;
+        }
+        let mut noted = self.marks.lock();
+        if let Some(marks) = noted.as_mut() {
+            marks.push(mark(family, key));
+            if marks.len() > WATCH_RESTS_ON_MAX {
+                *noted = None;
+            }
+        }
     }
 }
 
@@ -117,8 +133,19 @@ impl Group {
         applied.is_ok_and(|applied| applied.is_ok()).then_some(term)
     }
 
+    /// Whether the rows know a watcher on that node.
+    async fn is_watcher(&self, by: Watcher, from: NodeId) -> Result<bool, String> {
+        let store = Arc::clone(&self.store);
+        let work = move || store.machine().watcher(&*store.kv().snapshot()?, by.id);
+        let node = self.env.exec.brief(work).await.map_err(|error| error.to_string())?;
+        Ok(node == Some(from))
+    }
+
     /// Looks up who may remember something of terms before; what was committed before `term` is applied.
     async fn look_for_watchers(&self, term: u64) -> Result<(), String> {
+        if !self.store.watchers().should_look(term, self.env.clock.now(), LOOK_AGAIN) {
+            return Ok(());
+        }
         let store = Arc::clone(&self.store);
         let work = move || store.machine().watchers(&*store.kv().snapshot()?);
         let ids = self.env.exec.brief(work).await.map_err(|error| error.to_string())?;
@@ -152,26 +179,30 @@ impl Group {
     }
 
     /// Serves a watcher's call; `None`: this replica does not lead.
-    pub(super) async fn watch(self: &Arc<Self>, call: WatchCall) -> Option<Watched> {
-        let WatchCall { by, heard, begins, renew } = call;
-        let view = *self.leader.borrow();
-        if !view.is_me {
-            return None;
+    pub(super) async fn watch(self: &Arc<Self>, from: NodeId, call: WatchCall) -> Option<Watched> {
+        let WatchCall { by, heard, term: known_in, renew } = call;
+        let LeaderView { is_me: true, term, .. } = *self.leader.borrow() else { return None };
+        let begins = known_in.is_none();
+        if known_in.is_some_and(|known_in| known_in != term) {
+            return Some(Watched::Stranger);
         }
         let watchers = self.store.watchers();
         let called = self.env.clock.now();
         // What it has heard others may be waiting for: that is not held up.
-        let mut term = view.term;
         let mut is_known =
-            !begins && watchers.call(term, by, heard, false, called) == Called::Known;
+            !begins && watchers.call(term, (by, from), heard, false, called) == Called::Known;
         let mut granted = false;
         if !is_known || renew {
-            term = self.leads().await?;
+            // Of another term it may be a call that was late, and its watcher known to another leader since.
+            let leads = self.leads().await? == term;
+            if !leads || !self.is_watcher(by, from).await.ok()? {
+                return leads.then_some(Watched::Stranger);
+            }
             granted = true;
         }
         if begins {
             self.look_for_watchers(term).await.ok()?;
-            is_known = watchers.call(term, by, heard, true, called) == Called::Known;
+            is_known = watchers.call(term, (by, from), heard, true, called) == Called::Known;
             let store = Arc::clone(&self.store);
             self.env.exec.blocking(move || store.settle()).await;
         }
@@ -188,7 +219,8 @@ impl Group {
             };
             let left = until.since(self.env.clock.now());
             if is_urgent || left.is_zero() {
-                return Some(Watched::News { number: news.number, marks: news.marks, granted });
+                let News { number, marks } = news;
+                return Some(Watched::News { number, marks, term, granted });
             }
             tokio::select! {
                 biased;
@@ -201,6 +233,7 @@ impl Group {
     /// Answers a query that will be remembered; `None`: this replica does not lead, or a majority does not say so.
     pub(super) async fn remember(
         self: &Arc<Self>,
+        from: NodeId,
         by: Watcher,
         query: Bytes,
     ) -> Option<Result<Remembered, String>> {
@@ -210,7 +243,7 @@ impl Group {
         let term = self.leads().await?;
         let machine = self.machine();
         let watchers = self.store.watchers();
-        let begun = watchers.begin_read(term, by);
+        let begun = watchers.begin_read(term, (by, from));
         let Some((begun, rests_on)) = begun.zip(machine.may_be_remembered(&query)) else {
             let answer = self.answer(query).await;
             return Some(answer.map(|answer| Remembered { answer, fact: None }));
@@ -251,7 +284,7 @@ impl MetaHost {
             };
             if target == self.inner.node {
                 let watched = match self.running(group) {
-                    Ok(replica) => replica.watch(call).await,
+                    Ok(replica) => replica.watch(target, call).await,
                     Err(_) => None,
                 };
                 match watched {
@@ -288,7 +321,15 @@ impl MetaHost {
         super::ask::check_size("query", query.len(), QUERY_BYTES_MAX)?;
         let until = self.inner.env.clock.now().plus(deadline);
         let mut trail = self.trail(group);
+        let mut tries = 0;
         while let Some(left) = self.left(until) {
+            tries += 1;
+            if tries > REMEMBER_TRIES {
+                // While voters change no leader is sure in the way that is needed here: others may answer.
+                let consistency = Consistency::Linearizable;
+                let answer = self.query(group, query, consistency, left).await?;
+                return Ok(Remembered { answer, fact: None });
+            }
             let Some(target) = self.next_target(group, &mut trail) else {
                 self.pause(left).await;
                 continue;
@@ -296,7 +337,10 @@ impl MetaHost {
             let patience = left.min(self.inner.options.attempt_timeout);
             if target == self.inner.node {
                 let remembered = match self.running(group) {
-                    Ok(replica) => self.remember_here(&replica, by, query.clone(), patience).await,
+                    Ok(replica) => {
+                        let from = (target, by);
+                        self.remember_here(&replica, from, query.clone(), patience).await
+                    }
                     Err(_) => None,
                 };
                 match remembered {
@@ -330,11 +374,11 @@ impl MetaHost {
     async fn remember_here(
         &self,
         replica: &Arc<Group>,
-        by: Watcher,
+        (from, by): (NodeId, Watcher),
         query: Bytes,
         patience: Duration,
     ) -> Option<Result<Remembered, String>> {
-        tokio::time::timeout(patience, replica.remember(by, query)).await.ok().flatten()
+        tokio::time::timeout(patience, replica.remember(from, by, query)).await.ok().flatten()
     }
 
     /// The replica here does not lead: where it points.
@@ -343,9 +387,9 @@ impl MetaHost {
         self.follow(trail, self.inner.node, leader, left).await;
     }
 
-    pub(super) async fn serve_watch(&self, head: WatchHead) -> (Outcome, Bytes) {
+    pub(super) async fn serve_watch(&self, from: NodeId, head: WatchHead) -> (Outcome, Bytes) {
         let Ok(group) = self.running(head.group) else { return (Outcome::NoReplica, Bytes::new()) };
-        match group.watch(head.call).await {
+        match group.watch(from, head.call).await {
             Some(watched) => (Outcome::Done, encode_bytes(&watched)),
             None => (Outcome::NotLeader(self.believed_leader(&group)), Bytes::new()),
         }
@@ -354,10 +398,10 @@ impl MetaHost {
     pub(super) async fn serve_remember(
         &self,
         group: &Arc<Group>,
-        by: Watcher,
+        from: (NodeId, Watcher),
         query: Bytes,
     ) -> Result<(Outcome, Bytes), String> {
-        match self.remember_here(group, by, query, SERVED_QUERY_TIMEOUT).await {
+        match self.remember_here(group, from, query, SERVED_QUERY_TIMEOUT).await {
             Some(Ok(Remembered { answer, fact: Some(fact) })) => Ok((Outcome::Fact(fact), answer)),
             Some(Ok(Remembered { answer, fact: None })) => Ok((Outcome::Done, answer)),
             Some(Err(error)) => Err(error),

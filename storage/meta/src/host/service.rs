@@ -289,6 +289,8 @@ impl MetaService {
         }
         let envelope = Envelope { request_id: head.request_id, body };
         let patience = self.host.inner.options.attempt_timeout;
+        // In the name of another it counts as anybody's.
+        let by = by.filter(|by| group.store.watchers().is_of(*by, from.node));
         Ok(match group.propose(envelope, by, patience).await {
             Tried::Done((reply, _)) if reply.len() > REPLY_BYTES_MAX => {
                 return Err(failed("the reply is too large"));
@@ -313,7 +315,7 @@ impl MetaService {
         if !group.machine().answers_to(from.roles, &query) {
             return Err(refused("a node that holds data only may not ask this"));
         }
-        match self.host.serve_remember(&group, head.by, query).await {
+        match self.host.serve_remember(&group, (from.node, head.by), query).await {
             Ok((_, answer)) if answer.len() > REPLY_BYTES_MAX => {
                 Err(failed("the answer is too large"))
             }
@@ -477,7 +479,7 @@ impl RpcService for MetaService {
             }
             WATCH => {
                 let head: WatchHead = decode(&request.head, method.name).map_err(refused)?;
-                let (said, watched) = self.host.serve_watch(head).await;
+                let (said, watched) = self.host.serve_watch(from.node, head).await;
                 Ok(outcome(said, watched))
             }
             REMEMBER => {

@@ -22,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use nexusgrid_env::BootInstant;
 use nexusgrid_env::kv::Change;
+use nexusgrid_env::{BootInstant, NodeId};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
@@ -130,6 +130,8 @@ pub(crate) struct News {
 }
 
 struct Watching {
+    /// Where it is.
+    node: NodeId,
     /// When it may be passed over.
     until: BootInstant,
     /// What it is interested in, the oldest first; some of it may be told by now.
@@ -140,8 +142,9 @@ struct Watching {
     all: u64,
     told: u64,
     heard: u64,
-    /// Somebody waits until it has heard this.
+    /// Somebody waits until it has heard this, since when.
     urgent: u64,
+    waited: Option<BootInstant>,
     /// Rings when there is news that somebody waits for, or when it is dropped.
     bell: Arc<Notify>,
 }
@@ -168,6 +171,8 @@ struct Inner {
     begun: Option<BootInstant>,
     /// Who may have been promised something in terms before, and has not called in this one; `None`: not known yet.
     absent: Option<BTreeSet<u64>>,
+    /// When the rows were asked who that is.
+    looked: Option<BootInstant>,
     watching: BTreeMap<Watcher, Watching>,
     interest: HashMap<Mark, Vec<Watcher>>,
     /// News that were told and not heard yet, by row: who changes it once more waits as well.
@@ -252,7 +257,9 @@ impl Inner {
     }
 
     fn expire(&mut self, now: BootInstant) {
-        let over = |known: &Watching| known.until <= now;
+        let is_late = |since: &BootInstant| now.since(*since) >= WATCH_GIVEN;
+        let over =
+            |known: &Watching| known.until <= now || known.waited.as_ref().is_some_and(is_late);
         let gone = self.watching.iter().filter(|(_, known)| over(known));
         for watcher in gone.map(|(watcher, _)| *watcher).collect::<Vec<_>>() {
             self.drop_watcher(watcher);
@@ -349,7 +356,7 @@ impl Watchers {
     pub(crate) fn call(
         &self,
         term: u64,
-        watcher: Watcher,
+        (watcher, node): (Watcher, NodeId),
         heard: u64,
         begins: bool,
         now: BootInstant,
@@ -366,6 +373,7 @@ impl Watchers {
                 return Called::Stranger;
             }
             let watching = Watching {
+                node,
                 until: now,
                 order: VecDeque::new(),
                 news: VecDeque::new(),
@@ -373,6 +381,7 @@ impl Watchers {
                 told: 0,
                 heard: 0,
                 urgent: 0,
+                waited: None,
                 bell: Arc::default(),
             };
             inner.watching.insert(watcher, watching);
@@ -381,11 +390,17 @@ impl Watchers {
             }
             self.on.store(true, Ordering::Release);
         }
-        let Some(known) = inner.watching.get_mut(&watcher) else { return Called::Stranger };
+        let Some(known) = inner.watching.get_mut(&watcher).filter(|known| known.node == node)
+        else {
+            return Called::Stranger;
+        };
         // One that calls and never hears what it is told would hold up everybody for ever.
         let hears = heard > known.heard || known.heard == known.told;
         known.heard = known.heard.max(heard.min(known.told));
         let heard = known.heard;
+        if heard >= known.urgent {
+            known.waited = None;
+        }
         if hears {
             known.until = known.until.max(now.plus(WATCH_GIVEN));
         }
@@ -422,10 +437,27 @@ impl Watchers {
     }
 
     /// A watcher begins to read: where changes stand. Rows must be looked at later than this.
-    pub(crate) fn begin_read(&self, term: u64, watcher: Watcher) -> Option<u64> {
+    pub(crate) fn begin_read(&self, term: u64, (watcher, node): (Watcher, NodeId)) -> Option<u64> {
         let inner = self.inner.lock();
-        let is_known = inner.term == term && inner.watching.contains_key(&watcher);
-        is_known.then(|| inner.recent.now())
+        let known = inner.watching.get(&watcher).filter(|known| known.node == node);
+        known.filter(|_| inner.term == term).map(|_| inner.recent.now())
+    }
+
+    /// Whether a watcher is known to be on that node.
+    pub(crate) fn is_of(&self, watcher: Watcher, node: NodeId) -> bool {
+        self.inner.lock().watching.get(&watcher).is_some_and(|known| known.node == node)
+    }
+
+    /// Whether it is time to look at the rows for those who may remember something of terms before: one looks for all
+    /// who wait.
+    pub(crate) fn should_look(&self, term: u64, now: BootInstant, pause: Duration) -> bool {
+        let mut inner = self.inner.lock();
+        let is_due = inner.looked.is_none_or(|looked| now.since(looked) >= pause);
+        let should = inner.term == term && (inner.absent.is_none() || is_due);
+        if should {
+            inner.looked = Some(now);
+        }
+        should
     }
 
     /// What was read since `begun` rests on `marks`. If the watcher may remember it, for it will be told when they
@@ -542,7 +574,7 @@ impl Watchers {
             if inner.pending.len() > WATCH_CHANGES_KEPT
                 && let Some((oldest, _)) = inner.pending.pop_first()
             {
-                inner.forgotten = oldest;
+                inner.forgotten = inner.forgotten.max(oldest);
             }
         }
     }
@@ -565,8 +597,9 @@ impl Watchers {
         };
         let mut longest = None;
         pending.waits.retain(|(watcher, number)| {
-            let known = inner.watching.get(watcher);
+            let known = inner.watching.get_mut(watcher);
             let Some(known) = known.filter(|known| known.heard < *number) else { return false };
+            known.waited.get_or_insert(now);
             longest = longest.max(Some(known.until.since(now)));
             true
         });
@@ -604,6 +637,8 @@ mod tests {
     const A: Watcher = Watcher { id: 1, session: 10 };
     const B: Watcher = Watcher { id: 2, session: 20 };
 
+    const NODE: NodeId = NodeId(1);
+
     fn at(millis: u64) -> BootInstant {
         BootInstant(Duration::from_millis(millis))
     }
@@ -627,33 +662,37 @@ mod tests {
         watchers.began(3, at(0));
         watchers.may_remember(3, &BTreeSet::new());
         for watcher in [A, B] {
-            assert_eq!(watchers.call(3, watcher, 0, true, at(0)), Called::Known);
+            assert_eq!(watchers.call(3, (watcher, NODE), 0, true, at(0)), Called::Known);
         }
         watchers
     }
 
     fn reads(watchers: &Watchers, watcher: Watcher, marks: &[Mark]) {
-        let begun = watchers.begin_read(3, watcher).unwrap();
+        let begun = watchers.begin_read(3, (watcher, NODE)).unwrap();
         assert!(watchers.end_read(3, watcher, begun, marks, at(1)).is_some());
     }
 
     #[test]
     fn who_reads_while_a_row_changes_must_not_remember_it() {
         let watchers = both();
-        let begun = watchers.begin_read(3, A).unwrap();
+        let begun = watchers.begin_read(3, (A, NODE)).unwrap();
         watchers.applied(7, 1, rows(&[5]));
         assert_eq!(watchers.end_read(3, A, begun, &[4, 5], at(1)), None);
         assert_eq!(watchers.end_read(3, A, begun, &[4], at(1)), Some(0), "that did not change");
         watchers.applied(8, 2, Changed::Rows(None));
         assert_eq!(watchers.end_read(3, A, begun, &[4], at(1)), None, "all may have");
         // Begun so long ago that nobody knows.
-        let begun = watchers.begin_read(3, A).unwrap();
+        let begun = watchers.begin_read(3, (A, NODE)).unwrap();
         for index in 0..=WATCH_CHANGES_KEPT as u64 {
             watchers.applied(9 + index, 3, rows(&[6]));
         }
         assert_eq!(watchers.end_read(3, A, begun, &[4], at(1)), None);
-        assert_eq!(watchers.begin_read(2, A), None, "another term");
-        assert_eq!(watchers.begin_read(3, Watcher { session: 11, ..A }), None, "another session");
+        assert_eq!(watchers.begin_read(2, (A, NODE)), None, "another term");
+        assert_eq!(
+            watchers.begin_read(3, (Watcher { session: 11, ..A }, NODE)),
+            None,
+            "another session"
+        );
     }
 
     #[test]
@@ -670,9 +709,9 @@ mod tests {
         assert_eq!(watchers.news(A), news(2, Some(&[5, 6])).map(|news| (news, false)));
         assert_eq!(watchers.news(B), news(1, Some(&[5])).map(|news| (news, true)));
         // A call that has not heard of it frees nobody.
-        watchers.call(3, B, 0, false, at(3));
+        watchers.call(3, (B, NODE), 0, false, at(3));
         assert!(matches!(watchers.may_reply(3, 7, at(3)), MayReply::Within(_)));
-        watchers.call(3, B, 1, false, at(4));
+        watchers.call(3, (B, NODE), 1, false, at(4));
         let own = MayReply::Now(Touched::Marks(vec![5, 6]));
         assert_eq!(watchers.may_reply(3, 7, at(4)), own);
         // The reply to its proposer may be on its way still.
@@ -681,7 +720,7 @@ mod tests {
         watchers.propose(4, A);
         watchers.applied(13, 4, rows(&[6]));
         assert_eq!(watchers.may_reply(3, 13, at(4)), MayReply::Now(Touched::Marks(vec![6])));
-        watchers.call(3, A, 2, false, at(4));
+        watchers.call(3, (A, NODE), 2, false, at(4));
         assert_eq!(watchers.may_reply(3, 8, at(4)), MayReply::Now(Touched::Nothing));
         // Interest is over once it was heard, and no earlier: nobody waits for the same row again.
         watchers.applied(14, 2, rows(&[5]));
@@ -698,7 +737,7 @@ mod tests {
         watchers.propose(1, A);
         watchers.applied(10, 1, Changed::Before);
         assert!(matches!(watchers.may_reply(3, 10, at(5)), MayReply::Within(_)));
-        watchers.call(3, B, 2, false, at(6));
+        watchers.call(3, (B, NODE), 2, false, at(6));
         assert_eq!(watchers.may_reply(3, 10, at(6)), MayReply::Now(Touched::All));
         assert_eq!(watchers.may_reply(3, 11, at(6)), MayReply::Now(Touched::Nothing));
         assert!(watchers.inner.lock().unheard.is_empty());
@@ -711,13 +750,17 @@ mod tests {
         watchers.applied(7, 1, rows(&[5]));
         // It calls, but never says that it has heard.
         for millis in (0..WATCH_GIVEN.as_millis() as u64).step_by(500) {
-            watchers.call(3, B, 0, false, at(millis));
+            watchers.call(3, (B, NODE), 0, false, at(millis));
             assert!(matches!(watchers.may_reply(3, 7, at(millis)), MayReply::Within(_)));
         }
         let over = at(WATCH_GIVEN.as_millis() as u64);
         assert_eq!(watchers.may_reply(3, 7, over), MayReply::Now(Touched::Nothing));
-        assert_eq!(watchers.call(3, B, 1, false, over), Called::Stranger);
-        assert_eq!(watchers.call(3, A, 0, false, over), Called::Stranger, "nor was this one");
+        assert_eq!(watchers.call(3, (B, NODE), 1, false, over), Called::Stranger);
+        assert_eq!(
+            watchers.call(3, (A, NODE), 0, false, over),
+            Called::Stranger,
+            "nor was this one"
+        );
     }
 
     #[test]
@@ -728,7 +771,7 @@ mod tests {
         assert_eq!(watchers.may_reply(3, 7, at(100)), MayReply::Never, "of the term before");
         assert!(matches!(watchers.may_reply(4, 8, at(100)), MayReply::Within(_)), "not known yet");
         watchers.may_remember(4, &BTreeSet::from([1, 2]));
-        watchers.call(4, A, 0, true, at(101));
+        watchers.call(4, (A, NODE), 0, true, at(101));
         assert!(matches!(watchers.may_reply(4, 8, at(101)), MayReply::Within(_)));
         // The other's mount has ended.
         watchers.may_remember(4, &BTreeSet::from([1]));
@@ -754,7 +797,7 @@ mod tests {
             reads(&watchers, A, marks);
         }
         assert_eq!(told(&watchers, A), news(10, Some(&marks[..10])), "the oldest is taken back");
-        watchers.call(3, A, 10, false, at(2));
+        watchers.call(3, (A, NODE), 10, false, at(2));
         assert_eq!(watchers.inner.lock().interest.len(), WATCH_MARKS_MAX);
         for (index, marks) in (7..).zip(marks.chunks(1_000).take(WATCH_NEWS_MAX / 1_000 + 2)) {
             watchers.applied(index, 1, rows(marks));
@@ -769,13 +812,13 @@ mod tests {
             watchers.applied(index, 1, rows(&[1]));
         }
         let first = told(&watchers, B).unwrap().number;
-        watchers.call(3, A, u64::MAX, false, at(3));
+        watchers.call(3, (A, NODE), u64::MAX, false, at(3));
         assert!(matches!(watchers.may_reply(3, 1_000, at(3)), MayReply::Within(_)));
-        watchers.call(3, B, first, false, at(4));
+        watchers.call(3, (B, NODE), first, false, at(4));
         while let Some(News { number, marks: Some(marks) }) = told(&watchers, B)
             && !marks.is_empty()
         {
-            watchers.call(3, B, number, false, at(4));
+            watchers.call(3, (B, NODE), number, false, at(4));
         }
         assert_eq!(watchers.may_reply(3, 1_000, at(4)), MayReply::Now(Touched::All));
     }

@@ -8,15 +8,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use nexusgrid_codec::id::{GroupId, SessionId};
-use nexusgrid_env::{Invariant, KvError, KvRead};
+use nexusgrid_env::{Invariant, KvError, KvRead, NodeId};
 
 use super::codes::Delta;
 use super::contents::Blocks;
 use super::lifecycle::Touched;
 use super::query::Answer;
 use super::types::{
-    Allowance, BucketId, Extent, Ino, Malformed, NamespaceCommand, NamespaceError, NamespaceOk,
-    NamespaceQuery, Session, VersionRef, VersionRules,
+    Allowance, BucketId, Extent, Ino, Malformed, MountId, NamespaceCommand, NamespaceError,
+    NamespaceOk, NamespaceQuery, Session, VersionRef, VersionRules,
 };
 use super::{limits, posix, query, rows, versions};
 use crate::machine::{self, Applied, ApplyContext, RestsOn, StateMachine};
@@ -78,6 +78,10 @@ impl StateMachine for Namespace {
             Err(machine::Stop::Store(error)) => Err(error),
             Err(machine::Stop::Refuse(error)) => Err(KvError::Corrupt(error.to_string())),
         }
+    }
+
+    fn watcher(&self, state: &dyn KvRead, id: u64) -> Result<Option<NodeId>, KvError> {
+        posix::mount_node(&Tx::new(state), MountId(id))
     }
 
     fn is_long(&self, query: &[u8]) -> bool {

@@ -23,7 +23,7 @@ pub const SOON: Duration = Duration::from_secs(10);
 /// query is a key, its answer the value.
 pub struct Registers;
 
-/// Register of those who may remember, a bit for each.
+/// Register of those who may remember, a bit for each; those before it say where each is.
 pub const WATCHERS: u8 = 255;
 
 pub const FAMILY: &str = "registers";
@@ -57,11 +57,15 @@ impl StateMachine for Registers {
         Ok(value(state, query)?.to_le_bytes().to_vec())
     }
     fn may_be_remembered(&self, _: &[u8]) -> Option<RestsOn> {
-        Some(Box::new(|_, _| true))
+        Some(RestsOn { row: Box::new(|_, _| true), scans: false })
     }
     fn watchers(&self, state: &dyn KvRead) -> Result<BTreeSet<u64>, KvError> {
         let bits = value(state, &[WATCHERS])?;
         Ok((0..64).filter(|id| bits >> id & 1 == 1).collect())
+    }
+    fn watcher(&self, state: &dyn KvRead, id: u64) -> Result<Option<NodeId>, KvError> {
+        let node = value(state, &[WATCHERS - id as u8])?;
+        Ok((node > 0).then_some(NodeId(node)))
     }
 }
 

@@ -82,9 +82,12 @@ impl Client {
     }
 }
 
-/// Says in the group's rows that clients 1 and 2 may remember.
-async fn enrol(cluster: &mut Cluster) {
+/// Says in the group's rows that clients 1 and 2 may remember, and on which nodes.
+async fn enrol(cluster: &mut Cluster, nodes: [u64; 2]) {
     cluster.propose(1, set(WATCHERS, 0b110)).await.unwrap();
+    for (id, node) in (1..).zip(nodes) {
+        cluster.propose(1, set(WATCHERS - id, node)).await.unwrap();
+    }
 }
 
 #[test]
@@ -92,7 +95,7 @@ fn what_is_remembered_is_asked_once_and_forgotten_before_its_writer_hears() {
     run(60, |world| async move {
         let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
         cluster.start(4).await;
-        enrol(&mut cluster).await;
+        enrol(&mut cluster, [4, 2]).await;
         let (here, there) = (Client::new(&cluster, 4, 1), Client::new(&cluster, 2, 2));
         here.is_believed().await;
         there.is_believed().await;
@@ -122,7 +125,7 @@ fn a_write_waits_for_who_cannot_hear_no_longer_than_its_lease() {
     run(61, |world| async move {
         let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
         cluster.start(4).await;
-        enrol(&mut cluster).await;
+        enrol(&mut cluster, [4, 4]).await;
         let client = Client::new(&cluster, 4, 1);
         client.is_believed().await;
         assert_eq!(client.read(7).await, Some(0));
@@ -157,7 +160,7 @@ fn a_new_leader_waits_for_those_who_may_remember() {
     run(62, |world| async move {
         let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
         cluster.start(4).await;
-        enrol(&mut cluster).await;
+        enrol(&mut cluster, [4, 4]).await;
         let (alone, other) = (Client::new(&cluster, 4, 1), Client::new(&cluster, 4, 2));
         alone.is_believed().await;
         other.is_believed().await;
@@ -192,7 +195,7 @@ fn a_suspended_watcher_believes_nothing_when_it_wakes() {
     run(63, |world| async move {
         let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
         cluster.start(4).await;
-        enrol(&mut cluster).await;
+        enrol(&mut cluster, [4, 4]).await;
         let client = Client::new(&cluster, 4, 1);
         client.is_believed().await;
         assert_eq!(client.read(7).await, Some(0));
@@ -238,7 +241,7 @@ fn nobody_reads_what_is_older_than_what_was_acknowledged() {
             let mut cluster = Cluster::with_group(&world, &[1, 2, 3]).await;
             cluster.start(4).await;
             cluster.start(5).await;
-            enrol(&mut cluster).await;
+            enrol(&mut cluster, [4, 5]).await;
             let clients = [Client::new(&cluster, 4, 1), Client::new(&cluster, 5, 2)];
             for client in &clients {
                 client.is_believed().await;

@@ -37,7 +37,7 @@ use super::types::{
     PosixDone, PosixError, PosixOp, VersionRules,
 };
 pub use data::is_opaque;
-pub(super) use mounts::all as mounts;
+pub(super) use mounts::{all as mounts, node_of as mount_node};
 pub(super) use read::{answer, is_brief};
 pub(super) use remember::may_be_remembered;
 

@@ -11,8 +11,8 @@
 //! machines' clocks are compared.
 #![deny(clippy::indexing_slicing)]
 
-use nexusgrid_env::NodeId;
 use nexusgrid_env::kv::prefix_end;
+use nexusgrid_env::{KvError, NodeId};
 
 use super::super::limits;
 use super::super::machine::{Change, Step};
@@ -27,6 +27,12 @@ pub(in super::super) fn all(tx: &Tx<'_>) -> Step<Vec<Mount>> {
     let end = prefix_end(&prefix);
     let found = tx.scan(rows::STATE, &prefix, end.as_deref(), limits::MOUNTS_MAX)?;
     Ok(found.iter().map(|(_, value)| decode_row(rows::STATE, value)).collect::<Result<_, _>>()?)
+}
+
+/// The node that a mount is on, if it lasts.
+pub(in super::super) fn node_of(tx: &Tx<'_>, mount: MountId) -> Result<Option<NodeId>, KvError> {
+    let row: Option<Mount> = tx.load(rows::STATE, &own::mount(mount))?;
+    Ok(row.map(|row| row.node))
 }
 
 impl Change<'_> {

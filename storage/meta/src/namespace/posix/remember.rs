@@ -14,21 +14,24 @@ use crate::machine::RestsOn;
 pub(in super::super) fn may_be_remembered(bucket: BucketId, query: PosixQuery) -> Option<RestsOn> {
     let of_bucket = rows::bucket(bucket);
     match query {
-        PosixQuery::Node { .. } | PosixQuery::Xattr { .. } => {
-            Some(Box::new(move |family, key| family != rows::STATE || key != of_bucket))
+        PosixQuery::Node { .. } | PosixQuery::Xattr { .. } | PosixQuery::Map { .. } => {
+            // Whatever writes to a file changes its own row; whatever moves its bytes changes the pages that it had.
+            let scans = matches!(query, PosixQuery::Map { .. });
+            let row = move |family: &str, key: &[u8]| family != rows::STATE || key != of_bucket;
+            Some(RestsOn { row: Box::new(row), scans })
         }
         PosixQuery::Lookup { parent, .. } => {
             let entries = rows::dir_prefix(bucket, rows::DirId(parent.0)).done();
             let root = own::place(bucket, Ino::ROOT);
-            Some(Box::new(move |family, key| match family {
+            let row = move |family: &str, key: &[u8]| match family {
                 rows::TREE => key.starts_with(&entries),
                 _ => key != of_bucket && (parent != Ino::ROOT || key != root),
-            }))
+            };
+            Some(RestsOn { row: Box::new(row), scans: false })
         }
         PosixQuery::Entries { .. }
         | PosixQuery::Xattrs { .. }
         | PosixQuery::Holds { .. }
-        | PosixQuery::Map { .. }
         | PosixQuery::Conflict { .. } => None,
     }
 }
