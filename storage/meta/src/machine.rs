@@ -38,10 +38,13 @@ pub struct Applied {
     pub checks: Checks,
 }
 
+/// Says something of a row, by family and key.
+pub type OfRow = dyn Fn(&'static str, &[u8]) -> bool + Send + Sync;
+
 /// What an answer rests on, of the rows that were read for it.
 pub struct RestsOn {
-    /// Whether it rests on this one, by family and key.
-    pub row: Box<dyn Fn(&'static str, &[u8]) -> bool + Send + Sync>,
+    /// Whether it rests on this one.
+    pub row: Box<OfRow>,
     /// Whether scans may be remembered by the rows that they found: no other can come between without a change of one
     /// of all these.
     pub scans: bool,

@@ -273,7 +273,7 @@ impl Group {
 
 impl MetaHost {
     /// Calls the leader of `group` as a watcher: comes back with news, or when there was none for
-    /// [`WATCH_HOLD`](crate::limits::WATCH_HOLD).
+    /// [`WATCH_HOLD`].
     pub async fn watch(&self, group: GroupId, call: WatchCall) -> Result<Watched, MetaError> {
         let until = self.inner.env.clock.now().plus(WATCH_HOLD + ASK_TIMEOUT);
         let mut trail = self.trail(group);

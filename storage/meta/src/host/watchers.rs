@@ -425,7 +425,7 @@ impl Watchers {
             return Some((News { number: known.told, marks: None }, true));
         }
         let batch = known.news.iter().take(WATCH_NEWS_BATCH);
-        let number = batch.clone().last().map_or(known.heard, |(number, _)| *number);
+        let number = batch.clone().next_back().map_or(known.heard, |(number, _)| *number);
         let marks = Some(batch.map(|(_, mark)| *mark).collect());
         Some((News { number, marks }, known.is_urgent()))
     }
