@@ -2,6 +2,7 @@
 //! owns no logic of theirs.
 
 mod admin;
+mod allocator;
 mod cli;
 mod commands;
 mod config;
