@@ -21,6 +21,7 @@
 #![deny(clippy::indexing_slicing)]
 
 mod judge;
+mod walk;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -31,15 +32,14 @@ pub use judge::{Fate, Verdict, after_days};
 
 use super::limits;
 use super::machine::{Change, Step, corrupt};
-use super::rows::{self, DueRow, Further, LifecycleRow, UploadRow, VersionRow, WalkPlace, WalkRow};
+use super::rows::{self, DueRow, Further, LifecycleRow, UploadRow, VersionRow};
+use super::tree;
 use super::types::{
     BucketId, DeleteMarker, DeleteVersion, End, EndKind, Lifecycle, LifecycleDone, LifecycleLeft,
     LifecycleMove, LifecycleRule, Malformed, NamespaceError, NamespaceOk, Object, ObjectLock,
-    Precondition, UploadEntry, UploadId, UploadRef, UploadsAfter, VersionEntry, VersionId,
-    VersionsAfter, When,
+    Precondition, UploadId, UploadRef, VersionId, When,
 };
 use super::versions::check_unlocked;
-use super::{list, tree, version_list};
 use crate::limits::COMMAND_ROWS_MAX;
 use crate::rows::tx::{Tx, decode_row};
 
@@ -288,17 +288,6 @@ impl Change<'_> {
         }
     }
 
-    /// Has a bucket looked through. A walk that is on goes to its end before it begins anew: it would never
-    /// get there if something changed all the time.
-    pub(in super::super) fn begin_walk(&mut self, bucket: BucketId) -> Step<()> {
-        let walk: Option<WalkRow> = self.tx.load(rows::STATE, &rows::walk(bucket))?;
-        let place = walk.map_or(WalkPlace::Keys(None), |walk| walk.place);
-        let again = place != WalkPlace::Keys(None);
-        let row = WalkRow { sequence: self.sequence, place, again };
-        self.tx.store(rows::STATE, rows::walk(bucket), &row);
-        Ok(())
-    }
-
     /// Whether a bucket has rules.
     pub(in super::super) fn has_lifecycle(&self, bucket: BucketId) -> Step<bool> {
         Ok(self.tx.get(rows::STATE, &rows::lifecycle(bucket))?.is_some())
@@ -385,21 +374,6 @@ impl Change<'_> {
             done.more = true;
         }
         Ok(NamespaceOk::Lifecycle(done))
-    }
-
-    /// The walk that waits longest.
-    fn next_walk(&self) -> Step<Option<(BucketId, WalkRow)>> {
-        let prefix = rows::walks();
-        let (end, most) = (prefix_end(&prefix), limits::LIFECYCLE_WALKS);
-        let mut next: Option<(BucketId, WalkRow)> = None;
-        for (row, value) in self.tx.scan(rows::STATE, &prefix, end.as_deref(), most)? {
-            let bucket = rows::parse_walk(&row).ok_or_else(|| corrupt("key of a walk"))?;
-            let walk: WalkRow = decode_row(rows::STATE, &value)?;
-            if next.as_ref().is_none_or(|(_, next)| walk.sequence < next.sequence) {
-                next = Some((bucket, walk));
-            }
-        }
-        Ok(next)
     }
 
     /// Does what is due, as far as there is room.
@@ -557,71 +531,6 @@ impl Change<'_> {
             })?;
         }
         Ok(deleted.map(drop))
-    }
-
-    /// Looks through a page of keys and notes when each is due.
-    fn walk_on(&mut self, bucket: BucketId, walk: WalkRow, done: &mut LifecycleDone) -> Step<()> {
-        let Some(rules) = self.lifecycle(bucket)? else {
-            self.tx.delete(rows::STATE, rows::walk(bucket));
-            return Ok(());
-        };
-        let limit = limits::LIFECYCLE_PAGE;
-        let (keys, next) = match walk.place {
-            WalkPlace::Keys(after) => {
-                let asked = version_list::Asked { bucket, prefix: &[], delimiter: None, limit };
-                let listing = version_list::list(&self.tx, &asked, after.map(VersionsAfter::Key))?;
-                let mut keys: Vec<Vec<u8>> = Vec::new();
-                for entry in listing.entries {
-                    if let VersionEntry::Object { key, .. } | VersionEntry::Marker { key, .. } =
-                        entry
-                        && keys.last() != Some(&key)
-                    {
-                        keys.push(key);
-                    }
-                }
-                let next = match (listing.next, keys.last()) {
-                    (Some(_), Some(last)) => WalkPlace::Keys(Some(last.clone())),
-                    // Much was passed over that is no object.
-                    (Some(VersionsAfter::Key(at)), None) => WalkPlace::Keys(Some(at)),
-                    _ => WalkPlace::Uploads(None),
-                };
-                (keys, Some(next))
-            }
-            WalkPlace::Uploads(after) => {
-                let after = after.map(UploadsAfter::Key);
-                let listing =
-                    list::list_uploads(&self.tx, bucket, &[], None, after.as_ref(), limit)?;
-                let mut keys: Vec<Vec<u8>> = Vec::new();
-                for entry in listing.entries {
-                    if let UploadEntry::Upload(key, ..) = entry
-                        && keys.last() != Some(&key)
-                    {
-                        keys.push(key);
-                    }
-                }
-                let last = keys.last().filter(|_| listing.next.is_some()).cloned();
-                (keys, last.map(|last| WalkPlace::Uploads(Some(last))))
-            }
-        };
-        for key in keys {
-            let depth = limits::LIFECYCLE_LOOK_MAX;
-            let (items, further) = look(&self.tx, bucket, &key, None, &rules, depth)?;
-            // What was not looked at may be due: it is looked at when this is.
-            let due = if further.is_some() { Some(0) } else { first_due(&items, &rules, &key) };
-            if let Some(at) = due {
-                self.set_due(bucket, &key, at, None);
-            }
-            done.looked += 1;
-        }
-        let anew = (WalkPlace::Keys(None), false);
-        match next.map(|place| (place, walk.again)).or(walk.again.then_some(anew)) {
-            Some((place, again)) => {
-                let row = WalkRow { sequence: self.sequence, place, again };
-                self.tx.store(rows::STATE, rows::walk(bucket), &row);
-            }
-            None => self.tx.delete(rows::STATE, rows::walk(bucket)),
-        }
-        Ok(())
     }
 }
 

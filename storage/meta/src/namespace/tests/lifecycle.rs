@@ -50,6 +50,13 @@ fn menu() -> Vec<Lifecycle> {
             LifecycleRule { expire: Some(When::Date(4 * DAY)), ..rule(b"tmp") },
             LifecycleRule { expire_noncurrent: old(1, 2), size_under: Some(8), ..rule(b"") },
         ]),
+        // One within another, and two side by side.
+        rules(vec![
+            LifecycleRule { expire: expire(1), ..rule(b"tmp") },
+            LifecycleRule { expire: expire(1), ..rule(b"logs/1") },
+            LifecycleRule { expire_noncurrent: old(1, 0), ..rule(b"logs/1") },
+            LifecycleRule { expire: expire(3), ..rule(b"logs/") },
+        ]),
     ]
 }
 
@@ -217,6 +224,7 @@ impl Run {
         let mut all = LifecycleDone::default();
         for _ in 0..1_000 {
             let done = self.step();
+            all.looked += done.looked;
             all.expired += done.expired;
             all.markers += done.markers;
             all.aborted += done.aborted;
@@ -424,6 +432,34 @@ fn rules_that_are_laid_down_again_and_again_keep_nothing_waiting() {
     }
     assert_eq!(expired, 400);
     run.run();
+}
+
+#[test]
+fn only_keys_that_rules_are_of_are_looked_at() {
+    let mut run = Run::new(false);
+    let keys: Vec<Vec<u8>> = ["a", "a/1", "a/2", "b", "b0", "c", "d/1", "e"]
+        .iter()
+        .flat_map(|first| (0..60).map(move |n| format!("{first}-{n:02}").into_bytes()))
+        .chain([b"a".to_vec(), b"b".to_vec(), b"d/".to_vec()])
+        .collect();
+    for pack in keys.chunks(100) {
+        run.put_with(pack, 1, &ObjectMeta::default());
+    }
+    let within = |prefixes: &[&[u8]]| {
+        let of = |key: &&Vec<u8>| prefixes.iter().any(|prefix| key.starts_with(prefix));
+        u32::try_from(keys.iter().filter(of).count()).unwrap()
+    };
+    let expire = Some(When::Days(1));
+    // The second begins where the first ends, the third lies within the first, and nothing begins with the fourth.
+    for prefixes in [&[&b"a"[..], b"b", b"a/1", b"cc", b"d/"][..], &[b"a/2"], &[b"x"], &[b""]] {
+        let of = prefixes.iter().map(|prefix| LifecycleRule { expire, ..rule(prefix) });
+        run.lay_down(Some(rules(of.collect())));
+        assert_eq!(run.run().looked, within(prefixes), "{prefixes:?}");
+    }
+    // Nothing ends by age here: only uploads are looked for, and there are none.
+    let aborts = LifecycleRule { abort_uploads_days: Some(1), ..rule(b"") };
+    run.lay_down(Some(rules(vec![aborts])));
+    assert_eq!(run.run().looked, 0);
 }
 
 #[test]
