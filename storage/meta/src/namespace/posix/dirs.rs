@@ -155,7 +155,7 @@ impl Change<'_> {
             .checked_add_signed(children)
             .ok_or_else(|| corrupt("children below zero"))?;
         dir.subdirs = dir.subdirs.map(|count| count.saturating_add_signed(subdirs));
-        // Who empties it through a mount means to keep it.
+        // Whoever makes or removes something there through a mount means to keep it.
         dir.row.explicit = true;
         dir.attrs.modified = now;
         dir.attrs.changed = now;

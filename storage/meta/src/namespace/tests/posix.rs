@@ -290,6 +290,7 @@ impl Run {
         let mode = if matches!(kind, Kind::Symlink(_)) { 0o777 } else { 0o640 };
         let made = Entry { ino: Some(ino), held, mode: Some(mode), ..entry(kind) };
         self.tree.add(dir, stored, made);
+        *self.tree.dir(dir).1 = true;
     }
 
     fn rename(&mut self, from: &(Vec<usize>, usize), to: &(Vec<usize>, usize), mode: u8) {
@@ -385,6 +386,7 @@ impl Run {
             self.tree.0[id].links += 1;
             assert_eq!(node.links, self.tree.0[id].links);
             self.tree.dir(to_dir).0.insert(name.to_vec(), id);
+            *self.tree.dir(to_dir).1 = true;
             *self.tree.dir(to_dir).1 = true;
         }
     }
@@ -553,6 +555,22 @@ impl Run {
 
 fn as_stored(name: &[u8], is_dir: bool) -> Vec<u8> {
     if is_dir { [name, b"/"].concat() } else { name.to_vec() }
+}
+
+/// Found by lot: a mount made something in a directory of S3's, and S3 deleted all.
+#[test]
+fn a_directory_that_a_mount_made_something_in_stays() {
+    let mut run = Run::new();
+    let ops = [
+        Op::Put { key: 6, len: 0, blocks: 0 },
+        Op::Make { dir: vec![1], name: 0, what: 2, hold: false },
+        Op::Delete { key: 6 },
+        Op::Delete { key: 3 },
+    ];
+    for op in &ops {
+        run.step(op);
+        run.compare();
+    }
 }
 
 proptest! {
