@@ -98,7 +98,7 @@ def removed_while_open():
 
 def side_by_side(work):
     """Runs `work(mount, which, ready)` in a process for each mount, both at once."""
-    barrier = multiprocessing.Barrier(2)
+    barrier = multiprocessing.Barrier(2, timeout=PATIENCE)
     ones = [
         multiprocessing.Process(target=work, args=(mount, which, barrier))
         for which, mount in enumerate([A, B])

@@ -9,11 +9,13 @@
 
 use std::collections::HashMap;
 
+use serde::Deserialize;
+
 /// Orders tried before a history is called too tangled to judge.
 const STATES_MAX: usize = 2_000_000;
 
 /// What an operation did to the register. `None` is the absent object.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub enum Deed {
     /// Set it.
     Write(Option<u64>),
@@ -42,7 +44,7 @@ impl Deed {
 }
 
 /// One operation of one client.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
 pub struct Operation {
     /// When the client asked.
     pub invoked: u64,

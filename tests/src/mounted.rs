@@ -65,6 +65,13 @@ impl Mounted {
         children.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
     }
 
+    /// A signal to the daemon.
+    pub fn signal_daemon(&self, signal: Signal) {
+        for daemon in self.daemons() {
+            kill_process(Pid::from_raw(daemon).expect("a process"), signal).unwrap();
+        }
+    }
+
     /// SIGKILL to the daemon; returns when there is another.
     pub fn kill_daemon(&self) {
         let before = self.daemons();

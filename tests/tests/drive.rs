@@ -10,7 +10,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde::Deserialize;
 
+use nexusgrid_tests::history::{Operation, unexplained};
 use nexusgrid_tests::{Client, GridOptions, LocalGrid, Mounted, program, run};
 
 #[path = "../../fuse/tests/pjdfstest.rs"]
@@ -65,6 +67,65 @@ fn grid_pjdfstest_passes_on_a_mount() {
     mounted.unmount();
 }
 
+/// What `nexusgrid mounts` says of a node's only mount.
+fn figure(grid: &LocalGrid, node: usize, what: &str) -> u64 {
+    let dir = grid.dir(node);
+    let mounts = grid.command(&["mounts", "--json", "--dir", dir.to_str().unwrap()]).unwrap();
+    let mounts: serde_json::Value = serde_json::from_str(&mounts).unwrap();
+    mounts[0][what].as_u64().unwrap_or_else(|| panic!("{mounts}"))
+}
+
+/// What was looked at is looked at again without a question to the agent, let alone to the grid.
+fn looks_leave_no_daemon(grid: &LocalGrid, mounted: &Mounted) {
+    const LOOKS: u64 = 2_000;
+    let file = mounted.join("looked-at");
+    fs::write(&file, b"x").unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    // News may take a loan away now and then; it is given again.
+    loop {
+        let before = figure(grid, 2, "calls");
+        (0..LOOKS).for_each(|_| assert_eq!(fs::metadata(&file).unwrap().len(), 1));
+        let calls = figure(grid, 2, "calls") - before;
+        if calls < LOOKS / 10 {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{calls} calls to the agent for {LOOKS} looks");
+    }
+}
+
+/// D7: what was read is read again from the machine's memory, until somebody changes it.
+fn reads_leave_no_kernel(grid: &LocalGrid, a: &Mounted, b: &Mounted) {
+    const BYTES: usize = 4 << 20;
+    let (here, there) = (a.join("read-again"), b.join("read-again"));
+    for round in 0..3_u8 {
+        let bytes = vec![b'a' + round; BYTES];
+        fs::write(&there, &bytes).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let before = figure(grid, 2, "bytes_read");
+            (0..4).for_each(|_| assert!(fs::read(&here).unwrap() == bytes, "round {round}"));
+            let read = figure(grid, 2, "bytes_read") - before;
+            if read == 0 {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{read} bytes came from the agent");
+        }
+    }
+}
+
+/// N1: a daemon that hears nothing believes nothing for long, and holds nobody up for longer.
+fn stopped_daemon(a: &Mounted, b: &Mounted) {
+    let (here, there) = (a.join("stopped"), b.join("stopped"));
+    for round in 0..3_u64 {
+        fs::write(&here, vec![b'x'; round as usize]).unwrap();
+        (0..20).for_each(|_| assert_eq!(fs::metadata(&there).unwrap().len(), round));
+        b.signal_daemon(Signal::STOP);
+        fs::write(&here, b"another size").unwrap();
+        b.signal_daemon(Signal::CONT);
+        assert_eq!(fs::metadata(&there).unwrap().len(), 12, "round {round}");
+    }
+}
+
 /// D2, D5, D6, D7, N1, N5, O1, L1, L2, L3, L4, P2.
 #[test]
 fn grid_two_mounts_see_each_other_at_once() {
@@ -73,12 +134,12 @@ fn grid_two_mounts_see_each_other_at_once() {
     print!("{}", run(script(&grid, "drive_two.py").arg(a.path()).arg(b.path())));
     // And not because each of them asks each time.
     for node in [2, 3] {
-        let dir = grid.dir(node);
-        let mounts = grid.command(&["mounts", "--json", "--dir", dir.to_str().unwrap()]).unwrap();
-        let mounts: serde_json::Value = serde_json::from_str(&mounts).unwrap();
-        let [recalled, asked] = ["recalled", "asked"].map(|what| mounts[0][what].as_u64().unwrap());
-        assert!(recalled > 100 && asked > 0 && mounts[0]["told"] == true, "{mounts}");
+        let [recalled, asked] = ["recalled", "asked"].map(|what| figure(&grid, node, what));
+        assert!(recalled > 100 && asked > 0, "node {node}: {recalled} recalled, {asked} asked");
     }
+    looks_leave_no_daemon(&grid, &a);
+    reads_leave_no_kernel(&grid, &a, &b);
+    stopped_daemon(&a, &b);
     a.unmount();
     b.unmount();
 }
@@ -245,6 +306,68 @@ fn grid_programs_do_not_notice_what_dies_below_them() {
 #[test]
 fn soak_grid_programs_do_not_notice_what_dies_below_them() {
     outlive(100, Duration::from_secs(30));
+}
+
+/// An operation on a name or a lock, as `drive_history.py` tells of it.
+#[derive(Deserialize)]
+struct Told {
+    register: String,
+    #[serde(flatten)]
+    operation: Operation,
+}
+
+/// What programs on two mounts saw of names and locks, while daemons, agents and a leader died.
+fn histories(seconds: u64, pause: Duration) {
+    let (mut grid, bucket) = bucket(4);
+    let (a, b) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, bucket, ""));
+    let mut command = script(&grid, "drive_history.py");
+    command.arg(a.path()).arg(b.path()).arg(seconds.to_string()).stdout(Stdio::piped());
+    let child = command.spawn().unwrap();
+    let ended = std::thread::spawn(move || child.wait_with_output().unwrap());
+    let mut deaths = 0;
+    while !ended.is_finished() {
+        std::thread::sleep(pause);
+        match deaths % 4 {
+            0 => a.kill_daemon(),
+            1 => b.kill_daemon(),
+            // A mount's agent, and after that one that serves none.
+            kind => {
+                let node = if kind == 2 { 3 } else { 1 };
+                grid.kill(node);
+                grid.serve(node).unwrap();
+            }
+        }
+        deaths += 1;
+    }
+    let output = ended.join().unwrap();
+    assert!(output.status.success(), "a call failed");
+    let mut registers: BTreeMap<String, Vec<Operation>> = BTreeMap::new();
+    for line in String::from_utf8(output.stdout).unwrap().lines() {
+        let told: Told =
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{line}: {error}"));
+        registers.entry(told.register).or_default().push(told.operation);
+    }
+    let counts: Vec<_> = registers.iter().map(|(name, history)| (name, history.len())).collect();
+    println!("{deaths} deaths; operations: {counts:?}");
+    assert!(counts.len() == 5 && counts.iter().all(|(_, count)| *count > 20), "{counts:?}");
+    for (name, history) in &registers {
+        assert_eq!(unexplained(history), None, "what was seen of {name} has no order");
+    }
+    a.unmount();
+    b.unmount();
+}
+
+/// N1, N2, N3, L1.
+#[test]
+fn grid_names_and_locks_of_two_mounts_have_one_order() {
+    histories(20, Duration::from_secs(3));
+}
+
+#[test]
+fn soak_grid_names_and_locks_of_two_mounts_have_one_order() {
+    for _ in 0..10 {
+        histories(60, Duration::from_secs(2));
+    }
 }
 
 /// L2: the kernel gives a lock back when its holder dies; the grid when nobody serves the mount any more, with or

@@ -5,16 +5,19 @@
 //! grid lets it, and the next agent goes on with that.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable};
 use nexusgrid_env::{BootInstant, Env};
-use nexusgrid_grid::volume::{Cookie, FileRange, Ino, Lock, MountId, Seek, VolumeError};
+use nexusgrid_grid::volume::{
+    Borrower, Cookie, FileRange, Ino, Loan, LoanNews, Lock, MountId, Seek, VolumeError,
+};
 use nexusgrid_grid::{CommandId, Grid, GridError, Volume};
 use parking_lot::Mutex;
 use serde::Serialize;
@@ -26,7 +29,8 @@ use super::SOCKET_NAME;
 use super::limits;
 use super::turns::Turns;
 use super::wire::{
-    Answer, Ask, Call, Fault, Frame, Greeting, Hello, PAYLOAD_MAX, RequestName, VERSION, receive,
+    Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, PAYLOAD_MAX, RequestName, VERSION,
+    VERSION_OLDEST, receive,
 };
 
 /// Makes mounts of this machine possible.
@@ -50,6 +54,8 @@ struct Mounted {
     calls: AtomicU64,
     bytes_read: AtomicU64,
     bytes_written: AtomicU64,
+    /// Questions that its daemons answered from what they were lent: those before, and the one that serves it now.
+    recalled: Mutex<(u64, u64)>,
 }
 
 /// One line of a mount, counted while it lasts.
@@ -132,6 +138,10 @@ impl Door {
         let mounted = self.mounted.lock();
         let report = |(_, mount): (&u64, &Arc<Mounted>)| {
             let memory = mount.volume.memory();
+            let recalled = {
+                let (before, now) = *mount.recalled.lock();
+                before + now
+            };
             MountReport {
                 bucket: mount.volume.name().to_owned(),
                 dir: mount.dir.display().to_string(),
@@ -144,7 +154,7 @@ impl Door {
                 bytes_written: mount.bytes_written.load(Ordering::Relaxed),
                 remembered: memory.facts,
                 told: memory.is_believed,
-                recalled: memory.hits,
+                recalled: memory.hits + recalled,
                 asked: memory.misses,
             }
         };
@@ -231,14 +241,17 @@ impl Door {
         };
         Frame::new(&greeting, Bytes::new())?.send(&mut stream).await?;
         match (greeted, leases) {
-            (Ok(line), Some(leases)) => self.serve_line(stream, &line.mount, leases).await,
+            (Ok(line), Some(leases)) => {
+                let borrows = hello.version > VERSION_OLDEST;
+                self.serve_line(stream, &line.mount, leases, borrows).await
+            }
             _ => Ok(()),
         }
     }
 
     /// Finds the volume that a daemon serves; one more line has it then.
     async fn greet(&self, hello: &Hello) -> Result<OneLine, Greeting> {
-        if hello.version != VERSION {
+        if !(VERSION_OLDEST..=VERSION).contains(&hello.version) {
             let why = "this agent is of another version: mount the bucket anew";
             return Err(Greeting::Refused(why.to_owned()));
         }
@@ -291,6 +304,7 @@ impl Door {
             calls: AtomicU64::new(0),
             bytes_read: AtomicU64::new(0),
             bytes_written: AtomicU64::new(0),
+            recalled: Mutex::default(),
             volume,
         });
         let lease = mount.volume.mount().0;
@@ -305,15 +319,23 @@ impl Door {
         stream: UnixStream,
         mount: &Arc<Mounted>,
         mut leases: watch::Receiver<MountId>,
+        borrows: bool,
     ) -> anyhow::Result<()> {
         let (reader, mut writer) = stream.into_split();
         let (answers, mut waiting) = mpsc::channel::<Frame>(limits::ANSWERS_WAITING);
+        let out = Arc::new(Out::new(answers));
         let running: Arc<Mutex<BTreeMap<u64, AbortHandle>>> = Arc::default();
         let writing = async {
             while let Some(frame) = waiting.recv().await {
                 frame.send(&mut writer).await?;
             }
             anyhow::Ok(())
+        };
+        let lending = async {
+            match borrows {
+                true => out.lend(&mount.volume).await,
+                false => std::future::pending().await,
+            }
         };
         let reading = async {
             let mut reader = BufReader::with_capacity(1 << 16, reader);
@@ -327,6 +349,11 @@ impl Door {
                         }
                         continue;
                     }
+                    Ask::Heard { number, recalled } => {
+                        out.heard(number);
+                        mount.recalled.lock().1 = recalled;
+                        continue;
+                    }
                 };
                 let slot = Arc::clone(&slots).acquire_owned().await?;
                 let (abort, registration) = AbortHandle::new_pair();
@@ -334,7 +361,7 @@ impl Door {
                 if is_idle {
                     running.lock().insert(id, abort);
                 }
-                let (mount, answers) = (Arc::clone(mount), answers.clone());
+                let (mount, out) = (Arc::clone(mount), Arc::clone(&out));
                 let running = Arc::clone(&running);
                 self.env.exec.spawn(async move {
                     let work = async {
@@ -342,15 +369,8 @@ impl Door {
                             true => None,
                             false => Some(mount.changes.read().await),
                         };
-                        let (answer, payload) = mount.answer(name, call, payload).await;
-                        let frame = Frame::new(&(id, answer), payload).or_else(|error| {
-                            let fault = Fault::Failed(format!("{error:#}"));
-                            Frame::new(&(id, Answer::Fault(fault)), Bytes::new())
-                        });
-                        if let Ok(frame) = frame {
-                            // A line that broke asks again.
-                            let _ = answers.send(frame).await;
-                        }
+                        let answered = mount.answer(name, call, payload).await;
+                        out.answer(id, answered).await;
                     };
                     let _ = Abortable::new(work, registration).await;
                     running.lock().remove(&id);
@@ -359,13 +379,24 @@ impl Door {
             }
             anyhow::Ok(())
         };
-        let ended = tokio::select! {
+        let (ended, is_gone) = tokio::select! {
             biased;
-            ended = reading => ended,
-            ended = writing => ended,
+            ended = reading => {
+                let is_gone = ended.as_ref().err().is_none_or(is_of_line);
+                (ended, is_gone)
+            }
+            ended = writing => {
+                let is_gone = ended.as_ref().err().is_some_and(is_of_line);
+                (ended, is_gone)
+            }
+            never = lending => match never {},
             // The daemon hears of the other lease as it comes again.
-            _ = leases.changed() => Ok(()),
+            _ = leases.changed() => (Ok(()), false),
         };
+        if out.end(is_gone) {
+            let mut recalled = mount.recalled.lock();
+            *recalled = (recalled.0 + recalled.1, 0);
+        }
         // Whoever waits for a lock waits on the next line. What changes something ends by itself, and is told
         // when it is asked for again.
         for (_, call) in std::mem::take(&mut *running.lock()) {
@@ -375,21 +406,107 @@ impl Door {
     }
 }
 
+/// Whether the other end has closed, or died: it believes nothing then that it was lent.
+fn is_of_line(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| cause.is::<std::io::Error>())
+}
+
+/// What is sent over a line: answers, and news of what was lent.
+struct Out {
+    answers: mpsc::Sender<Frame>,
+    /// What is lent, and news, are put in line while this is held: so nothing is lent behind the news that end it.
+    turn: tokio::sync::Mutex<()>,
+    borrower: OnceLock<Borrower>,
+}
+
+impl Out {
+    fn new(answers: mpsc::Sender<Frame>) -> Out {
+        Out { answers, turn: tokio::sync::Mutex::default(), borrower: OnceLock::new() }
+    }
+
+    /// Lends to this line, when no other borrows any more, and has its daemon told what is lost.
+    async fn lend(&self, volume: &Volume) -> Infallible {
+        let borrower = volume.borrow().await;
+        let borrower = self.borrower.get_or_init(|| borrower);
+        loop {
+            borrower.news().await;
+            let _turn = self.turn.lock().await;
+            self.tell(borrower).await;
+        }
+    }
+
+    /// In its turn. What is taken from the borrower is in line before anything is awaited.
+    async fn tell(&self, borrower: &Borrower) {
+        let Ok(place) = self.answers.reserve().await else { return };
+        let Some(news) = borrower.tell() else { return };
+        let all = LoanNews { lost: None, ..news.clone() };
+        let frame = |news| Frame::new(&(NOBODY, Answer::News(news)), Bytes::new());
+        // If it is too long to say what, all is.
+        if let Ok(frame) = frame(news).or_else(|_| frame(all)) {
+            place.send(frame);
+        }
+    }
+
+    async fn answer(&self, id: u64, (answer, payload, loan): (Answer, Bytes, Option<Loan>)) {
+        let borrower = self.borrower.get();
+        let turn = match borrower {
+            Some(_) => Some(self.turn.lock().await),
+            None => None,
+        };
+        // What a change ended is forgotten by the daemon before it hears that it was done.
+        if let Some(borrower) = borrower.filter(|borrower| borrower.has_lost()) {
+            self.tell(borrower).await;
+        }
+        // A line that broke asks again.
+        let Ok(place) = self.answers.reserve().await else { return };
+        // What may pass is no answer.
+        let loan = match &answer {
+            Answer::Fault(Fault::Posix(_)) => loan,
+            Answer::Fault(_) => None,
+            _ => loan,
+        };
+        let is_lent = borrower.zip(loan).is_some_and(|(borrower, loan)| borrower.lend(&loan));
+        let answer = if is_lent { Answer::Lent(Box::new(answer)) } else { answer };
+        let frame = Frame::new(&(id, answer), payload).or_else(|error| {
+            let fault = Fault::Failed(format!("{error:#}"));
+            Frame::new(&(id, Answer::Fault(fault)), Bytes::new())
+        });
+        if let Ok(frame) = frame {
+            place.send(frame);
+        }
+        drop(turn);
+    }
+
+    fn heard(&self, number: u64) {
+        if let Some(borrower) = self.borrower.get() {
+            borrower.heard(number);
+        }
+    }
+
+    /// Whether it borrowed anything.
+    fn end(&self, is_gone: bool) -> bool {
+        let borrower = self.borrower.get();
+        borrower.inspect(|borrower| borrower.end(is_gone)).is_some()
+    }
+}
+
 impl Mounted {
     async fn answer(
         &self,
         name: Option<RequestName>,
         call: Call,
         payload: Bytes,
-    ) -> (Answer, Bytes) {
+    ) -> (Answer, Bytes, Option<Loan>) {
         self.calls.fetch_add(1, Ordering::Relaxed);
         self.bytes_written.fetch_add(payload.len() as u64, Ordering::Relaxed);
-        match self.run(name.map(CommandId), call, payload).await {
+        let mut loan = None;
+        let done = self.run(name.map(CommandId), call, payload, &mut loan).await;
+        match done {
             Ok((answer, payload)) => {
                 self.bytes_read.fetch_add(payload.len() as u64, Ordering::Relaxed);
-                (answer, payload)
+                (answer, payload, loan)
             }
-            Err(error) => (Answer::Fault(fault(error)), Bytes::new()),
+            Err(error) => (Answer::Fault(fault(error)), Bytes::new(), loan),
         }
     }
 
@@ -398,12 +515,21 @@ impl Mounted {
         name: Option<CommandId>,
         call: Call,
         payload: Bytes,
+        loan: &mut Option<Loan>,
     ) -> Result<(Answer, Bytes), VolumeError> {
         let volume = &self.volume;
         let node = |node| Answer::Node(Box::new(node));
         let answer = match call {
-            Call::Lookup(parent, child) => node(volume.lookup(parent, &child).await?),
-            Call::Node(ino) => node(volume.node(ino).await?),
+            Call::Lookup(parent, child) => {
+                let (found, lent) = volume.lookup_loan(parent, &child).await;
+                *loan = lent;
+                node(found?)
+            }
+            Call::Node(ino) => {
+                let (found, lent) = volume.node_loan(ino).await;
+                *loan = lent;
+                node(found?)
+            }
             Call::Make(parent, child, creation) => {
                 node(volume.make(parent, &child, creation, name).await?)
             }
@@ -452,7 +578,9 @@ impl Mounted {
                 Answer::Listed(listed.into_iter().map(one).collect())
             }
             Call::Xattr(ino, xattr) => {
-                return Ok((Answer::Done, volume.xattr(ino, &xattr).await?.into()));
+                let (found, lent) = volume.xattr_loan(ino, &xattr).await;
+                *loan = lent;
+                return Ok((Answer::Done, found?.into()));
             }
             Call::Xattrs(ino) => Answer::Names(volume.xattrs(ino).await?),
             Call::SetXattr(ino, xattr, when) => {

@@ -14,6 +14,15 @@ pub const ASKS_AT_ONCE: usize = CALLS_AT_ONCE;
 /// Answers of one line that wait to be taken.
 pub const ANSWERS_WAITING: usize = 64;
 
+/// Answers that a daemon has borrowed at once: as many as its agent remembers of a mount.
+pub const BORROWED_MAX: usize = 128 * 1024;
+
+/// Nodes whose attributes a daemon knows as they were shown last: those that programs look at in the moment they go.
+pub const SHOWN_MAX: usize = 4_096;
+
+/// Files of which it is known what pages the kernel has; of more, it is forgotten for all.
+pub const PAGES_MAX: usize = 128 * 1024;
+
 /// How long a daemon may take to say whom it serves.
 pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 

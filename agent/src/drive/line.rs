@@ -1,5 +1,5 @@
 //! A daemon's end of the line to its agent. While the agent is away calls wait; what was under way when the
-//! line broke is asked for again, under the same name.
+//! line broke is asked for again, under the same name. What the agent has lent is answered here.
 //!
 //! State: calls that wait for an answer, and which of them the agent has not been sent yet. Bounded:
 //! [`limits::ASKS_AT_ONCE`] calls; only what was sent is ever told to be forgotten.
@@ -18,15 +18,21 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{Notify, Semaphore, oneshot, watch};
 
+use nexusgrid_env::Env;
+use nexusgrid_grid::volume::Question;
+
+use super::borrowed::{Borrowed, Clearing, LoanId};
 use super::limits::{self, PAUSE, PAUSE_MAX};
 use super::wire::{
-    Answer, Ask, Call, Fault, Frame, Greeting, Hello, RequestName, another, receive,
+    Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, RequestName, another, receive,
 };
 
 type Reply = (Answer, Bytes);
 
 struct Pending {
     frame: Frame,
+    /// What was asked, if the answer may be lent.
+    question: Option<Question>,
     reply: oneshot::Sender<Reply>,
 }
 
@@ -37,6 +43,8 @@ struct State {
     unsent: BTreeSet<u64>,
     /// Calls that it was sent, and whose answers nobody waits for any more; it has not been told.
     forgotten: BTreeSet<u64>,
+    /// News that were heard, and what the agent has not been told of that.
+    heard: Option<Ask>,
 }
 
 impl State {
@@ -44,6 +52,7 @@ impl State {
     fn begin_anew(&mut self) {
         self.unsent = self.pending.keys().copied().collect();
         self.forgotten.clear();
+        self.heard = None;
     }
 
     /// Nobody waits for an answer any more; gives whether the agent is to be told.
@@ -59,6 +68,10 @@ impl State {
 
     /// What is to be sent next.
     fn next(&mut self) -> Option<Frame> {
+        // First: a client somewhere waits for it.
+        if let Some(heard) = self.heard.take() {
+            return Frame::new(&(NOBODY, heard), Bytes::new()).ok();
+        }
         if let Some(id) = self.forgotten.pop_first() {
             return Frame::new(&(id, Ask::Forget), Bytes::new()).ok();
         }
@@ -79,6 +92,7 @@ struct Shared {
     lease: watch::Sender<Option<u64>>,
     /// How often the agent has greeted.
     greetings: watch::Sender<u64>,
+    borrowed: Borrowed,
 }
 
 /// The line.
@@ -136,6 +150,11 @@ impl Line {
         self.0.greetings.subscribe()
     }
 
+    /// The loan of an answer (see [`Borrowed::loan`]).
+    pub fn loan(&self, question: &Question) -> Option<LoanId> {
+        self.0.borrowed.loan(question)
+    }
+
     /// Makes a call, again and again while the grid is away; whoever stops waiting takes it back.
     pub async fn call(
         &self,
@@ -143,6 +162,12 @@ impl Line {
         call: Call,
         payload: Bytes,
     ) -> anyhow::Result<Reply> {
+        if name.is_none()
+            && let Some(question) = call.question()
+            && let Some(reply) = self.0.borrowed.recall(&question)
+        {
+            return Ok(reply);
+        }
         let (mut pause, mut refusals) = (PAUSE, 0);
         loop {
             let named = match name {
@@ -170,7 +195,11 @@ impl Line {
         let (reply, answered) = oneshot::channel();
         {
             let mut state = self.0.state.lock();
-            state.pending.insert(id, Pending { frame, reply });
+            let question = match ask {
+                Ask::Call(None, call) => call.question(),
+                _ => None,
+            };
+            state.pending.insert(id, Pending { frame, question, reply });
             state.unsent.insert(id);
         }
         let _waiter = Waiter { shared: &self.0, id };
@@ -196,6 +225,7 @@ impl Shared {
             asks: Semaphore::new(limits::ASKS_AT_ONCE),
             state: Mutex::default(),
             more: Notify::new(),
+            borrowed: Borrowed::new(Env::real().clock),
         })
     }
 
@@ -232,20 +262,40 @@ impl Shared {
         }
     }
 
+    /// Takes what the agent sent, in its order.
+    fn take(&self, id: u64, answer: Answer, payload: Bytes) {
+        let (answer, is_lent) = match answer {
+            Answer::News(news) => {
+                let recalled = self.borrowed.hear(&news);
+                self.state.lock().heard = Some(Ask::Heard { number: news.number, recalled });
+                self.more.notify_one();
+                return;
+            }
+            Answer::Lent(answer) => (*answer, true),
+            answer => (answer, false),
+        };
+        let pending = self.state.lock().answered(id);
+        if let Some(pending) = pending {
+            if let Some(question) = pending.question.filter(|_| is_lent) {
+                self.borrowed.keep(question, (answer.clone(), payload.clone()));
+            }
+            // Whoever waited may be gone.
+            let _ = pending.reply.send((answer, payload));
+        }
+    }
+
     /// Carries frames both ways until the connection breaks.
     async fn carry(&self, stream: UnixStream) -> anyhow::Result<()> {
         let (reader, mut writer) = stream.into_split();
+        // Dropped before the writer, whose end is what the agent sees.
+        let _clearing = Clearing(&self.borrowed);
         let writing = self.write(&mut writer);
         let reading = async {
             let mut reader = BufReader::with_capacity(1 << 16, reader);
             while let Some(((id, answer), payload)) =
                 receive::<(u64, Answer), _>(&mut reader).await?
             {
-                let pending = self.state.lock().answered(id);
-                if let Some(pending) = pending {
-                    // Whoever waited may be gone.
-                    let _ = pending.reply.send((answer, payload));
-                }
+                self.take(id, answer, payload);
             }
             bail!("the agent has closed the line")
         };
@@ -350,7 +400,8 @@ mod tests {
         let mut state = State::default();
         let ask = |state: &mut State, id: u64| {
             let frame = Frame::new(&(id, Ask::Forget), Bytes::new()).unwrap();
-            state.pending.insert(id, Pending { frame, reply: oneshot::channel().0 });
+            let reply = oneshot::channel().0;
+            state.pending.insert(id, Pending { frame, question: None, reply });
             state.unsent.insert(id);
         };
         (1..=3).for_each(|id| ask(&mut state, id));

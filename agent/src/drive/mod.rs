@@ -10,9 +10,11 @@
 //!   files that are being written.
 //! - `line`, `door`, `wire`: the daemon's calls to the agent of its machine, which has the keys and the
 //!   sessions. A call that the agent's end interrupts is made again, under the same name.
+//! - `borrowed`: answers that the agent lends, so that most questions never leave the daemon.
 
 #[cfg(test)]
 mod agent;
+mod borrowed;
 mod command;
 mod door;
 mod limits;

@@ -12,8 +12,8 @@
 //! is held, so that its bytes stay when its last name goes, wherever that is done.
 //!
 //! The kernel keeps no names and no attributes: what another mount or a client of S3 did is seen by the next
-//! call. It keeps pages of a file while it is open and nobody else changed it: opened anew, or locked,
-//! a file is read anew.
+//! call. It keeps pages of a file while it is open, and when it is opened anew if nobody changed it since: if what the agent
+//! lent of it is lent still. Locked, a file is read anew.
 
 mod calls;
 mod convert;
@@ -22,6 +22,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -31,12 +32,14 @@ use nexusgrid_env::{Env, Rng};
 use nexusgrid_fuse::dirty::Dirty;
 use nexusgrid_fuse::owners::Owners;
 use nexusgrid_fuse::volume::{
-    Caller, Cookie, Entry, Handle, Ino, Known, OpenFlags, Opened, Timestamp,
+    Attributes, Caller, Cookie, Entry, Handle, Ino, Known, OpenFlags, Opened, Timestamp,
 };
 use nexusgrid_fuse::{Notice, Notices, Outcome, VolumeError};
 use nexusgrid_grid::volume as grid;
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use super::limits::SHOWN_MAX;
 use super::line::Line;
 use super::options::DriveOptions;
 use super::wire::{Answer, Call, RequestName};
@@ -76,10 +79,32 @@ struct Inner {
     files: Files,
     options: DriveOptions,
     notices: OnceLock<Notices>,
+    /// What programs were shown last.
+    shown: Mutex<Shown>,
     /// The lease under which the daemon before held what is open.
     lease: Option<u64>,
     /// Names what this daemon stores by itself: no other daemon gives the same names.
     own: OwnNames,
+}
+
+/// Attributes that were shown last: of between [`SHOWN_MAX`] and twice as many nodes.
+#[derive(Default)]
+struct Shown {
+    young: HashMap<Ino, Attributes>,
+    old: HashMap<Ino, Attributes>,
+}
+
+impl Shown {
+    fn note(&mut self, attributes: Attributes) {
+        if self.young.len() >= SHOWN_MAX && !self.young.contains_key(&attributes.ino) {
+            self.old = std::mem::take(&mut self.young);
+        }
+        self.young.insert(attributes.ino, attributes);
+    }
+
+    fn of(&self, ino: Ino) -> Option<Attributes> {
+        self.young.get(&ino).or_else(|| self.old.get(&ino)).copied()
+    }
 }
 
 /// Names of requests that the kernel has none for.
@@ -111,7 +136,8 @@ impl Drive {
     ) -> Drive {
         let (files, notices) = (Files::new(owners), OnceLock::new());
         let own = OwnNames::new(Env::real().rng.as_ref());
-        let inner = Inner { line, dirty, files, options, notices, own, lease };
+        let shown = Mutex::default();
+        let inner = Inner { line, dirty, files, options, notices, shown, own, lease };
         let drive = Drive(Arc::new(inner));
         // One that follows another says what is open when it knows.
         if drive.0.lease.is_none() {
@@ -240,7 +266,21 @@ impl Inner {
             attributes.modified = attributes.modified.max(waiting.modified);
             attributes.changed = attributes.changed.max(waiting.modified);
         }
+        self.shown.lock().note(attributes);
         Ok(Known { attributes, valid: NOT_AT_ALL })
+    }
+
+    /// As [`Inner::known`], of a node that is asked for by its number. The kernel has just looked it up by name, or has
+    /// had it for long; if its last name went since, it is shown as it was, without names, like on a local disk.
+    async fn known_by_number(&self, ino: Ino) -> Outcome<Known> {
+        match self.fresh(Call::Node(at(ino))).await {
+            Ok(node) => self.known(&node),
+            Err(error @ (VolumeError::Stale | VolumeError::NotFound)) => {
+                let was = self.shown.lock().of(ino).ok_or(error)?;
+                Ok(Known { attributes: Attributes { links: 0, ..was }, valid: NOT_AT_ALL })
+            }
+            Err(error) => Err(error),
+        }
     }
 
     fn entry(&self, node: &grid::Node) -> Outcome<Entry> {
@@ -382,7 +422,9 @@ impl Inner {
         }
         opening.is_open = true;
         drop(turn);
-        Ok(Opened { keep_pages: false, direct: false })
+        let loan = self.line.loan(&grid::Question::Node(at(ino)));
+        let keep_pages = self.files.may_keep_pages(ino, handle, loan);
+        Ok(Opened { keep_pages, direct: false })
     }
 }
 

@@ -4,21 +4,31 @@
 //!   frame = bytes of the message (u32, little-endian) ‖ bytes that follow it (likewise) ‖ message (postcard) ‖ bytes
 //!   daemon: Hello, then asks          agent: Greeting, then answers, in whatever order
 //! ```
+//!
+//! Among the answers come news of what was lent, as answers to [`NOBODY`]; the daemon says that it heard. An answer
+//! is lent, and news end loans, in the order in which they are sent.
 
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
 use bytes::{Bytes, BytesMut};
 use nexusgrid_grid::volume::{
-    AttrsChange, Creation, Ino, Lock, LockKind, LockRange, Moment, Node, PosixError, RenameMode,
-    XattrWhen,
+    AttrsChange, Creation, Ino, LoanNews, Lock, LockKind, LockRange, Moment, Node, PosixError,
+    Question, RenameMode, XattrWhen,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// Of this conversation; the first byte of a [`Hello`]. A daemon of another version is refused.
-pub const VERSION: u8 = 1;
+/// Of this conversation; the first byte of a [`Hello`]. A daemon of a later version is refused, and one from before
+/// [`VERSION_OLDEST`].
+pub const VERSION: u8 = 2;
+
+/// Daemons of this version borrow nothing.
+pub const VERSION_OLDEST: u8 = 1;
+
+/// The number of no ask.
+pub const NOBODY: u64 = 0;
 
 /// The longest message, in bytes: a listing of long names.
 pub const MESSAGE_MAX: usize = 4 << 20;
@@ -65,6 +75,13 @@ pub enum Ask {
     Call(Option<RequestName>, Call),
     /// Nobody waits for the answer any more.
     Forget,
+    /// News up to this number were heard, and so many questions answered so far from what was lent. Of no ask.
+    Heard {
+        /// See [`LoanNews::number`].
+        number: u64,
+        /// Since the line began.
+        recalled: u64,
+    },
 }
 
 /// One call; each is a method of [`nexusgrid_grid::Volume`].
@@ -141,6 +158,18 @@ pub enum Call {
     Opens(Vec<Ino>),
 }
 
+impl Call {
+    /// What it asks, if the answer can be lent.
+    pub fn question(&self) -> Option<Question> {
+        match self {
+            Call::Lookup(parent, name) => Some(Question::Lookup(*parent, name.clone())),
+            Call::Node(ino) => Some(Question::Node(*ino)),
+            Call::Xattr(ino, name) => Some(Question::Xattr(*ino, name.clone())),
+            _ => None,
+        }
+    }
+}
+
 /// What the agent answers.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Answer {
@@ -171,6 +200,10 @@ pub enum Answer {
     },
     /// Why not.
     Fault(Fault),
+    /// An answer that may be kept until news say otherwise.
+    Lent(Box<Answer>),
+    /// Of what was lent; to [`NOBODY`].
+    News(LoanNews),
 }
 
 /// Why a call was not done.
@@ -275,7 +308,7 @@ mod tests {
             read_only: true,
         };
         let why = "another layout needs another VERSION";
-        assert_eq!(bytes_of(&hello), "0101620107022f6d01", "{why}");
+        assert_eq!(bytes_of(&hello), "0201620107022f6d01", "{why}");
         let ask = Ask::Call(Some([1; 16]), Call::Unlink(Ino(5), b"x".to_vec()));
         let name = "01".repeat(16);
         assert_eq!(bytes_of(&(3_u64, ask)), format!("030001{name}03050178"), "{why}");
@@ -283,6 +316,18 @@ mod tests {
         assert_eq!(bytes_of(&(3_u64, Answer::Fault(Fault::Full))), "030802", "{why}");
         let refused = Answer::Fault(Fault::Refused("x".to_owned()));
         assert_eq!(bytes_of(&(3_u64, refused)), "0308060178", "{why}");
+        let heard = Ask::Heard { number: 5, recalled: 6 };
+        assert_eq!(bytes_of(&(NOBODY, heard)), "00020506", "{why}");
+        assert_eq!(bytes_of(&(3_u64, Answer::Lent(Box::new(Answer::Done)))), "030900", "{why}");
+        let lost = Some(vec![
+            Question::Lookup(Ino(1), b"x".to_vec()),
+            Question::Node(Ino(2)),
+            Question::Xattr(Ino(3), b"y".to_vec()),
+        ]);
+        let until = Some(std::time::Duration::new(4, 5));
+        let news = Answer::News(LoanNews { number: 6, lost, until });
+        let text = "000a06010300010178010202030179010405";
+        assert_eq!(bytes_of(&(NOBODY, news)), text, "{why}");
     }
 
     #[tokio::test]

@@ -66,6 +66,8 @@ pub struct Answered {
     pub answer: Vec<u8>,
     /// What it rests on; `None`: it must not be remembered.
     pub fact: Option<Fact>,
+    /// What is to be forgotten before it is taken for true.
+    pub touched: Touched,
 }
 
 /// Raft groups, wherever they are.
@@ -284,7 +286,8 @@ impl MetaClient {
         query: Vec<u8>,
     ) -> Result<Answered, MetaError> {
         let Some(by) = by else {
-            return Ok(Answered { answer: self.query(group, query).await?, fact: None });
+            let answer = self.query(group, query).await?;
+            return Ok(Answered { answer, fact: None, touched: Touched::Nothing });
         };
         self.patiently(|| self.port.remember(by, group, query.clone())).await
     }

@@ -250,8 +250,8 @@ impl MetaPort for HostPort {
         query: Vec<u8>,
     ) -> Result<Answered, PortError> {
         let answered = self.host.remember(group, by, Bytes::from(query), self.deadline).await;
-        let Remembered { answer, fact } = answered.map_err(port_error)?;
-        Ok(Answered { answer: answer.into(), fact })
+        let Remembered { answer, fact, touched } = answered.map_err(port_error)?;
+        Ok(Answered { answer: answer.into(), fact, touched })
     }
 
     async fn watch(&self, group: GroupId, call: WatchCall) -> Result<Watched, PortError> {

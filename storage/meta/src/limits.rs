@@ -80,6 +80,8 @@ pub const WATCH_MARKS_MAX: usize = 256 * 1024;
 pub const WATCH_NEWS_MAX: usize = 8_192;
 /// News in one answer to a watcher.
 pub const WATCH_NEWS_BATCH: usize = 1_024;
+/// As many news are told though nobody waits for them: until then they come along with each answer.
+pub const WATCH_NEWS_LINGER: usize = 64;
 /// Changes that are known for those who began to read before.
 pub const WATCH_CHANGES_KEPT: usize = 1_024;
 /// Rows that what a watcher remembers may rest on.
@@ -90,5 +92,8 @@ pub const WATCH_PAUSE: Duration = Duration::from_millis(100);
 pub const FACTS_MAX: usize = 128 * 1024;
 /// See [`FACTS_MAX`].
 pub const FACTS_BYTES_MAX: usize = 32 << 20;
+
+/// So many lent answers that were forgotten are told of one by one; of more: all.
+pub const FACTS_LOST_MAX: usize = 4_096;
 /// Times of remembering of one watcher that are waited for at once.
 pub const WATCH_SESSIONS_MAX: usize = 4;

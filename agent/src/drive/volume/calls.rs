@@ -59,8 +59,7 @@ impl Volume for Drive {
     fn forget(&self, _: Ino, _: u64) {}
 
     async fn getattr(&self, _: &Caller, ino: Ino, _: Option<Handle>) -> Outcome<Known> {
-        let node = self.0.fresh(Call::Node(at(ino))).await?;
-        self.0.known(&node)
+        self.0.known_by_number(ino).await
     }
 
     async fn setattr(
@@ -193,10 +192,11 @@ impl Volume for Drive {
         &self,
         _: &Caller,
         ino: Ino,
-        _: Handle,
+        handle: Handle,
         offset: u64,
         length: u32,
     ) -> Outcome<Bytes> {
+        self.0.files.is_had(ino, handle);
         self.0.read(ino, offset, u64::from(length)).await
     }
 
@@ -231,7 +231,8 @@ impl Volume for Drive {
         Ok(length)
     }
 
-    async fn flush(&self, _: &Caller, ino: Ino, _: Handle, owner: LockOwner) -> Outcome<()> {
+    async fn flush(&self, _: &Caller, ino: Ino, handle: Handle, owner: LockOwner) -> Outcome<()> {
+        self.0.files.is_had(ino, handle);
         let stored = self.0.store(ino).await;
         if self.0.files.may_lock(ino, owner) {
             self.0.done(None, Call::UnlockAll(at(ino), owner.0)).await?;
@@ -247,6 +248,7 @@ impl Volume for Drive {
         handle: Handle,
         flock_owner: Option<LockOwner>,
     ) -> Outcome<()> {
+        self.0.files.is_had(ino, handle);
         // Whoever wanted to know has asked before; what could not be stored is tried again.
         if let Err(error) = self.0.store(ino).await {
             tracing::warn!(ino = ino.0, %error, "a file is closed, and its bytes wait");

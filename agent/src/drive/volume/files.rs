@@ -1,12 +1,14 @@
 //! Which files are open, who may have locks on them, and whose turn it is to store a file's bytes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use nexusgrid_fuse::owners::Owners;
 use nexusgrid_fuse::volume::{Handle, Ino, LockOwner, OpenFlags};
 use nexusgrid_fuse::{Outcome, VolumeError};
 use parking_lot::Mutex;
 
+use super::super::borrowed::LoanId;
+use super::super::limits::PAGES_MAX;
 use super::super::turns::{self, Turns};
 
 /// A turn with a file.
@@ -24,12 +26,23 @@ fn is_mappable(flags: OpenFlags) -> bool {
     flags.reads() && flags.writes()
 }
 
+/// What the kernel has of a file's bytes, of one that is or was open.
+struct Pages {
+    /// Nothing of it was read before this was lent, but for what was dropped since.
+    loan: LoanId,
+    /// When the kernel had this, it dropped what it had.
+    by: Handle,
+    /// It has.
+    have_begun: bool,
+}
+
 #[derive(Default)]
 struct Table {
     handles: BTreeMap<Handle, (Ino, OpenFlags)>,
     open: BTreeMap<Ino, Open>,
     /// What went wrong with bytes that were given up, for who asks next.
     given_up: BTreeMap<Ino, VolumeError>,
+    pages: HashMap<Ino, Pages>,
 }
 
 /// The table.
@@ -58,6 +71,41 @@ impl Files {
         open.handles += 1;
         open.mappable += usize::from(is_mappable(flags));
         open.handles == 1
+    }
+
+    /// Whether the kernel may keep the pages that it has of a file that is being opened, of which `loan` is lent now: if
+    /// nothing was changed since the first of them was read.
+    pub(super) fn may_keep_pages(&self, ino: Ino, handle: Handle, loan: Option<LoanId>) -> bool {
+        let mut table = self.table.lock();
+        let known = table.pages.get(&ino).filter(|pages| Some(pages.loan) == loan);
+        match (known, loan) {
+            // Until the kernel has dropped what it had before, another must not keep that.
+            (Some(pages), _) => pages.have_begun,
+            (None, Some(loan)) => {
+                if table.pages.len() >= PAGES_MAX {
+                    table.pages.clear();
+                }
+                table.pages.insert(ino, Pages { loan, by: handle, have_begun: false });
+                false
+            }
+            (None, None) => {
+                table.pages.remove(&ino);
+                false
+            }
+        }
+    }
+
+    /// What the kernel has of a file is not what the file has.
+    pub(super) fn forget_pages(&self, ino: Ino) {
+        self.table.lock().pages.remove(&ino);
+    }
+
+    /// The kernel makes a call through a handle: it has had it for a while.
+    pub(super) fn is_had(&self, ino: Ino, handle: Handle) {
+        let mut table = self.table.lock();
+        if let Some(pages) = table.pages.get_mut(&ino).filter(|pages| pages.by == handle) {
+            pages.have_begun = true;
+        }
     }
 
     /// The file behind a handle.
@@ -116,6 +164,8 @@ impl Files {
     /// Bytes of a file were given up.
     pub(super) fn gave_up(&self, ino: Ino, why: VolumeError) {
         let mut table = self.table.lock();
+        // The kernel may have them still.
+        table.pages.remove(&ino);
         if table.open.contains_key(&ino) {
             table.given_up.insert(ino, why);
         }

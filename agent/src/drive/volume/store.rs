@@ -134,6 +134,8 @@ impl Inner {
             && is_refused(error)
         {
             tracing::error!(ino = ino.0, %error, "bytes of a closed file are given up");
+            // The kernel may have them still.
+            self.files.forget_pages(ino);
             if let Err(error) = self.dirty.cut(ino, 0) {
                 tracing::error!(ino = ino.0, %error, "they cannot be forgotten");
             }

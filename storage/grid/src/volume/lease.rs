@@ -24,6 +24,7 @@ use tokio::sync::watch;
 
 use super::VolumeError;
 use super::holds::{self, Holds};
+use super::lend::Lending;
 use super::memory;
 use crate::core::Core;
 use crate::limits;
@@ -40,6 +41,7 @@ pub(super) struct Lease {
     mount: watch::Sender<MountId>,
     ended: AtomicBool,
     memory: Memory,
+    lending: Lending,
     holds: Holds,
     /// Numbers not given yet: the next, and the end.
     numbers: Mutex<(u64, u64)>,
@@ -66,6 +68,7 @@ impl Lease {
             mount: watch::Sender::new(mount),
             ended: AtomicBool::new(false),
             memory: Memory::default(),
+            lending: Lending::default(),
             holds: Holds::default(),
             numbers: Mutex::new((0, 0)),
             reserving: tokio::sync::Mutex::default(),
@@ -88,6 +91,11 @@ impl Lease {
     /// What the mount remembers.
     pub(super) fn memory(&self) -> &Memory {
         &self.memory
+    }
+
+    /// What of that was lent.
+    pub(super) fn lending(&self) -> &Lending {
+        &self.lending
     }
 
     /// What the mount holds.
@@ -185,7 +193,10 @@ impl Lease {
             let by = self.memory.by();
             let done = self.core.meta.command_by(by, self.group, request, &command).await;
             let done = done.and_then(|(done, touched)| {
-                changing.done(touched);
+                // Of another time of remembering these are other numbers.
+                if self.memory.by() == by {
+                    changing.done(touched);
+                }
                 Ok(done?)
             });
             match done {

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
-use nexusgrid_meta::host::Watched;
+use nexusgrid_meta::host::{FactId, Watched};
 use nexusgrid_meta::limits::WATCH_PAUSE;
 
 use super::lease::Lease;
@@ -27,6 +27,8 @@ pub(super) async fn follow(lease: Weak<Lease>, core: Arc<Core>) {
             Ok(watched) => {
                 let is_stranger = watched == Watched::Stranger;
                 live.memory().hear(call, called, watched);
+                // The next call says that this was heard: by whoever believes what it was lent as well.
+                live.lending().settle(core.env.clock.as_ref()).await;
                 drop(live);
                 if is_stranger {
                     core.env.clock.sleep(WATCH_PAUSE).await;
@@ -41,22 +43,34 @@ pub(super) async fn follow(lease: Weak<Lease>, core: Arc<Core>) {
     }
 }
 
-/// The answer to a question of a mount, from its memory if it can be had there; gives whether it was.
-pub(super) async fn ask(
-    core: &Core,
-    lease: &Lease,
-    query: Vec<u8>,
-) -> Result<(Bytes, bool), MetaError> {
+/// An answer.
+pub(super) struct Recalled {
+    /// As encoded.
+    pub(super) answer: Bytes,
+    /// Whether it was remembered.
+    pub(super) was_known: bool,
+    /// It is remembered now.
+    pub(super) fact: Option<FactId>,
+}
+
+/// The answer to a question of a mount, from its memory if it can be had there.
+pub(super) async fn ask(core: &Core, lease: &Lease, query: Vec<u8>) -> Result<Recalled, MetaError> {
     let memory = lease.memory();
     let asking = match memory.recall(&query, core.env.clock.now()) {
-        Ok(answer) => return Ok((answer, true)),
+        Ok((answer, fact)) => return Ok(Recalled { answer, was_known: true, fact: Some(fact) }),
         Err(asking) => asking,
     };
     let by = asking.map(|asking| asking.by);
-    let Answered { answer, fact } = core.meta.remember(lease.group(), by, query.clone()).await?;
+    let answered = core.meta.remember(lease.group(), by, query.clone()).await?;
+    let Answered { answer, fact, touched } = answered;
     let answer = Bytes::from(answer);
-    if let Some((asking, fact)) = asking.zip(fact) {
-        memory.keep(asking, query, answer.clone(), fact);
+    let fact = match asking.zip(fact) {
+        Some((asking, fact)) => memory.keep(asking, query, answer.clone(), fact),
+        None => None,
+    };
+    // Of another time of remembering these are other numbers; then all is forgotten since anyway.
+    if by.is_some() && memory.by() == by {
+        memory.forget(touched);
     }
-    Ok((answer, false))
+    Ok(Recalled { answer, was_known: false, fact })
 }

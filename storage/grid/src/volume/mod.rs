@@ -9,12 +9,13 @@
 //!
 //! Kept here between calls are the lease, numbers for new nodes, which cookie of a listing stood for which name, and
 //! what the group answered, while it promises to tell of changes (`memory`): what another mount or a client of S3 did
-//! is seen by the next call.
+//! is seen by the next call. Who serves programs may borrow of that (`lend`).
 
 mod anew;
 mod data;
 mod holds;
 mod lease;
+mod lend;
 mod listing;
 mod locks;
 mod memory;
@@ -31,6 +32,7 @@ use nexusgrid_meta::root::topology::Bucket;
 use tokio::sync::watch;
 
 pub use data::FileRange;
+pub use lend::{Borrower, Loan, LoanNews, Question};
 pub use listing::{Cookie, Listed};
 pub use nexusgrid_meta::host::MemoryFigures;
 pub use nexusgrid_meta::namespace::limits::{
@@ -52,6 +54,7 @@ use lease::Lease;
 use listing::Cookies;
 pub(crate) use locks::Lines;
 use locks::Turns;
+use memory::Recalled;
 use nexusgrid_codec::SessionId;
 use nexusgrid_meta::namespace::types::{PosixDone, PosixOp, PosixQuery};
 
@@ -188,21 +191,40 @@ impl Volume {
         query: PosixQuery,
     ) -> Result<(NamespaceAnswer, bool), VolumeError> {
         let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
-        let (answer, is_remembered) = memory::ask(&self.core, &self.lease, query).await?;
-        let answer = decode_query_reply(&answer).map_err(|_| internal("an answer's encoding"))?;
-        Ok((answer?, is_remembered))
+        let recalled = memory::ask(&self.core, &self.lease, query).await?;
+        Ok((answer_of(&recalled.answer)?, recalled.was_known))
+    }
+
+    /// Likewise; gives what may be lent of it, were it an error.
+    async fn recall_loan(
+        &self,
+        query: PosixQuery,
+    ) -> (Result<NamespaceAnswer, VolumeError>, Option<Loan>) {
+        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
+        match memory::ask(&self.core, &self.lease, query.clone()).await {
+            Ok(Recalled { answer, fact, .. }) => {
+                (answer_of(&answer), fact.map(|fact| Loan { query, fact }))
+            }
+            Err(error) => (Err(error.into()), None),
+        }
     }
 
     /// What is remembered; nothing is asked.
     fn recalled(&self, query: PosixQuery) -> Option<NamespaceAnswer> {
         let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
-        let answer = self.lease.memory().recall(&query, self.core.env.clock.now()).ok()?;
+        let (answer, _) = self.lease.memory().recall(&query, self.core.env.clock.now()).ok()?;
         decode_query_reply(&answer).ok()?.ok()
     }
 
+    /// Asks, whatever is remembered; what is remembered is not older than the answer then.
     async fn ask(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {
-        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query };
-        Ok(self.core.meta.ask(self.bucket.group, &query).await?)
+        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
+        let by = self.lease.memory().by();
+        let answered = self.core.meta.remember(self.bucket.group, by, query).await?;
+        if by.is_some() && self.lease.memory().by() == by {
+            self.lease.memory().forget(answered.touched);
+        }
+        answer_of(&answered.answer)
     }
 
     /// A key for what may be written to a file that has none of its own.
@@ -221,4 +243,9 @@ fn node(done: PosixDone) -> Result<Node, VolumeError> {
         PosixDone::Node(node) => Ok(*node),
         _ => Err(internal("an operation gave no node").into()),
     }
+}
+
+fn answer_of(answer: &[u8]) -> Result<NamespaceAnswer, VolumeError> {
+    let answer = decode_query_reply(answer).map_err(|_| internal("an answer's encoding"))?;
+    Ok(answer?)
 }

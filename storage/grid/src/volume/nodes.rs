@@ -6,7 +6,8 @@ use nexusgrid_meta::namespace::types::{NamespaceAnswer, PosixDone, PosixOp, Posi
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttrsChange, Ino, Maker, NewNode, Node, PosixError, RenameMode, Volume, VolumeError, XattrWhen,
+    AttrsChange, Ino, Loan, Maker, NewNode, Node, PosixError, RenameMode, Volume, VolumeError,
+    XattrWhen,
 };
 use crate::core::internal;
 use crate::limits;
@@ -26,13 +27,26 @@ pub struct Creation {
 impl Volume {
     /// What a name leads to; it has a number then.
     pub async fn lookup(&self, parent: Ino, name: &[u8]) -> Result<Node, VolumeError> {
+        self.lookup_loan(parent, name).await.0
+    }
+
+    /// As [`Volume::lookup`]; gives what may be lent of the answer.
+    pub async fn lookup_loan(
+        &self,
+        parent: Ino,
+        name: &[u8],
+    ) -> (Result<Node, VolumeError>, Option<Loan>) {
         let query = PosixQuery::Lookup { parent, name: name.to_vec() };
-        let NamespaceAnswer::Node(node) = self.recall(query).await? else {
-            return Err(internal("answer to a lookup").into());
-        };
-        if node.ino.is_some() {
-            return Ok(*node);
+        match self.recall_loan(query).await {
+            (Ok(NamespaceAnswer::Node(node)), loan) if node.ino.is_some() => (Ok(*node), loan),
+            (Ok(NamespaceAnswer::Node(_)), _) => (self.adopt(parent, name).await, None),
+            (Ok(_), _) => (Err(internal("answer to a lookup").into()), None),
+            (Err(error), loan) => (Err(error), loan),
         }
+    }
+
+    /// Gives what a name leads to a number.
+    async fn adopt(&self, parent: Ino, name: &[u8]) -> Result<Node, VolumeError> {
         let names = vec![name.to_vec()];
         match self.one(PosixOp::Adopt { parent, names }, None).await? {
             PosixDone::Nodes(mut nodes) => Ok(nodes.pop().flatten().ok_or(PosixError::NotFound)?),
@@ -42,9 +56,15 @@ impl Volume {
 
     /// A node by its number.
     pub async fn node(&self, ino: Ino) -> Result<Node, VolumeError> {
-        match self.recall(PosixQuery::Node { ino }).await? {
-            NamespaceAnswer::Node(node) => Ok(*node),
-            _ => Err(internal("answer to a query for a node").into()),
+        self.node_loan(ino).await.0
+    }
+
+    /// As [`Volume::node`]; gives what may be lent of the answer.
+    pub async fn node_loan(&self, ino: Ino) -> (Result<Node, VolumeError>, Option<Loan>) {
+        match self.recall_loan(PosixQuery::Node { ino }).await {
+            (Ok(NamespaceAnswer::Node(node)), loan) => (Ok(*node), loan),
+            (Ok(_), _) => (Err(internal("answer to a query for a node").into()), None),
+            (Err(error), loan) => (Err(error), loan),
         }
     }
 
@@ -158,9 +178,21 @@ impl Volume {
 
     /// An extended attribute.
     pub async fn xattr(&self, ino: Ino, name: &[u8]) -> Result<Vec<u8>, VolumeError> {
-        match self.recall(PosixQuery::Xattr { ino, name: name.to_vec() }).await? {
-            NamespaceAnswer::Xattr(value) => Ok(value),
-            _ => Err(internal("answer to a query for an extended attribute").into()),
+        self.xattr_loan(ino, name).await.0
+    }
+
+    /// As [`Volume::xattr`]; gives what may be lent of the answer.
+    pub async fn xattr_loan(
+        &self,
+        ino: Ino,
+        name: &[u8],
+    ) -> (Result<Vec<u8>, VolumeError>, Option<Loan>) {
+        match self.recall_loan(PosixQuery::Xattr { ino, name: name.to_vec() }).await {
+            (Ok(NamespaceAnswer::Xattr(value)), loan) => (Ok(value), loan),
+            (Ok(_), _) => {
+                (Err(internal("answer to a query for an extended attribute").into()), None)
+            }
+            (Err(error), loan) => (Err(error), loan),
         }
     }
 

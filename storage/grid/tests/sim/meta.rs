@@ -166,7 +166,8 @@ impl MetaPort for OneCopyPort {
         group: GroupId,
         query: Vec<u8>,
     ) -> Result<Answered, PortError> {
-        Ok(Answered { answer: self.query(group, query).await?, fact: None })
+        let answer = self.query(group, query).await?;
+        Ok(Answered { answer, fact: None, touched: Touched::Nothing })
     }
 
     /// Nobody leads: nothing is remembered.

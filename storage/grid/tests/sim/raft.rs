@@ -57,6 +57,7 @@ impl CandidateSource for Everyone {
 }
 
 struct Member {
+    env: Env,
     grid: Grid,
     node: GridNode,
     host: MetaHost,
@@ -207,7 +208,7 @@ impl RaftCluster {
                 kept.offer(&map.borrow_and_update().clone());
             }
         }));
-        let member = Member { grid: grid_node.grid(), node: grid_node, host, checkpoints };
+        let member = Member { env, grid: grid_node.grid(), node: grid_node, host, checkpoints };
         self.members.lock().insert(index, Arc::new(member));
     }
 

@@ -277,9 +277,12 @@ impl MetaHost {
         let request = RpcRequest { method: method.id, head, body };
         match self.inner.rpc.call(target, request, patience).await {
             Ok(response) => Ok(match decode::<Outcome>(&response.head, method.name) {
-                Ok(done @ (Outcome::Done | Outcome::Touched(_) | Outcome::Fact(_))) => {
-                    Tried::Done((response.body, done))
-                }
+                Ok(
+                    done @ (Outcome::Done
+                    | Outcome::Touched(_)
+                    | Outcome::Fact(_)
+                    | Outcome::FactAnd(..)),
+                ) => Tried::Done((response.body, done)),
                 Ok(Outcome::NotLeader(leader)) => Tried::NotLeader(leader),
                 Ok(Outcome::NoReplica) => Tried::NoReplica,
                 Ok(Outcome::Unknown) | Err(_) => Tried::Unknown,

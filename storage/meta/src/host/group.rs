@@ -272,7 +272,16 @@ impl Group {
             let response = self.raft.client_write(envelope).await?;
             let at = response.log_id;
             let touched = self.heard_by_all(at.leader_id.term, at.index).await;
-            Ok(touched.map(|touched| (response.data.0, touched)))
+            Ok(touched.map(|touched| {
+                // A refusal, too, may be of what others did, and the proposer has not heard of.
+                let touched = match (by, touched) {
+                    (Some(by), Touched::Nothing | Touched::Marks(_)) => {
+                        self.store.watchers().unheard(by)
+                    }
+                    (_, touched) => touched,
+                };
+                (response.data.0, touched)
+            }))
         };
         match tokio::time::timeout(deadline, written).await {
             Err(_) => Tried::Unknown,

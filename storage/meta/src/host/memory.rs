@@ -12,7 +12,10 @@
 //! acknowledged command has changed since. Nothing is believed when the lease is over, whatever the clock did meanwhile;
 //! everything is forgotten before another leader is called, and when it is not known what an own change did.
 //!
-//! State: in memory; bounds [`FACTS_MAX`], [`FACTS_BYTES_MAX`].
+//! Answers may be *lent* to one who keeps them nearer to where they are asked for. Whatever was lent is *lost* when it is
+//! forgotten here, for whatever reason, and the borrower is told what was.
+//!
+//! State: in memory; bounds [`FACTS_MAX`], [`FACTS_BYTES_MAX`], [`FACTS_LOST_MAX`].
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -23,7 +26,7 @@ use parking_lot::Mutex;
 
 use super::remember::{Fact, WatchCall, Watched};
 use super::watchers::{Mark, Recent, Touched, Watcher};
-use crate::limits::{FACTS_BYTES_MAX, FACTS_MAX, WATCH_LEASE};
+use crate::limits::{FACTS_BYTES_MAX, FACTS_LOST_MAX, FACTS_MAX, WATCH_LEASE};
 
 /// As encoded.
 type Query = Arc<[u8]>;
@@ -44,6 +47,43 @@ pub struct MemoryFigures {
 struct Known {
     answer: Bytes,
     fact: Fact,
+    id: FactId,
+    is_lent: bool,
+}
+
+/// One remembered answer: what is remembered of the same question later is another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FactId(u64);
+
+/// What was lent and is forgotten since it was last asked what.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lost {
+    /// Answers to these questions, as encoded.
+    Some(Vec<Arc<[u8]>>),
+    /// All.
+    All,
+}
+
+impl Default for Lost {
+    fn default() -> Lost {
+        Lost::Some(Vec::new())
+    }
+}
+
+impl Lost {
+    /// Whether it is nothing.
+    pub fn is_empty(&self) -> bool {
+        matches!(self, Lost::Some(queries) if queries.is_empty())
+    }
+
+    fn push(&mut self, query: Query) {
+        if let Lost::Some(queries) = self {
+            queries.push(query);
+            if queries.len() > FACTS_LOST_MAX {
+                *self = Lost::All;
+            }
+        }
+    }
 }
 
 #[derive(Default)]
@@ -64,6 +104,10 @@ struct Inner {
     recent: Recent,
     hits: u64,
     misses: u64,
+    /// How many facts there were.
+    kept: u64,
+    lends: bool,
+    lost: Lost,
 }
 
 /// What a watcher remembers of what a group answered.
@@ -89,15 +133,18 @@ impl Inner {
     }
 
     fn forget_fact(&mut self, query: &[u8]) {
-        let Some(known) = self.facts.remove(query) else { return };
+        let Some((query, known)) = self.facts.remove_entry(query) else { return };
         self.bytes = self.bytes.saturating_sub(query.len() + known.answer.len());
         for mark in known.fact.marks {
             if let Some(queries) = self.resting.get_mut(&mark) {
-                queries.remove(query);
+                queries.remove(&query);
                 if queries.is_empty() {
                     self.resting.remove(&mark);
                 }
             }
+        }
+        if known.is_lent {
+            self.lost.push(query);
         }
     }
 
@@ -118,12 +165,19 @@ impl Inner {
         }
     }
 
+    /// Likewise; the last of these news has that number.
+    fn forget_news(&mut self, number: u64, marks: Vec<Mark>) {
+        let first = number.saturating_sub(marks.len() as u64) + 1;
+        self.forget(marks, first..);
+    }
+
     fn forget_all(&mut self) {
         self.facts.clear();
         self.resting.clear();
         self.order.clear();
         self.bytes = 0;
         self.recent.push_all();
+        self.lost = Lost::All;
     }
 }
 
@@ -135,25 +189,35 @@ impl Memory {
 
     /// The answer to a question, if it is remembered and believed; else what to ask it as, if the answer may be
     /// remembered.
-    pub fn recall(&self, query: &[u8], now: BootInstant) -> Result<Bytes, Option<Asking>> {
+    pub fn recall(
+        &self,
+        query: &[u8],
+        now: BootInstant,
+    ) -> Result<(Bytes, FactId), Option<Asking>> {
         let mut inner = self.0.lock();
         let inner = &mut *inner;
         if inner.is_believed(now)
             && let Some(known) = inner.facts.get(query)
         {
             inner.hits += 1;
-            return Ok(known.answer.clone());
+            return Ok((known.answer.clone(), known.id));
         }
         inner.misses += 1;
         Err(inner.by.map(|by| Asking { by, since: inner.recent.now() }))
     }
 
     /// Remembers an answer, unless something that it rests on was forgotten meanwhile.
-    pub fn keep(&self, asking: Asking, query: Vec<u8>, answer: Bytes, fact: Fact) {
+    pub fn keep(
+        &self,
+        asking: Asking,
+        query: Vec<u8>,
+        answer: Bytes,
+        fact: Fact,
+    ) -> Option<FactId> {
         let mut inner = self.0.lock();
         let inner = &mut *inner;
         if inner.by != Some(asking.by) || !inner.recent.spares(asking.since, &fact.marks) {
-            return;
+            return None;
         }
         let query = Query::from(query);
         inner.forget_fact(&query);
@@ -162,20 +226,59 @@ impl Memory {
             inner.resting.entry(*mark).or_default().insert(Arc::clone(&query));
         }
         inner.order.push_back(Arc::clone(&query));
-        inner.facts.insert(query, Known { answer, fact });
+        inner.kept += 1;
+        let id = FactId(inner.kept);
+        inner.facts.insert(query, Known { answer, fact, id, is_lent: false });
         while inner.order.len() > FACTS_MAX || inner.bytes > FACTS_BYTES_MAX {
             let Some(oldest) = inner.order.pop_front() else { break };
             inner.forget_fact(&oldest);
         }
+        Some(id)
     }
 
-    /// Forgets what an own change touched.
+    /// Whether there is a borrower: a new one has nothing to forget.
+    pub fn set_lending(&self, lends: bool) {
+        let mut inner = self.0.lock();
+        inner.lends = lends;
+        inner.lost = Lost::default();
+    }
+
+    /// Lends an answer, if it is remembered and believed still.
+    pub fn lend(&self, query: &[u8], id: FactId, now: BootInstant) -> bool {
+        let mut inner = self.0.lock();
+        let may_be = inner.lends && inner.is_believed(now);
+        match inner.facts.get_mut(query) {
+            Some(known) if may_be && known.id == id => {
+                known.is_lent = true;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Until when what is lent may be believed, if nothing is lost; `None`: not at all.
+    pub fn until(&self, now: BootInstant) -> Option<BootInstant> {
+        self.0.lock().until.filter(|until| now < *until)
+    }
+
+    /// Whether something was lost that [`Memory::take_lost`] has not told of.
+    pub fn has_lost(&self) -> bool {
+        !self.0.lock().lost.is_empty()
+    }
+
+    /// What was lost since this was called last.
+    pub fn take_lost(&self) -> Lost {
+        std::mem::take(&mut self.0.lock().lost)
+    }
+
+    /// Forgets what came with a reply or an answer.
     pub fn forget(&self, touched: Touched) {
         let mut inner = self.0.lock();
         match touched {
             Touched::Nothing => {}
             Touched::Marks(marks) => inner.forget(marks, std::iter::repeat(u64::MAX)),
             Touched::All => inner.forget_all(),
+            Touched::News { number, marks } => inner.forget_news(number, marks),
         }
     }
 
@@ -215,10 +318,7 @@ impl Memory {
             Watched::Stranger => inner.begin_anew(),
             Watched::News { number, marks, term, granted } => {
                 match marks {
-                    Some(marks) => {
-                        let first = number.saturating_sub(marks.len() as u64) + 1;
-                        inner.forget(marks, first..);
-                    }
+                    Some(marks) => inner.forget_news(number, marks),
                     None => inner.forget_all(),
                 }
                 inner.by = Some(call.by);

@@ -47,7 +47,7 @@ pub use error::MetaError;
 pub(crate) use group::Group;
 pub use group::{GroupStatus, LeaderView, MemberView};
 pub use members::{CandidateSource, VoterKeeper};
-pub use memory::{Asking, Changing, Memory, MemoryFigures};
+pub use memory::{Asking, Changing, FactId, Lost, Memory, MemoryFigures};
 pub use options::HostOptions;
 pub use remember::{Fact, Remembered, WatchCall, Watched};
 pub use rot::{MetaRotKind, MetaScrub, MetaScrubStep};

@@ -81,6 +81,8 @@ pub struct Remembered {
     pub answer: Bytes,
     /// `None`: it must not be remembered.
     pub fact: Option<Fact>,
+    /// What is to be forgotten before it is taken for true; of this answer as well, if it is of that.
+    pub touched: Touched,
 }
 
 /// A view that notes which rows are read.
@@ -246,7 +248,9 @@ impl Group {
         let begun = watchers.begin_read(term, (by, from));
         let Some((begun, rests_on)) = begun.zip(machine.may_be_remembered(&query)) else {
             let answer = self.answer(query).await;
-            return Some(answer.map(|answer| Remembered { answer, fact: None }));
+            self.heard_by_others(term, by, None).await?;
+            let touched = watchers.unheard(by);
+            return Some(answer.map(|answer| Remembered { answer, fact: None, touched }));
         };
         let store = Arc::clone(&self.store);
         let work = move || {
@@ -257,17 +261,51 @@ impl Group {
             Ok::<_, KvError>((answer, noting.marks.into_inner()))
         };
         let answered = self.env.exec.brief(work).await;
-        Some(match answered {
-            Err(error) => Err(error.to_string()),
-            Ok((answer, marks)) => {
-                let now = self.env.clock.now();
-                let fact = marks.and_then(|marks| {
-                    let number = watchers.end_read(term, by, begun, &marks, now)?;
-                    Some(Fact { marks, number })
-                });
-                Ok(Remembered { answer: Bytes::from(answer), fact })
+        let (answer, marks) = match answered {
+            Ok(answered) => answered,
+            Err(error) => return Some(Err(error.to_string())),
+        };
+        self.heard_by_others(term, by, marks.as_deref()).await?;
+        let now = self.env.clock.now();
+        let fact = marks.and_then(|marks| {
+            let number = watchers.end_read(term, by, begun, &marks, now)?;
+            Some(Fact { marks, number })
+        });
+        let touched = watchers.unheard(by);
+        Some(Ok(Remembered { answer: Bytes::from(answer), fact, touched }))
+    }
+
+    /// Waits until nobody but the asker may show those rows (`None`: any) as they were before they changed last: whoever
+    /// is shown them as they are may tell. `None`: this replica leads no more.
+    async fn heard_by_others(
+        &self,
+        term: u64,
+        asker: Watcher,
+        marks: Option<&[Mark]>,
+    ) -> Option<()> {
+        // What was seen was told of, or is now.
+        self.store.noted().await?;
+        let (watchers, clock) = (self.store.watchers(), &self.env.clock);
+        let mut waits = match marks {
+            Some(marks) => watchers.begin_wait(asker, marks),
+            None => watchers.begin_wait_for_all(asker),
+        };
+        loop {
+            let changed = watchers.changes();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            if watchers.is_new(clock.now()) {
+                self.look_for_watchers(term).await.ok()?;
             }
-        })
+            let Some(longest) = watchers.wait(term, &mut waits, clock.now()).ok()? else {
+                return Some(());
+            };
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = clock.sleep(longest.min(LOOK_AGAIN)) => {}
+            }
+        }
     }
 }
 
@@ -323,17 +361,17 @@ impl MetaHost {
         let mut trail = self.trail(group);
         let mut tries = 0;
         while let Some(left) = self.left(until) {
-            tries += 1;
-            if tries > REMEMBER_TRIES {
+            if tries >= REMEMBER_TRIES {
                 // While voters change no leader is sure in the way that is needed here: others may answer.
                 let consistency = Consistency::Linearizable;
                 let answer = self.query(group, query, consistency, left).await?;
-                return Ok(Remembered { answer, fact: None });
+                return Ok(Remembered { answer, fact: None, touched: Touched::All });
             }
             let Some(target) = self.next_target(group, &mut trail) else {
                 self.pause(left).await;
                 continue;
             };
+            tries += 1;
             let patience = left.min(self.inner.options.attempt_timeout);
             if target == self.inner.node {
                 let remembered = match self.running(group) {
@@ -355,11 +393,12 @@ impl MetaHost {
             match self.ask(target, REMEMBER, head, query.clone(), patience).await? {
                 Tried::Done((answer, outcome)) => {
                     self.inner.hints.lock().insert(group, target);
-                    let fact = match outcome {
-                        Outcome::Fact(fact) => Some(fact),
-                        _ => None,
+                    let (fact, touched) = match outcome {
+                        Outcome::Fact(fact) => (Some(fact), Touched::Nothing),
+                        Outcome::FactAnd(fact, touched) => (fact, touched),
+                        _ => (None, Touched::Nothing),
                     };
-                    return Ok(Remembered { answer, fact });
+                    return Ok(Remembered { answer, fact, touched });
                 }
                 Tried::NotLeader(leader) => self.follow(&mut trail, target, leader, left).await,
                 Tried::NoReplica | Tried::Unknown => {
@@ -402,8 +441,14 @@ impl MetaHost {
         query: Bytes,
     ) -> Result<(Outcome, Bytes), String> {
         match self.remember_here(group, from, query, SERVED_QUERY_TIMEOUT).await {
-            Some(Ok(Remembered { answer, fact: Some(fact) })) => Ok((Outcome::Fact(fact), answer)),
-            Some(Ok(Remembered { answer, fact: None })) => Ok((Outcome::Done, answer)),
+            Some(Ok(Remembered { answer, fact, touched })) => {
+                let outcome = match (fact, touched) {
+                    (Some(fact), Touched::Nothing) => Outcome::Fact(fact),
+                    (None, Touched::Nothing) => Outcome::Done,
+                    (fact, touched) => Outcome::FactAnd(fact, touched),
+                };
+                Ok((outcome, answer))
+            }
             Some(Err(error)) => Err(error),
             None => Ok((Outcome::NotLeader(self.believed_leader(group)), Bytes::new())),
         }

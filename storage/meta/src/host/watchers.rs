@@ -5,7 +5,8 @@
 //!   answer ──▶ the rows it rests on are the watcher's *interest*
 //!   command applied ──▶ rows changed ∩ interest = *news*, told by the call that the watcher holds open
 //!        └─▶ reply waits until all who were told have called again (they have forgotten by then), or their
-//!            lease is over; the watcher that proposed it hears of its own rows with the reply
+//!            lease is over; so does another's answer that rests on those rows
+//!   reply, answer to a watcher ──▶ with all that it has not heard yet: it never goes back behind what it saw
 //! ```
 //!
 //! Rows are known by marks, digests of family and key: two rows of one mark are forgotten together, nothing worse.
@@ -33,8 +34,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 use crate::limits::{
-    WATCH_CHANGES_KEPT, WATCH_GIVEN, WATCH_MARKS_MAX, WATCH_NEWS_BATCH, WATCH_NEWS_MAX,
-    WATCH_SESSIONS_MAX,
+    WATCH_CHANGES_KEPT, WATCH_GIVEN, WATCH_MARKS_MAX, WATCH_NEWS_BATCH, WATCH_NEWS_LINGER,
+    WATCH_NEWS_MAX, WATCH_SESSIONS_MAX,
 };
 
 /// Stands for a row.
@@ -57,7 +58,8 @@ pub struct Watcher {
     pub session: u64,
 }
 
-/// What the watcher that proposed a command is to forget of it.
+/// What a watcher is to forget before it takes a reply or an answer for true: what it does or is told next must not be
+/// older than that.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Touched {
     /// Nothing that it was promised.
@@ -67,6 +69,14 @@ pub enum Touched {
     Marks(Vec<Mark>),
     /// Everything: nobody knows any more what the command changed.
     All,
+    /// What rests on these rows and was answered before they changed: the last of them has this number among its news,
+    /// those before are one less each.
+    News {
+        /// See [`crate::host::Watched::News`].
+        number: u64,
+        /// The rows.
+        marks: Vec<Mark>,
+    },
 }
 
 /// The last changes of something, by marks, for those who began to read before.
@@ -155,7 +165,7 @@ struct Watching {
 impl Watching {
     /// Whether its news should be told at once.
     fn is_urgent(&self) -> bool {
-        self.urgent > self.heard || self.all > self.heard || self.news.len() >= WATCH_NEWS_BATCH
+        self.urgent > self.heard || self.all > self.heard || self.news.len() >= WATCH_NEWS_LINGER
     }
 }
 
@@ -267,6 +277,38 @@ impl Inner {
         for watcher in gone.map(|(watcher, _)| *watcher).collect::<Vec<_>>() {
             self.drop_watcher(watcher);
         }
+    }
+
+    /// Who but one has not heard all that it was told.
+    fn deaf_but(&self, asker: Watcher) -> Vec<(Watcher, u64)> {
+        let is_deaf = |(watcher, known): &(&Watcher, &Watching)| {
+            **watcher != asker && known.heard < known.told
+        };
+        let deaf = self.watching.iter().filter(is_deaf);
+        deaf.map(|(watcher, known)| (*watcher, known.told)).collect()
+    }
+
+    /// Somebody waits until these have heard.
+    fn hurry(&mut self, waits: &[(Watcher, u64)]) {
+        for (watcher, number) in waits {
+            if let Some(known) = self.watching.get_mut(watcher) {
+                known.urgent = known.urgent.max(*number);
+                known.bell.notify_one();
+            }
+        }
+    }
+
+    /// Keeps of these those that have not heard; gives how long they may be waited for.
+    fn left(&mut self, waits: &mut Vec<(Watcher, u64)>, now: BootInstant) -> Option<Duration> {
+        let mut longest = None;
+        waits.retain(|(watcher, number)| {
+            let known = self.watching.get_mut(watcher);
+            let Some(known) = known.filter(|known| known.heard < *number) else { return false };
+            known.waited.get_or_insert(now);
+            longest = longest.max(Some(known.until.since(now)));
+            true
+        });
+        longest
     }
 
     /// What stands for an entry of which it is not known any more who was told.
@@ -399,10 +441,14 @@ impl Watchers {
         };
         // One that calls and never hears what it is told would hold up everybody for ever.
         let hears = heard > known.heard || known.heard == known.told;
+        let before = known.heard;
         known.heard = known.heard.max(heard.min(known.told));
         let heard = known.heard;
         if heard >= known.urgent {
             known.waited = None;
+        } else if heard > before {
+            // It hears, and there is always more.
+            known.waited = Some(now);
         }
         if hears {
             known.until = known.until.max(now.plus(WATCH_GIVEN));
@@ -431,6 +477,64 @@ impl Watchers {
         let number = batch.clone().next_back().map_or(known.heard, |(number, _)| *number);
         let marks = Some(batch.map(|(_, mark)| *mark).collect());
         Some((News { number, marks }, known.is_urgent()))
+    }
+
+    /// What a watcher has not heard yet, to be told with an answer.
+    pub(crate) fn unheard(&self, watcher: Watcher) -> Touched {
+        let inner = self.inner.lock();
+        match inner.watching.get(&watcher) {
+            Some(known) if known.all <= known.heard && known.news.len() <= WATCH_NEWS_BATCH => {
+                match known.news.back() {
+                    None => Touched::Nothing,
+                    Some((number, _)) => Touched::News {
+                        number: *number,
+                        marks: known.news.iter().map(|(_, mark)| *mark).collect(),
+                    },
+                }
+            }
+            _ => Touched::All,
+        }
+    }
+
+    /// Who but `asker` has not heard yet that some of these rows changed: they are told at once.
+    pub(crate) fn begin_wait(&self, asker: Watcher, marks: &[Mark]) -> Vec<(Watcher, u64)> {
+        let mut inner = self.inner.lock();
+        let inner = &mut *inner;
+        let is_clearing = |known: &Watching| known.all > known.heard;
+        let told = marks.iter().filter_map(|mark| inner.unheard.get(mark)).flatten().copied();
+        let clearing = inner.watching.iter().filter(|(_, known)| is_clearing(known));
+        let clearing = clearing.map(|(watcher, known)| (*watcher, known.all));
+        let waits: Vec<_> = told.chain(clearing).filter(|(watcher, _)| *watcher != asker).collect();
+        inner.hurry(&waits);
+        waits
+    }
+
+    /// Who but `asker` has not heard all that it was told: they are told at once.
+    pub(crate) fn begin_wait_for_all(&self, asker: Watcher) -> Vec<(Watcher, u64)> {
+        let mut inner = self.inner.lock();
+        let waits = inner.deaf_but(asker);
+        inner.hurry(&waits);
+        waits
+    }
+
+    /// Who of those that were waited for still is, and for how long at most; `None`: nobody. An error: this replica leads
+    /// no more, and does not know.
+    pub(crate) fn wait(
+        &self,
+        term: u64,
+        waits: &mut Vec<(Watcher, u64)>,
+        now: BootInstant,
+    ) -> Result<Option<Duration>, LeadsNoMore> {
+        let mut inner = self.inner.lock();
+        if inner.term != term || inner.begun.is_none() {
+            return Err(LeadsNoMore);
+        }
+        // Of the terms before somebody may show something still.
+        if let Some(left) = inner.grace(now) {
+            return Ok(Some(left));
+        }
+        inner.expire(now);
+        Ok(inner.left(waits, now))
     }
 
     /// Whether its lease may last from when it called: it is passed over no earlier than that ends.
@@ -551,6 +655,10 @@ impl Watchers {
                 // One of them may have been told to forget everything.
                 let clearing = inner.watching.iter().filter(|(_, known)| is_clearing(known));
                 pending.waits.extend(clearing.map(|(watcher, known)| (*watcher, known.all)));
+                // A refusal says what others did: nobody may show that it is not so.
+                if let Some(origin) = origin.filter(|_| marks.is_empty()) {
+                    pending.waits.extend(inner.deaf_but(origin));
+                }
                 inner.recent.push(marks);
                 let origin = origin.and_then(|origin| inner.watching.get(&origin));
                 if origin.is_some_and(is_clearing) {
@@ -565,12 +673,7 @@ impl Watchers {
             Some(origin) => pending.waits.retain(|(watcher, _)| *watcher != origin),
             None => pending.own = Touched::Nothing,
         }
-        for (watcher, number) in &pending.waits {
-            if let Some(known) = inner.watching.get_mut(watcher) {
-                known.urgent = known.urgent.max(*number);
-                known.bell.notify_one();
-            }
-        }
+        inner.hurry(&pending.waits);
         if !pending.waits.is_empty() || pending.own != Touched::Nothing {
             inner.pending.insert(index, pending);
             // Those whose proposers wait no more.
@@ -598,15 +701,7 @@ impl Watchers {
         let Some(mut pending) = pending.or_else(|| inner.lost(index)) else {
             return MayReply::Now(Touched::Nothing);
         };
-        let mut longest = None;
-        pending.waits.retain(|(watcher, number)| {
-            let known = inner.watching.get_mut(watcher);
-            let Some(known) = known.filter(|known| known.heard < *number) else { return false };
-            known.waited.get_or_insert(now);
-            longest = longest.max(Some(known.until.since(now)));
-            true
-        });
-        match longest {
+        match inner.left(&mut pending.waits, now) {
             Some(longest) => {
                 inner.pending.insert(index, pending);
                 MayReply::Within(longest)
@@ -620,6 +715,10 @@ impl Watchers {
         self.changed.notified()
     }
 }
+
+/// This replica leads no more in the term that was asked about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct LeadsNoMore;
 
 /// Whether a reply may be given.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -13,6 +13,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
@@ -40,6 +41,8 @@ use crate::limits::{
 use crate::machine::{ApplyContext, FAMILY_RAFT, FAMILY_REPLIES, HOST_FAMILIES, StateMachine};
 
 const IDENTITY_FILE: &str = "GROUP";
+/// How often it is looked whether another thread has come from one statement to the next; it may be put off between them.
+const NOTED_LOOKS: usize = 1_000_000;
 /// A checkpoint that is being read; a leaving if the process ends meanwhile.
 const VERIFY_DIR: &str = "snap-verify";
 const KEY_APPLIED: &[u8] = b"applied";
@@ -107,6 +110,9 @@ pub(crate) struct StateStore {
     retired: Mutex<Vec<(Arc<dyn Kv>, PathBuf)>>,
     rot: Arc<Rot>,
     watchers: Watchers,
+    /// The entry whose rows may be seen, and the last of which the watchers have been told.
+    writing: AtomicU64,
+    noted: AtomicU64,
 }
 
 pub(crate) fn failed(error: KvError) -> io::Error {
@@ -237,6 +243,8 @@ impl StateStore {
             retired: Mutex::new(Vec::new()),
             rot,
             watchers: Watchers::default(),
+            writing: AtomicU64::new(0),
+            noted: AtomicU64::new(0),
         }))
     }
 
@@ -248,6 +256,20 @@ impl StateStore {
     /// Completes when all that is being applied now has been. Blocks.
     pub(crate) fn settle(&self) {
         drop(self.apply.lock());
+    }
+
+    /// Completes when the watchers are told of every change that can have been seen before this was called; `None`: none
+    /// can be any more.
+    pub(crate) async fn noted(&self) -> Option<()> {
+        let seen = self.writing.load(Ordering::SeqCst);
+        for _ in 0..NOTED_LOOKS {
+            if self.noted.load(Ordering::SeqCst) >= seen {
+                return Some(());
+            }
+            // It is between two statements.
+            tokio::task::yield_now().await;
+        }
+        None
     }
 
     /// The store as it is now.
@@ -387,10 +409,12 @@ impl StateStore {
             batch.delete(FAMILY_REPLIES, age_key(old));
         }
         batch.put(FAMILY_RAFT, KEY_APPLIED, encode(&Some(entry.log_id)));
+        self.writing.store(index, Ordering::SeqCst);
         kv.write(batch, Durability::Unsynced).map_err(failed)?;
         if let Some((request, changed)) = changed.filter(|_| self.watchers.is_on()) {
             self.watchers.applied(index, request, changed);
         }
+        self.noted.store(index, Ordering::SeqCst);
         Ok(reply)
     }
 

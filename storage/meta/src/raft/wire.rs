@@ -293,6 +293,8 @@ pub(crate) enum Outcome {
     Touched(Touched),
     /// Of a query: the answer is the body, and it may be remembered while none of these changes.
     Fact(Fact),
+    /// Likewise, perhaps; and this is to be forgotten by who asked.
+    FactAnd(Option<Fact>, Touched),
 }
 
 #[cfg(test)]

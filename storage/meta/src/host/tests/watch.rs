@@ -50,13 +50,16 @@ impl Client {
     async fn read(&self, key: u8) -> Option<u64> {
         let query = vec![key];
         let answer = match self.memory.recall(&query, self.env.clock.now()) {
-            Ok(answer) => answer,
+            Ok((answer, _)) => answer,
             Err(None) => return None,
             Err(Some(asking)) => {
                 let asked = self.host.remember(GROUP, asking.by, Bytes::from(query.clone()), SOON);
-                let Remembered { answer, fact } = asked.await.ok()?;
+                let Remembered { answer, fact, touched } = asked.await.ok()?;
                 if let Some(fact) = fact {
                     self.memory.keep(asking, query, answer.clone(), fact);
+                }
+                if self.memory.by() == Some(asking.by) {
+                    self.memory.forget(touched);
                 }
                 answer
             }
@@ -69,7 +72,9 @@ impl Client {
         let by = self.memory.by();
         let done = self.host.propose_by(by, GROUP, request, body, SOON).await;
         let (reply, touched) = done.ok()?;
-        changing.done(touched);
+        if self.memory.by() == by {
+            changing.done(touched);
+        }
         Some(u64::from_le_bytes(reply[..].try_into().unwrap()))
     }
 

@@ -111,6 +111,41 @@ fn a_reply_waits_for_all_who_were_told_but_its_proposer() {
 }
 
 #[test]
+fn who_asks_is_told_what_it_has_not_heard_and_waits_for_those_who_have_not() {
+    let watchers = both();
+    reads(&watchers, A, &[5, 6]);
+    reads(&watchers, B, &[5, 7]);
+    assert_eq!(watchers.unheard(A), Touched::Nothing);
+    assert!(watchers.begin_wait(A, &[5, 6, 7]).is_empty());
+    watchers.applied(7, 1, rows(&[5]));
+    watchers.applied(8, 2, rows(&[7]));
+    // Whatever comes to A next is not older than that; a refusal is no change, and tells it as well.
+    assert_eq!(watchers.unheard(A), Touched::News { number: 1, marks: vec![5] });
+    assert_eq!(watchers.unheard(B), Touched::News { number: 2, marks: vec![5, 7] });
+    // A may show B's row as it is when B cannot show it as it was; its own news come with the answer.
+    let mut waits = watchers.begin_wait(A, &[5]);
+    assert_eq!(waits, [(B, 1)]);
+    assert!(watchers.news(B).is_some_and(|(_, is_urgent)| is_urgent));
+    assert!(matches!(watchers.wait(3, &mut waits, at(2)), Ok(Some(_))));
+    assert!(watchers.begin_wait(A, &[6]).is_empty(), "nothing of that changed");
+    watchers.call(3, (B, NODE), 1, false, at(3));
+    assert_eq!(watchers.wait(3, &mut waits, at(3)), Ok(None));
+    assert_eq!(watchers.wait(2, &mut waits, at(3)), Err(LeadsNoMore));
+    // One that does not hear is waited for no longer than it believes anything.
+    let mut waits = watchers.begin_wait(B, &[5]);
+    assert_eq!(waits, [(A, 1)]);
+    assert!(matches!(watchers.wait(3, &mut waits, at(4)), Ok(Some(_))));
+    // A refusal waits as well.
+    watchers.propose(9, B);
+    watchers.applied(9, 9, rows(&[]));
+    assert!(matches!(watchers.may_reply(3, 9, at(4)), MayReply::Within(_)));
+    let over = at(WATCH_GIVEN.as_millis() as u64);
+    assert_eq!(watchers.wait(3, &mut waits, over), Ok(None));
+    assert!(matches!(watchers.may_reply(3, 9, over), MayReply::Now(_)));
+    assert_eq!(watchers.unheard(A), Touched::All, "it is not known any more");
+}
+
+#[test]
 fn who_is_not_heard_of_or_does_not_listen_is_passed_over() {
     let watchers = both();
     reads(&watchers, B, &[5]);
@@ -124,6 +159,18 @@ fn who_is_not_heard_of_or_does_not_listen_is_passed_over() {
     assert_eq!(watchers.may_reply(3, 7, over), MayReply::Now(Touched::Nothing));
     assert_eq!(watchers.call(3, (B, NODE), 1, false, over), Called::Stranger);
     assert_eq!(watchers.call(3, (A, NODE), 0, false, over), Called::Stranger, "nor was this one");
+}
+
+#[test]
+fn who_hears_and_is_told_more_all_the_time_is_not_passed_over() {
+    let watchers = both();
+    for number in 1..100 {
+        reads(&watchers, B, &[5]);
+        watchers.applied(number, u128::from(number), rows(&[5]));
+        let now = at(100 * number);
+        assert_eq!(watchers.call(3, (B, NODE), number - 1, false, now), Called::Known);
+        assert!(matches!(watchers.may_reply(3, number, now), MayReply::Within(_)), "{number}");
+    }
 }
 
 #[test]
