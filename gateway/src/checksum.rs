@@ -2,7 +2,7 @@
 //!
 //! A checksum is *full-object* (of the bytes) or *composite* (of the parts' checksums, written with
 //! a `-N` behind it). CRCs of parts combine to the CRC of the whole, so an upload in parts has a
-//! full-object CRC without reading anything again; SHA checksums of parts only make a composite.
+//! full-object CRC without reading anything again; the others of parts only make a composite.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -10,26 +10,23 @@ use crc_fast::CrcAlgorithm;
 use md5::Md5;
 use nexusgrid_grid::{Checksum, ChecksumAlgorithm, ChecksumKind, Checksums};
 use sha1::Sha1;
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
+use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh64::Xxh64;
 
 /// All algorithms, in the order of S3's documentation.
-pub const ALL: [ChecksumAlgorithm; 5] = [
+pub const ALL: [ChecksumAlgorithm; 10] = [
     ChecksumAlgorithm::Crc32,
     ChecksumAlgorithm::Crc32c,
     ChecksumAlgorithm::Crc64Nvme,
     ChecksumAlgorithm::Sha1,
     ChecksumAlgorithm::Sha256,
+    ChecksumAlgorithm::Sha512,
+    ChecksumAlgorithm::Md5,
+    ChecksumAlgorithm::XxHash64,
+    ChecksumAlgorithm::XxHash3,
+    ChecksumAlgorithm::XxHash128,
 ];
-
-/// What S3 names besides, and nobody computes here: who asks for one is told so.
-const ELSEWHERE: &[&str] = &["MD5", "SHA512", "XXHASH128", "XXHASH3", "XXHASH64"];
-
-/// Whether S3 has an algorithm of that name, or one whose header or trailer is called so, that is none here.
-pub fn is_elsewhere(text: &str) -> bool {
-    let lower = text.to_ascii_lowercase();
-    let name = lower.strip_prefix("x-amz-checksum-").unwrap_or(&lower);
-    ELSEWHERE.iter().any(|known| known.eq_ignore_ascii_case(name))
-}
 
 /// What objects get whose client asked for nothing: cheap, and combinable over parts.
 pub const DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
@@ -42,6 +39,11 @@ pub fn name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "CRC64NVME",
         ChecksumAlgorithm::Sha1 => "SHA1",
         ChecksumAlgorithm::Sha256 => "SHA256",
+        ChecksumAlgorithm::Sha512 => "SHA512",
+        ChecksumAlgorithm::Md5 => "MD5",
+        ChecksumAlgorithm::XxHash64 => "XXHASH64",
+        ChecksumAlgorithm::XxHash3 => "XXHASH3",
+        ChecksumAlgorithm::XxHash128 => "XXHASH128",
     }
 }
 
@@ -53,6 +55,11 @@ pub fn header(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
         ChecksumAlgorithm::Sha1 => "x-amz-checksum-sha1",
         ChecksumAlgorithm::Sha256 => "x-amz-checksum-sha256",
+        ChecksumAlgorithm::Sha512 => "x-amz-checksum-sha512",
+        ChecksumAlgorithm::Md5 => "x-amz-checksum-md5",
+        ChecksumAlgorithm::XxHash64 => "x-amz-checksum-xxhash64",
+        ChecksumAlgorithm::XxHash3 => "x-amz-checksum-xxhash3",
+        ChecksumAlgorithm::XxHash128 => "x-amz-checksum-xxhash128",
     }
 }
 
@@ -70,9 +77,13 @@ pub fn by_header(text: &str) -> Option<ChecksumAlgorithm> {
 pub fn length(algorithm: ChecksumAlgorithm) -> usize {
     match algorithm {
         ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c => 4,
-        ChecksumAlgorithm::Crc64Nvme => 8,
+        ChecksumAlgorithm::Crc64Nvme | ChecksumAlgorithm::XxHash64 | ChecksumAlgorithm::XxHash3 => {
+            8
+        }
+        ChecksumAlgorithm::Md5 | ChecksumAlgorithm::XxHash128 => 16,
         ChecksumAlgorithm::Sha1 => 20,
         ChecksumAlgorithm::Sha256 => 32,
+        ChecksumAlgorithm::Sha512 => 64,
     }
 }
 
@@ -86,7 +97,13 @@ fn crc(algorithm: ChecksumAlgorithm) -> Option<CrcAlgorithm> {
         ChecksumAlgorithm::Crc32 => Some(CrcAlgorithm::Crc32IsoHdlc),
         ChecksumAlgorithm::Crc32c => Some(CrcAlgorithm::Crc32Iscsi),
         ChecksumAlgorithm::Crc64Nvme => Some(CrcAlgorithm::Crc64Nvme),
-        ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => None,
+        ChecksumAlgorithm::Sha1
+        | ChecksumAlgorithm::Sha256
+        | ChecksumAlgorithm::Sha512
+        | ChecksumAlgorithm::Md5
+        | ChecksumAlgorithm::XxHash64
+        | ChecksumAlgorithm::XxHash3
+        | ChecksumAlgorithm::XxHash128 => None,
     }
 }
 
@@ -140,6 +157,12 @@ enum Running {
     Crc(crc_fast::Digest),
     Sha1(Sha1),
     Sha256(Sha256),
+    Sha512(Sha512),
+    Md5(Md5),
+    XxHash64(Xxh64),
+    // Its state is ten times that of the others.
+    XxHash3(Box<Xxh3>),
+    XxHash128(Box<Xxh3>),
 }
 
 /// Computes one checksum over bytes that come in pieces.
@@ -151,10 +174,24 @@ pub struct Hasher {
 impl Hasher {
     /// Begins.
     pub fn new(algorithm: ChecksumAlgorithm) -> Hasher {
-        let running = match (crc(algorithm), algorithm) {
-            (Some(crc), _) => Running::Crc(crc_fast::Digest::new(crc)),
-            (None, ChecksumAlgorithm::Sha1) => Running::Sha1(Sha1::new()),
-            (None, _) => Running::Sha256(Sha256::new()),
+        let running = match algorithm {
+            ChecksumAlgorithm::Crc32 => {
+                Running::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32IsoHdlc))
+            }
+            ChecksumAlgorithm::Crc32c => {
+                Running::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc32Iscsi))
+            }
+            ChecksumAlgorithm::Crc64Nvme => {
+                Running::Crc(crc_fast::Digest::new(CrcAlgorithm::Crc64Nvme))
+            }
+            ChecksumAlgorithm::Sha1 => Running::Sha1(Sha1::new()),
+            ChecksumAlgorithm::Sha256 => Running::Sha256(Sha256::new()),
+            ChecksumAlgorithm::Sha512 => Running::Sha512(Sha512::new()),
+            ChecksumAlgorithm::Md5 => Running::Md5(Md5::new()),
+            // S3's are those of seed 0.
+            ChecksumAlgorithm::XxHash64 => Running::XxHash64(Xxh64::new(0)),
+            ChecksumAlgorithm::XxHash3 => Running::XxHash3(Box::new(Xxh3::new())),
+            ChecksumAlgorithm::XxHash128 => Running::XxHash128(Box::new(Xxh3::new())),
         };
         Hasher { algorithm, running }
     }
@@ -170,6 +207,10 @@ impl Hasher {
             Running::Crc(digest) => digest.update(bytes),
             Running::Sha1(digest) => digest.update(bytes),
             Running::Sha256(digest) => digest.update(bytes),
+            Running::Sha512(digest) => digest.update(bytes),
+            Running::Md5(digest) => digest.update(bytes),
+            Running::XxHash64(digest) => digest.update(bytes),
+            Running::XxHash3(digest) | Running::XxHash128(digest) => digest.update(bytes),
         }
     }
 
@@ -179,6 +220,11 @@ impl Hasher {
             Running::Crc(digest) => crc_bytes(self.algorithm, digest.finalize()),
             Running::Sha1(digest) => digest.finalize().to_vec(),
             Running::Sha256(digest) => digest.finalize().to_vec(),
+            Running::Sha512(digest) => digest.finalize().to_vec(),
+            Running::Md5(digest) => digest.finalize().to_vec(),
+            Running::XxHash64(digest) => digest.digest().to_be_bytes().to_vec(),
+            Running::XxHash3(digest) => digest.digest().to_be_bytes().to_vec(),
+            Running::XxHash128(digest) => digest.digest128().to_be_bytes().to_vec(),
         }
     }
 }
@@ -236,6 +282,8 @@ pub fn multipart_etag(parts: &[[u8; 16]]) -> String {
 /// MD5 and the wanted checksums over one body.
 pub struct BodyDigest {
     md5: Md5,
+    /// Whether MD5 is one of the wanted checksums; it is computed once.
+    md5_wanted: bool,
     checksums: Vec<Hasher>,
     bytes: u64,
 }
@@ -254,9 +302,10 @@ pub struct Digests {
 impl BodyDigest {
     /// Begins; doubled algorithms are computed once.
     pub fn new(algorithms: impl IntoIterator<Item = ChecksumAlgorithm>) -> BodyDigest {
-        let wanted: std::collections::BTreeSet<_> = algorithms.into_iter().collect();
+        let mut wanted: std::collections::BTreeSet<_> = algorithms.into_iter().collect();
         BodyDigest {
             md5: Md5::new(),
+            md5_wanted: wanted.remove(&ChecksumAlgorithm::Md5),
             checksums: wanted.into_iter().map(Hasher::new).collect(),
             bytes: 0,
         }
@@ -271,15 +320,17 @@ impl BodyDigest {
 
     /// The digests of all bytes.
     pub fn finish(self) -> Digests {
-        let full = |hasher: Hasher| {
-            let algorithm = hasher.algorithm();
-            (algorithm, Checksum { kind: ChecksumKind::FullObject, value: hasher.finish() })
-        };
-        Digests {
-            md5: self.md5.finalize().into(),
-            checksums: self.checksums.into_iter().map(full).collect(),
-            bytes: self.bytes,
+        let full = |value| Checksum { kind: ChecksumKind::FullObject, value };
+        let md5: [u8; 16] = self.md5.finalize().into();
+        let mut checksums: Checksums = self
+            .checksums
+            .into_iter()
+            .map(|hasher| (hasher.algorithm(), full(hasher.finish())))
+            .collect();
+        if self.md5_wanted {
+            checksums.insert(ChecksumAlgorithm::Md5, full(md5.to_vec()));
         }
+        Digests { md5, checksums, bytes: self.bytes }
     }
 }
 
@@ -291,7 +342,8 @@ mod tests {
 
     #[test]
     fn known_answers() {
-        // The check values of the CRC catalogue for "123456789", and FIPS 180 for "abc".
+        // The check values of the CRC catalogue for "123456789", FIPS 180 and RFC 1321 for "abc",
+        // and what Debian's xxhsum prints.
         let check = b"123456789";
         assert_eq!(of(ChecksumAlgorithm::Crc32, check), 0xcbf4_3926_u32.to_be_bytes());
         assert_eq!(of(ChecksumAlgorithm::Crc32c, check), 0xe306_9283_u32.to_be_bytes());
@@ -306,6 +358,18 @@ mod tests {
         assert_eq!(
             hex(&of(ChecksumAlgorithm::Sha256, b"abc")),
             "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        assert_eq!(
+            hex(&of(ChecksumAlgorithm::Sha512, b"abc")),
+            "ddaf35a193617abacc417349ae20413112e6fa4e89a97ea20a9eeee64b55d39a\
+             2192992a274fc1a836ba3c23a3feebbd454d4423643ce80e2a9ac94fa54ca49f"
+        );
+        assert_eq!(hex(&of(ChecksumAlgorithm::Md5, b"abc")), "900150983cd24fb0d6963f7d28e17f72");
+        assert_eq!(hex(&of(ChecksumAlgorithm::XxHash64, b"abc")), "44bc2cf5ad770999");
+        assert_eq!(hex(&of(ChecksumAlgorithm::XxHash3, b"abc")), "78af5f94892f3950");
+        assert_eq!(
+            hex(&of(ChecksumAlgorithm::XxHash128, b"abc")),
+            "06b05ab6733a618578af5f94892f3950"
         );
         assert_eq!(hex(&BodyDigest::new([]).finish().md5), "d41d8cd98f00b204e9800998ecf8427e");
     }
@@ -329,11 +393,7 @@ mod tests {
             assert_eq!(by_header(header(algorithm)), Some(algorithm));
             assert_eq!(by_header(&header(algorithm).to_uppercase()), Some(algorithm));
         }
-        for other in ELSEWHERE {
-            assert_eq!(by_name(other), None);
-            assert!(is_elsewhere(other) && is_elsewhere(&format!("x-amz-checksum-{other}")));
-        }
-        assert!(!is_elsewhere("ROT13") && !is_elsewhere("CRC32"));
+        assert_eq!((by_name("ROT13"), by_header("x-amz-checksum-rot13")), (None, None));
     }
 
     #[test]

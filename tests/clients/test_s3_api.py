@@ -500,12 +500,25 @@ def crc64nvme(body):
     return struct.pack(">Q", value ^ 0xFFFFFFFFFFFFFFFF)
 
 
+def xxhash(variant, body):
+    """By the C library of the SDK: Python has none of its own."""
+    crt = pytest.importorskip("awscrt.checksums", reason="only awscrt computes this one")
+    running = getattr(crt.XXHash, variant)()
+    running.update(body)
+    return running.finalize()
+
+
 CHECKSUMS = {
     "CRC32": lambda body: struct.pack(">I", zlib.crc32(body)),
     "CRC32C": crc32c,
     "CRC64NVME": crc64nvme,
     "SHA1": lambda body: hashlib.sha1(body).digest(),
     "SHA256": lambda body: hashlib.sha256(body).digest(),
+    "SHA512": lambda body: hashlib.sha512(body).digest(),
+    "MD5": lambda body: hashlib.md5(body).digest(),
+    "XXHASH64": lambda body: xxhash("new_xxhash64", body),
+    "XXHASH3": lambda body: xxhash("new_xxhash3_64", body),
+    "XXHASH128": lambda body: xxhash("new_xxhash3_128", body),
 }
 
 
@@ -535,7 +548,9 @@ def test_checksums(s3, bucket, algorithm):
     refused(lambda: s3.head_object(Bucket=bucket, Key="wrong"), ("404", "NoSuchKey"), 404)
     if algorithm in ("CRC32C", "CRC64NVME"):
         pytest.importorskip("awscrt", reason="the SDK computes this one only with awscrt")
-    sdk = s3.put_object(Bucket=bucket, Key="sdk", Body=body, ChecksumAlgorithm=algorithm)
+    # The SDK computes no MD5: who wants it brings it.
+    how = {field: value} if algorithm == "MD5" else {"ChecksumAlgorithm": algorithm}
+    sdk = s3.put_object(Bucket=bucket, Key="sdk", Body=body, **how)
     assert sdk[field] == value
     assert s3.get_object(Bucket=bucket, Key="sdk", ChecksumMode="ENABLED")["Body"].read() == body
     attributes = s3.get_object_attributes(
@@ -868,6 +883,11 @@ def test_parts_are_copied(s3, bucket):
         ("CRC64NVME", "FULL_OBJECT"),
         ("SHA1", "COMPOSITE"),
         ("SHA256", "COMPOSITE"),
+        ("SHA512", "COMPOSITE"),
+        ("MD5", "COMPOSITE"),
+        ("XXHASH64", "COMPOSITE"),
+        ("XXHASH3", "COMPOSITE"),
+        ("XXHASH128", "COMPOSITE"),
     ],
 )
 def test_checksums_of_uploads(s3, bucket, algorithm, kind):
@@ -906,7 +926,12 @@ def test_checksums_of_uploads(s3, bucket, algorithm, kind):
 
 
 def test_impossible_checksums_of_uploads(s3, bucket):
-    for algorithm, kind in [("SHA256", "FULL_OBJECT"), ("CRC64NVME", "COMPOSITE")]:
+    for algorithm, kind in [
+        ("SHA256", "FULL_OBJECT"),
+        ("XXHASH3", "FULL_OBJECT"),
+        ("MD5", "FULL_OBJECT"),
+        ("CRC64NVME", "COMPOSITE"),
+    ]:
         refused(
             lambda: s3.create_multipart_upload(
                 Bucket=bucket, Key="k", ChecksumAlgorithm=algorithm, ChecksumType=kind

@@ -20,7 +20,7 @@ use s3s::{BodySizeLimitExceeded, S3Error, S3ErrorCode, TrailingHeaders};
 use crate::auth::PayloadMode;
 use crate::checksum::{self, BodyDigest, Digests};
 use crate::digest::{DigestPool, PooledDigest};
-use crate::error::{not_implemented, refuse};
+use crate::error::refuse;
 
 /// A request body has stood still for too long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -82,9 +82,6 @@ impl BodyPlan {
             (true, Some(names)) => {
                 let mut known = names.split(',').filter_map(|n| checksum::by_header(n.trim()));
                 let Some(algorithm) = known.next() else {
-                    if names.split(',').any(|name| checksum::is_elsewhere(name.trim())) {
-                        return Err(not_implemented(names));
-                    }
                     return Err(invalid(format!(
                         "no checksum of this grid in x-amz-trailer: {names}"
                     )));
@@ -103,9 +100,6 @@ impl BodyPlan {
         }
         if let Some(name) = text(headers, "x-amz-sdk-checksum-algorithm")? {
             let wanted = checksum::by_name(name).ok_or_else(|| {
-                if checksum::is_elsewhere(name) {
-                    return not_implemented(format!("the checksum {name}"));
-                }
                 invalid(format!(
                     "x-amz-sdk-checksum-algorithm: {name} is no algorithm of this grid"
                 ))
@@ -439,13 +433,12 @@ mod tests {
             (&[trailer], Signed, "InvalidRequest"),
             (&[trailer], Chunks, "InvalidRequest"),
             (&[], ChunksWithTrailer, "InvalidRequest"),
-            (&[("x-amz-trailer", "x-amz-checksum-sha512")], ChunksWithTrailer, "NotImplemented"),
             (&[("x-amz-trailer", "x-amz-other")], ChunksWithTrailer, "InvalidRequest"),
             (&[trailer, crc], ChunksWithTrailer, "InvalidRequest"),
             (&[("x-amz-sdk-checksum-algorithm", "CRC32")], Signed, "InvalidRequest"),
             (&[("x-amz-sdk-checksum-algorithm", "SHA1"), crc], Signed, "InvalidRequest"),
             (&[("x-amz-sdk-checksum-algorithm", "ROT13"), crc], Signed, "InvalidRequest"),
-            (&[("x-amz-sdk-checksum-algorithm", "SHA512")], Signed, "NotImplemented"),
+            (&[("x-amz-sdk-checksum-algorithm", "SHA512")], Signed, "InvalidRequest"),
             (&[("content-md5", "####")], Signed, "InvalidDigest"),
         ] {
             assert_eq!(plan(pairs, mode).map(|_| ()), Err(code.to_owned()), "{pairs:?}");

@@ -33,6 +33,11 @@ fn claimed(part: &CompletedPart) -> S3Result<BTreeMap<ChecksumAlgorithm, Vec<u8>
         (ChecksumAlgorithm::Crc64Nvme, &part.checksum_crc64nvme),
         (ChecksumAlgorithm::Sha1, &part.checksum_sha1),
         (ChecksumAlgorithm::Sha256, &part.checksum_sha256),
+        (ChecksumAlgorithm::Sha512, &part.checksum_sha512),
+        (ChecksumAlgorithm::Md5, &part.checksum_md5),
+        (ChecksumAlgorithm::XxHash64, &part.checksum_xxhash64),
+        (ChecksumAlgorithm::XxHash3, &part.checksum_xxhash3),
+        (ChecksumAlgorithm::XxHash128, &part.checksum_xxhash128),
     ];
     let mut claimed = BTreeMap::new();
     for (algorithm, text) in texts {
@@ -306,9 +311,7 @@ mod tests {
     #[test]
     fn composite_checksums_are_those_of_the_parts_checksums() {
         let (parts, _) = parts();
-        for algorithm in
-            [ChecksumAlgorithm::Sha256, ChecksumAlgorithm::Sha1, ChecksumAlgorithm::Crc32]
-        {
+        for algorithm in checksum::ALL {
             let claims = Claims {
                 checksum: Some((algorithm, ChecksumKind::Composite)),
                 ..Claims::default()

@@ -112,16 +112,8 @@ pub fn user_metadata(meta: &ObjectMeta) -> Option<Metadata> {
 /// The checksum of an object as its replies show it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ShownChecksum {
-    /// CRC32.
-    pub crc32: Option<String>,
-    /// CRC32C.
-    pub crc32c: Option<String>,
-    /// CRC64NVME.
-    pub crc64nvme: Option<String>,
-    /// SHA1.
-    pub sha1: Option<String>,
-    /// SHA256.
-    pub sha256: Option<String>,
+    /// The values, as clients see them.
+    pub values: BTreeMap<ChecksumAlgorithm, String>,
     /// What it covers.
     pub kind: Option<ChecksumKind>,
 }
@@ -131,15 +123,8 @@ impl ShownChecksum {
     pub fn of(checksums: &Checksums, parts: usize) -> ShownChecksum {
         let mut shown = ShownChecksum::default();
         for (algorithm, checksum) in checksums {
-            let text = Some(checksum::display(checksum, parts));
             shown.kind = Some(checksum.kind);
-            match algorithm {
-                ChecksumAlgorithm::Crc32 => shown.crc32 = text,
-                ChecksumAlgorithm::Crc32c => shown.crc32c = text,
-                ChecksumAlgorithm::Crc64Nvme => shown.crc64nvme = text,
-                ChecksumAlgorithm::Sha1 => shown.sha1 = text,
-                ChecksumAlgorithm::Sha256 => shown.sha256 = text,
-            }
+            shown.values.insert(*algorithm, checksum::display(checksum, parts));
         }
         shown
     }
@@ -163,15 +148,25 @@ pub fn checksum_algorithm(algorithm: ChecksumAlgorithm) -> s3s::dto::ChecksumAlg
     s3s::dto::ChecksumAlgorithm::from(checksum::name(algorithm).to_owned())
 }
 
-/// Sets a reply's five checksum fields.
+/// Sets a reply's checksum fields, of which there is one for each algorithm.
 macro_rules! show_checksum {
     ($output:expr, $shown:expr) => {{
-        let shown = $shown;
-        $output.checksum_crc32 = shown.crc32;
-        $output.checksum_crc32c = shown.crc32c;
-        $output.checksum_crc64nvme = shown.crc64nvme;
-        $output.checksum_sha1 = shown.sha1;
-        $output.checksum_sha256 = shown.sha256;
+        use nexusgrid_grid::ChecksumAlgorithm;
+        for (algorithm, text) in $shown.values {
+            let field = match algorithm {
+                ChecksumAlgorithm::Crc32 => &mut $output.checksum_crc32,
+                ChecksumAlgorithm::Crc32c => &mut $output.checksum_crc32c,
+                ChecksumAlgorithm::Crc64Nvme => &mut $output.checksum_crc64nvme,
+                ChecksumAlgorithm::Sha1 => &mut $output.checksum_sha1,
+                ChecksumAlgorithm::Sha256 => &mut $output.checksum_sha256,
+                ChecksumAlgorithm::Sha512 => &mut $output.checksum_sha512,
+                ChecksumAlgorithm::Md5 => &mut $output.checksum_md5,
+                ChecksumAlgorithm::XxHash64 => &mut $output.checksum_xxhash64,
+                ChecksumAlgorithm::XxHash3 => &mut $output.checksum_xxhash3,
+                ChecksumAlgorithm::XxHash128 => &mut $output.checksum_xxhash128,
+            };
+            *field = Some(text);
+        }
     }};
 }
 pub(crate) use show_checksum;

@@ -354,13 +354,16 @@ mod tests {
         use ChecksumKind::{Composite, FullObject};
         assert_eq!(ask(None, None), Ok(None));
         assert_eq!(ask(Some("CRC32"), None), Ok(Some((ChecksumAlgorithm::Crc32, Composite))));
+        assert_eq!(ask(Some("MD5"), None), Ok(Some((ChecksumAlgorithm::Md5, Composite))));
         let nvme = ChecksumAlgorithm::Crc64Nvme;
         assert_eq!(ask(Some("CRC64NVME"), None), Ok(Some((nvme, FullObject))));
         for (algorithm, kind) in [
             (None, Some("COMPOSITE")),
             (Some("SHA256"), Some("FULL_OBJECT")),
             (Some("CRC64NVME"), Some("COMPOSITE")),
-            (Some("MD5"), None),
+            (Some("MD5"), Some("FULL_OBJECT")),
+            (Some("XXHASH3"), Some("FULL_OBJECT")),
+            (Some("ROT13"), None),
         ] {
             assert_eq!(ask(algorithm, kind), Err("InvalidRequest".to_owned()));
         }

@@ -25,6 +25,11 @@ fn algorithm_row(algorithm: api::ChecksumAlgorithm) -> row::ChecksumAlgorithm {
         api::ChecksumAlgorithm::Crc64Nvme => row::ChecksumAlgorithm::Crc64Nvme,
         api::ChecksumAlgorithm::Sha1 => row::ChecksumAlgorithm::Sha1,
         api::ChecksumAlgorithm::Sha256 => row::ChecksumAlgorithm::Sha256,
+        api::ChecksumAlgorithm::Sha512 => row::ChecksumAlgorithm::Sha512,
+        api::ChecksumAlgorithm::Md5 => row::ChecksumAlgorithm::Md5,
+        api::ChecksumAlgorithm::XxHash64 => row::ChecksumAlgorithm::XxHash64,
+        api::ChecksumAlgorithm::XxHash3 => row::ChecksumAlgorithm::XxHash3,
+        api::ChecksumAlgorithm::XxHash128 => row::ChecksumAlgorithm::XxHash128,
     }
 }
 
@@ -35,6 +40,11 @@ fn algorithm(algorithm: row::ChecksumAlgorithm) -> api::ChecksumAlgorithm {
         row::ChecksumAlgorithm::Crc64Nvme => api::ChecksumAlgorithm::Crc64Nvme,
         row::ChecksumAlgorithm::Sha1 => api::ChecksumAlgorithm::Sha1,
         row::ChecksumAlgorithm::Sha256 => api::ChecksumAlgorithm::Sha256,
+        row::ChecksumAlgorithm::Sha512 => api::ChecksumAlgorithm::Sha512,
+        row::ChecksumAlgorithm::Md5 => api::ChecksumAlgorithm::Md5,
+        row::ChecksumAlgorithm::XxHash64 => api::ChecksumAlgorithm::XxHash64,
+        row::ChecksumAlgorithm::XxHash3 => api::ChecksumAlgorithm::XxHash3,
+        row::ChecksumAlgorithm::XxHash128 => api::ChecksumAlgorithm::XxHash128,
     }
 }
 

@@ -124,6 +124,11 @@ fn algorithm(number: u8) -> Option<ChecksumAlgorithm> {
         2 => ChecksumAlgorithm::Crc64Nvme,
         3 => ChecksumAlgorithm::Sha1,
         4 => ChecksumAlgorithm::Sha256,
+        5 => ChecksumAlgorithm::Sha512,
+        6 => ChecksumAlgorithm::Md5,
+        7 => ChecksumAlgorithm::XxHash64,
+        8 => ChecksumAlgorithm::XxHash3,
+        9 => ChecksumAlgorithm::XxHash128,
         _ => return None,
     })
 }
@@ -332,7 +337,7 @@ mod tests {
     }
 
     fn checksum() -> impl Strategy<Value = Checksum> {
-        (0u8..5, any::<bool>(), any::<Vec<u8>>()).prop_map(|(number, is_whole, value)| Checksum {
+        (0u8..10, any::<bool>(), any::<Vec<u8>>()).prop_map(|(number, is_whole, value)| Checksum {
             algorithm: algorithm(number).unwrap(),
             kind: if is_whole { ChecksumKind::FullObject } else { ChecksumKind::Composite },
             value,

@@ -36,6 +36,16 @@ pub enum ChecksumAlgorithm {
     Sha1,
     /// SHA-256.
     Sha256,
+    /// SHA-512.
+    Sha512,
+    /// MD5.
+    Md5,
+    /// XXH64.
+    XxHash64,
+    /// XXH3 of 64 bits.
+    XxHash3,
+    /// XXH3 of 128 bits.
+    XxHash128,
 }
 
 /// What a checksum covers.
@@ -54,7 +64,7 @@ pub struct Checksum {
     pub algorithm: ChecksumAlgorithm,
     /// Of what.
     pub kind: ChecksumKind,
-    /// Raw bytes (4, 8, 20 or 32).
+    /// Raw bytes (4 to 64, as many as the algorithm has), big-endian.
     pub value: Vec<u8>,
 }
 
