@@ -52,6 +52,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 "dir",
                 "connected",
                 "read_only",
+                "key",
                 "seconds",
                 "calls",
                 "bytes_read",

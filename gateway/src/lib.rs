@@ -24,6 +24,7 @@ pub mod kms;
 pub mod layer;
 pub mod limits;
 pub mod metrics;
+pub mod mounts;
 pub mod operations;
 pub mod outbound;
 mod pace;

@@ -1,11 +1,14 @@
 //! Identities by the command line, and people who log in at a provider of their own.
 
+use std::fs;
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use nexusgrid_tests::{Client, GridOptions, LocalGrid, free_address, run};
+use nexusgrid_tests::{Client, GridOptions, LocalGrid, Mounted, free_address, run};
+use rustix::io::Errno;
 use serde_json::Value;
 
 const READ: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow","Action":["s3:GetObject","s3:ListBucket"],"Resource":["arn:aws:s3:::team","arn:aws:s3:::team/*"]}}"#;
@@ -262,4 +265,84 @@ fn grid_identities_are_managed_and_people_log_in_at_their_own_provider() {
     ask(&grid, 1, &["provider", "delete", &arn]);
     let gone = exchange(&here, &provider.login("ann"), Some(role));
     assert!(gone.err().unwrap().contains("InvalidIdentityToken"));
+}
+
+/// P3 of `docs/semantics.md`.
+#[test]
+fn grid_mounts_with_a_key_do_what_it_may() {
+    const NOT_ALL: &str = r#"{"Version":"2012-10-17","Statement":[
+        {"Effect":"Allow","Action":"s3:*","Resource":"*"},
+        {"Effect":"Deny","Action":"s3:GetObject","Resource":"arn:aws:s3:::team/secret/*"}]}"#;
+    const LOOK: &str = r#"{"Version":"2012-10-17","Statement":{"Effect":"Allow",
+        "Action":["s3:ListBucket","s3:GetObject"],"Resource":["arn:aws:s3:::team","arn:aws:s3:::team/*"]}}"#;
+    let place = tempfile::tempdir().unwrap();
+    let grid = LocalGrid::start_with(&GridOptions { nodes: 3, ..GridOptions::default() });
+    let client = Client::new(&grid, 1);
+    client.run("aws", &["s3api", "create-bucket", "--bucket", "team"]);
+    client.run("aws", &["s3api", "put-object", "--bucket", "team", "--key", "notes"]);
+    let made = ask(&grid, 1, &["user", "create", "ann", "--key"]);
+    let (key, secret) = (text(&made, "/AccessKeyId"), text(&made, "/SecretAccessKey"));
+    let credentials = place.path().join("key");
+    let bring = |secret: &str| {
+        let lines = format!("[default]\naws_access_key_id={key}\naws_secret_access_key={secret}\n");
+        fs::write(&credentials, lines).unwrap();
+        fs::set_permissions(&credentials, PermissionsExt::from_mode(0o600)).unwrap();
+    };
+    bring(secret);
+    let option = format!("credentials={}", credentials.display());
+    // What would come of a mount by another node's agent.
+    let at = place.path().to_str().unwrap();
+    let try_it = || {
+        let asked = ["mount", "team", at, "--fake", "-o", &option];
+        grid.command(&words(&grid, 2, &asked)).unwrap_or_else(|error| error.to_string())
+    };
+    soon("the key is known there", || try_it().contains("s3:ListBucket"));
+    let put_policy = |text: &str| {
+        let file = file(place.path(), "policy.json", text);
+        ask(&grid, 1, &["user", "put-policy", "ann", "own", &file]);
+    };
+    put_policy(NOT_ALL);
+    soon("a part is not all", || try_it().contains("s3:GetObject") && try_it().contains("denies"));
+    put_policy(LOOK);
+    soon("ann may look", || try_it().contains("may not write"));
+    bring("of another");
+    assert!(try_it().contains("secret"), "{}", try_it());
+    bring(secret);
+    fs::set_permissions(&credentials, PermissionsExt::from_mode(0o644)).unwrap();
+    assert!(try_it().contains("chmod 600"), "{}", try_it());
+    bring(secret);
+
+    let error_of = |done: std::io::Result<()>| done.err().and_then(|error| error.raw_os_error());
+    let no_more = Some(Errno::ACCESS.raw_os_error());
+    let read_only = Some(Errno::ROFS.raw_os_error());
+    let mounted = Mounted::new(&grid, 2, "team", &option);
+    assert_eq!(fs::read(mounted.join("notes")).unwrap(), b"");
+    assert_eq!(error_of(fs::write(mounted.join("made"), b"x")), read_only);
+    let listed = ask(&grid, 2, &["mounts"]);
+    assert_eq!(text(&listed, "/0/key"), key, "{listed:#}");
+    assert_eq!(listed[0]["read_only"], true, "{listed:#}");
+    mounted.unmount();
+
+    ask(&grid, 1, &["user", "attach", "ann", "AmazonS3FullAccess"]);
+    soon("ann may write", || try_it().is_empty());
+    let mounted = Mounted::new(&grid, 2, "team", &option);
+    fs::write(mounted.join("made"), b"by ann").unwrap();
+    assert_eq!(client.run("aws", &["s3", "cp", "s3://team/made", "-"]), "by ann");
+    let change = || error_of(fs::write(mounted.join("made"), b"again"));
+    let look = || error_of(fs::metadata(mounted.join("notes")).map(drop));
+    let read = || error_of(fs::read(mounted.join("made")).map(drop));
+    // What is taken away is heeded by the mount that is there, and by the daemon after this one; so is what is given.
+    ask(&grid, 3, &["user", "detach", "ann", "AmazonS3FullAccess"]);
+    soon("ann may not write any more", || change() == read_only);
+    mounted.kill_daemon();
+    assert_eq!((change(), look(), read()), (read_only, None, None));
+    ask(&grid, 3, &["user", "key", "disable", "ann", key]);
+    soon("ann may nothing any more", || look() == no_more && read() == no_more);
+    mounted.kill_daemon();
+    assert_eq!((change(), look(), read()), (no_more, no_more, no_more));
+    ask(&grid, 3, &["user", "attach", "ann", "AmazonS3FullAccess"]);
+    ask(&grid, 3, &["user", "key", "enable", "ann", key]);
+    soon("ann may write again", || change().is_none());
+    mounted.unmount();
+    assert_eq!(client.run("aws", &["s3", "cp", "s3://team/made", "-"]), "again");
 }

@@ -40,6 +40,13 @@ pub enum AdminRequest {
     Status,
     /// Mounts of the machine that is asked.
     MountList,
+    /// What an access key may do with a bucket that is mounted with it.
+    MountRights {
+        /// The bucket.
+        bucket: String,
+        /// The key.
+        key: crate::drive::Credentials,
+    },
     /// All nodes.
     NodeList,
     /// Moves all data off a node, or takes that back.

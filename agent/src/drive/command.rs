@@ -20,12 +20,12 @@ use nexusgrid_fuse::{Inheritance, Stopper, Supervision, Supervisor};
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::SOCKET_NAME;
 use super::line::Line;
 use super::log;
 use super::options::{DriveOptions, MountArgs, Options};
 use super::volume::Drive;
 use super::wire::{Hello, VERSION};
+use super::{Credentials, SOCKET_NAME};
 use crate::admin::{AdminRequest, client};
 use crate::node::files;
 
@@ -40,11 +40,17 @@ const DAEMON_THREADS: usize = 2;
 
 /// `nexusgrid mount`: returns when programs can use the mount or, in the foreground, when it has ended.
 pub fn mount(args: &MountArgs) -> anyhow::Result<()> {
-    let options = Options::parse(args)?;
+    let mut options = Options::parse(args)?;
     if args.foreground && !args.fake {
+        if !may_write(&options.drive)? {
+            options.only_read();
+        }
         return supervise(options);
     }
     check(&options.drive)?;
+    if !may_write(&options.drive)? && !options.drive.read_only {
+        println!("the access key may not write: nothing can be changed in this mount");
+    }
     if args.fake {
         return Ok(());
     }
@@ -56,6 +62,16 @@ fn check(drive: &DriveOptions) -> anyhow::Result<()> {
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let request = AdminRequest::BucketShow { name: drive.bucket.clone() };
     runtime.block_on(client::ask_value(&drive.node_dir, &request)).map(drop)
+}
+
+/// Whether the mount's key, if it has one, may write; fails if it may not even read.
+fn may_write(drive: &DriveOptions) -> anyhow::Result<bool> {
+    let Some(path) = &drive.credentials else { return Ok(true) };
+    let (bucket, key) = (drive.bucket.clone(), Credentials::read(path)?);
+    let request = AdminRequest::MountRights { bucket, key };
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    let rights = runtime.block_on(client::ask_value(&drive.node_dir, &request))?;
+    Ok(rights.get("write").and_then(serde_json::Value::as_bool).unwrap_or(false))
 }
 
 /// Starts the supervisor as a process of its own, and waits until it says that the mount is there.
@@ -196,8 +212,8 @@ pub fn daemon() -> anyhow::Result<()> {
     let _deaf = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     // A daemon that follows another takes up calls at once; they wait for the agent if it is away.
     let line = match inheritance.generation() {
-        0 => runtime.block_on(Line::open(path, hello))?,
-        _ => Line::resume(path, hello),
+        0 => runtime.block_on(Line::open(path, hello, options.credentials.clone()))?,
+        _ => Line::resume(path, hello, options.credentials.clone()),
     };
     let drive = Drive::new(line, (dirty, owners), options, lease);
     inheritance.serve(drive, runtime.handle().clone())?;

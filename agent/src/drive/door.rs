@@ -1,4 +1,5 @@
-//! The agent's end of the daemons' lines: who connects is root of this machine, as file permissions say.
+//! The agent's end of the daemons' lines: who connects is root of this machine, as file permissions say. A mount that
+//! brings an access key does what that may (`pass`); one that brings none does all.
 //!
 //! A mount outlives its daemon and its line: its volume and its lease are kept for [`limits::KEPT`] after the last line
 //! of it broke, so that the next daemon goes on with it; after an agent's death, the lease lasts as long as the
@@ -15,6 +16,7 @@ use anyhow::Context;
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable};
 use nexusgrid_env::{BootInstant, Env};
+use nexusgrid_gateway::mounts::{MountRefusal, MountRights, Mounts};
 use nexusgrid_grid::volume::{
     Borrower, Cookie, FileRange, Ino, Loan, LoanNews, Lock, MountId, Seek, VolumeError,
 };
@@ -25,18 +27,21 @@ use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 
-use super::SOCKET_NAME;
 use super::limits;
+use super::pass::Pass;
 use super::turns::Turns;
 use super::wire::{
     Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, PAYLOAD_MAX, RequestName, VERSION,
-    VERSION_OLDEST, receive,
+    VERSION_OLDEST, VERSION_WITHOUT_KEY, receive,
 };
+use super::{Credentials, SOCKET_NAME};
 
 /// Makes mounts of this machine possible.
 pub struct Door {
     env: Env,
     grid: Grid,
+    /// Says what access keys may; `None`: this node has none.
+    rights: Option<Arc<Mounts>>,
     mounted: Mutex<BTreeMap<u64, Arc<Mounted>>>,
     /// Two lines of one mount, by its lease, come one after the other, so that they share its volume.
     greeting: Turns<u64>,
@@ -46,6 +51,8 @@ struct Mounted {
     volume: Volume,
     dir: PathBuf,
     read_only: bool,
+    /// The id of the access key that its daemon brought last.
+    key: Mutex<Option<String>>,
     since: BootInstant,
     lines: AtomicUsize,
     /// Held by each call that changes something, until it has ended.
@@ -106,6 +113,8 @@ pub struct MountReport {
     pub lease: u64,
     /// Whether nothing can be written.
     pub read_only: bool,
+    /// The id of the access key that it is made with; `None`: it does what this machine may.
+    pub key: Option<String>,
     /// Whether its daemon is there.
     pub connected: bool,
     /// Since when this agent serves it, in seconds.
@@ -128,8 +137,32 @@ pub struct MountReport {
 
 impl Door {
     /// A door to a grid.
-    pub fn new(env: Env, grid: Grid) -> Arc<Door> {
-        Arc::new(Door { env, grid, mounted: Mutex::default(), greeting: Turns::default() })
+    pub fn new(env: Env, grid: Grid, rights: Option<Arc<Mounts>>) -> Arc<Door> {
+        let (mounted, greeting) = (Mutex::default(), Turns::default());
+        Arc::new(Door { env, grid, rights, mounted, greeting })
+    }
+
+    /// What a key may do with a bucket that is mounted with it.
+    pub async fn rights(&self, bucket: &str, key: Credentials) -> anyhow::Result<MountRights> {
+        let rights = self.rights.as_ref().context(NO_KEYS)?;
+        Ok(rights.rights(bucket, &key.into()).await?)
+    }
+
+    /// What the key that came with a greeting may do; none came: all.
+    async fn pass(&self, hello: &Hello, payload: &[u8]) -> Result<Option<Pass>, Greeting> {
+        if hello.version <= VERSION_WITHOUT_KEY {
+            return Ok(None);
+        }
+        let Ok(key) = postcard::from_bytes::<Credentials>(payload) else {
+            return Err(Greeting::Refused("an access key was to follow".to_owned()));
+        };
+        let rights = self.rights.clone().ok_or_else(|| Greeting::Refused(NO_KEYS.to_owned()))?;
+        let resumes = hello.lease.is_some();
+        match Pass::of((rights, &self.env), &hello.bucket, key.into(), resumes).await {
+            Ok(pass) => Ok(Some(pass)),
+            Err(refusal @ MountRefusal::Away(_)) => Err(Greeting::Away(refusal.to_string())),
+            Err(refusal) => Err(Greeting::Refused(format!("{}: {refusal}", hello.bucket))),
+        }
     }
 
     /// Mounts of this machine.
@@ -147,6 +180,7 @@ impl Door {
                 dir: mount.dir.display().to_string(),
                 lease: mount.volume.mount().0,
                 read_only: mount.read_only,
+                key: mount.key.lock().clone(),
                 connected: mount.lines.load(Ordering::Relaxed) > 0,
                 seconds: now.since(mount.since).as_secs(),
                 calls: mount.calls.load(Ordering::Relaxed),
@@ -231,19 +265,24 @@ impl Door {
         let hello = tokio::time::timeout(limits::HELLO_TIMEOUT, receive::<Hello, _>(&mut stream))
             .await
             .context("no word from it")??;
-        let Some((hello, _)) = hello else { return Ok(()) };
-        let greeted = self.greet(&hello).await;
+        let Some((hello, payload)) = hello else { return Ok(()) };
+        let greeted = match self.pass(&hello, &payload).await {
+            Ok(pass) => self.greet(&hello).await.map(|line| (line, pass)),
+            Err(greeting) => Err(greeting),
+        };
         // From before the lease is told: a change of it is not missed.
-        let leases = greeted.as_ref().ok().map(|line| line.mount.volume.mounts());
+        let leases = greeted.as_ref().ok().map(|(line, _)| line.mount.volume.mounts());
         let greeting = match &greeted {
-            Ok(line) => Greeting::Welcome { lease: line.mount.volume.mount().0 },
+            Ok((line, _)) => Greeting::Welcome { lease: line.mount.volume.mount().0 },
             Err(greeting) => greeting.clone(),
         };
         Frame::new(&greeting, Bytes::new())?.send(&mut stream).await?;
         match (greeted, leases) {
-            (Ok(line), Some(leases)) => {
+            (Ok((line, pass)), Some(leases)) => {
                 let borrows = hello.version > VERSION_OLDEST;
-                self.serve_line(stream, &line.mount, leases, borrows).await
+                *line.mount.key.lock() = pass.as_ref().map(|pass| pass.key().to_owned());
+                let pass = pass.map(Arc::new);
+                self.serve_line(stream, (&line.mount, pass), leases, borrows).await
             }
             _ => Ok(()),
         }
@@ -297,6 +336,7 @@ impl Door {
         let mount = Arc::new(Mounted {
             dir: hello.dir.clone(),
             read_only: hello.read_only,
+            key: Mutex::default(),
             since: now,
             lines: AtomicUsize::new(0),
             changes: tokio::sync::RwLock::default(),
@@ -317,7 +357,7 @@ impl Door {
     async fn serve_line(
         &self,
         stream: UnixStream,
-        mount: &Arc<Mounted>,
+        (mount, pass): (&Arc<Mounted>, Option<Arc<Pass>>),
         mut leases: watch::Receiver<MountId>,
         borrows: bool,
     ) -> anyhow::Result<()> {
@@ -335,6 +375,12 @@ impl Door {
             match borrows {
                 true => out.lend(&mount.volume).await,
                 false => std::future::pending().await,
+            }
+        };
+        let watching = async {
+            match &pass {
+                Some(pass) => pass.watch().await,
+                None => std::future::pending().await,
             }
         };
         let reading = async {
@@ -362,9 +408,14 @@ impl Door {
                     running.lock().insert(id, abort);
                 }
                 let (mount, out) = (Arc::clone(mount), Arc::clone(&out));
-                let running = Arc::clone(&running);
+                let (running, pass) = (Arc::clone(&running), pass.clone());
                 self.env.exec.spawn(async move {
                     let work = async {
+                        if let Some(Err(why)) = pass.map(|pass| pass.admit(&call)) {
+                            let refused = Answer::Fault(Fault::Posix(why));
+                            out.answer(id, (refused, Bytes::new(), None)).await;
+                            return;
+                        }
                         let _change = match is_idle {
                             true => None,
                             false => Some(mount.changes.read().await),
@@ -392,6 +443,8 @@ impl Door {
             never = lending => match never {},
             // The daemon hears of the other lease as it comes again.
             _ = leases.changed() => (Ok(()), false),
+            // What it was lent it is to forget; what it may it hears on its next line.
+            () = watching => (Ok(()), false),
         };
         if out.end(is_gone) {
             let mut recalled = mount.recalled.lock();
@@ -405,6 +458,9 @@ impl Door {
         ended
     }
 }
+
+/// Why there are no mounts with keys.
+const NO_KEYS: &str = "this node knows no access keys: mount on a gateway node";
 
 /// Whether the other end has closed, or died: it believes nothing then that it was lent.
 fn is_of_line(error: &anyhow::Error) -> bool {

@@ -29,6 +29,15 @@ pub const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long calls of a daemon that is dead may take to end, before its successor is told to come again.
 pub const ENDING: Duration = Duration::from_secs(20);
 
+/// A file with an access key is not longer, in bytes.
+pub const CREDENTIALS_BYTES_MAX: u64 = 64 << 10;
+
+/// How often it is looked at what a mount's key may do; what the grid tells of changes is heeded then.
+pub const RIGHTS_LOOK: Duration = Duration::from_secs(2);
+
+/// How long rights are believed that cannot be looked up: as long as gateways believe theirs.
+pub const RIGHTS_KEPT: Duration = nexusgrid_gateway::limits::PRINCIPAL_FRESH;
+
 /// How long the agent keeps a volume without a line.
 pub const KEPT: Duration = Duration::from_secs(60);
 

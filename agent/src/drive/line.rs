@@ -21,10 +21,12 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use nexusgrid_env::Env;
 use nexusgrid_grid::volume::Question;
 
+use super::Credentials;
 use super::borrowed::{Borrowed, Clearing, LoanId};
 use super::limits::{self, PAUSE, PAUSE_MAX};
 use super::wire::{
-    Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, RequestName, another, receive,
+    Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, RequestName, VERSION,
+    VERSION_WITHOUT_KEY, another, receive,
 };
 
 type Reply = (Answer, Bytes);
@@ -83,6 +85,8 @@ impl State {
 struct Shared {
     path: PathBuf,
     hello: Mutex<Hello>,
+    /// Where the access key is that the mount is made with. Read for each greeting: keys are changed.
+    credentials: Option<PathBuf>,
     next: AtomicU64,
     asks: Semaphore,
     state: Mutex<State>,
@@ -116,8 +120,12 @@ impl Drop for Waiter<'_> {
 impl Line {
     /// Connects, and goes on connecting; returns when the agent has said yes for the first time. Within a
     /// runtime.
-    pub async fn open(path: PathBuf, hello: Hello) -> anyhow::Result<Line> {
-        let shared = Shared::new(path, hello);
+    pub async fn open(
+        path: PathBuf,
+        hello: Hello,
+        credentials: Option<PathBuf>,
+    ) -> anyhow::Result<Line> {
+        let shared = Shared::new(path, hello, credentials);
         let mut pause = PAUSE;
         let stream = loop {
             match shared.greet().await {
@@ -134,8 +142,8 @@ impl Line {
     }
 
     /// Takes up the line of a daemon that is dead: calls wait until the agent is there. Within a runtime.
-    pub fn resume(path: PathBuf, hello: Hello) -> Line {
-        let shared = Shared::new(path, hello);
+    pub fn resume(path: PathBuf, hello: Hello, credentials: Option<PathBuf>) -> Line {
+        let shared = Shared::new(path, hello, credentials);
         tokio::spawn(keep(Arc::clone(&shared), None));
         Line(shared)
     }
@@ -215,9 +223,11 @@ enum Away {
 }
 
 impl Shared {
-    fn new(path: PathBuf, hello: Hello) -> Arc<Shared> {
+    fn new(path: PathBuf, mut hello: Hello, credentials: Option<PathBuf>) -> Arc<Shared> {
+        hello.version = if credentials.is_some() { VERSION } else { VERSION_WITHOUT_KEY };
         Arc::new(Shared {
             path,
+            credentials,
             lease: watch::Sender::new(hello.lease),
             greetings: watch::Sender::new(0),
             hello: Mutex::new(hello),
@@ -231,9 +241,16 @@ impl Shared {
 
     async fn greet(&self) -> Result<UnixStream, Away> {
         let hello = self.hello.lock().clone();
+        let key = match self.credentials.as_deref().map(Credentials::read).transpose() {
+            Ok(Some(key)) => {
+                postcard::to_stdvec(&key).map_err(|error| Away::Never(error.into()))?
+            }
+            Ok(None) => Vec::new(),
+            Err(error) => return Err(Away::Never(error)),
+        };
         let greeted = async {
             let mut stream = nexusgrid_env::real::net::unix_connect(&self.path).await?;
-            Frame::new(&hello, Bytes::new())?.send(&mut stream).await?;
+            Frame::new(&hello, key.into())?.send(&mut stream).await?;
             match receive::<Greeting, _>(&mut stream).await? {
                 Some((greeting, _)) => Ok((stream, greeting)),
                 None => bail!("the agent broke off"),
@@ -361,7 +378,7 @@ mod tests {
         .into_iter();
         let agent =
             Agent::start(move |_, _| Some(faults.next().map_or(Answer::Done, Answer::Fault)));
-        let line = Line::open(agent.path(), hello()).await.unwrap();
+        let line = Line::open(agent.path(), hello(), None).await.unwrap();
         let call = Call::Release(Ino(5));
         let (answer, _) = line.call(Some(NAME), call, Bytes::new()).await.unwrap();
         assert_eq!(answer, Answer::Done);
@@ -375,7 +392,7 @@ mod tests {
     #[tokio::test]
     async fn what_nobody_waits_for_is_forgotten() {
         let agent = Agent::start(|_, _| None);
-        let line = Line::open(agent.path(), hello()).await.unwrap();
+        let line = Line::open(agent.path(), hello(), None).await.unwrap();
         let payload = Bytes::from(vec![0; 100_000]);
         for _ in 0..50 {
             let call = line.call(None, Call::Space, payload.clone());

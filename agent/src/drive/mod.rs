@@ -10,22 +10,26 @@
 //!   files that are being written.
 //! - `line`, `door`, `wire`: the daemon's calls to the agent of its machine, which has the keys and the
 //!   sessions. A call that the agent's end interrupts is made again, under the same name.
+//! - `credentials`, `pass`: the access key that a mount is made with, and what that may do.
 //! - `borrowed`: answers that the agent lends, so that most questions never leave the daemon.
 
 #[cfg(test)]
 mod agent;
 mod borrowed;
 mod command;
+mod credentials;
 mod door;
 mod limits;
 mod line;
 mod log;
 mod options;
+mod pass;
 mod turns;
 mod volume;
 mod wire;
 
 pub use command::{daemon, mount, umount};
+pub use credentials::Credentials;
 pub use door::Door;
 pub use options::MountArgs;
 

@@ -51,6 +51,9 @@ pub struct DriveOptions {
     pub write_delay: Duration,
     /// Nothing is written.
     pub read_only: bool,
+    /// Where the access key is that it is made with; `None`: the machine's own right.
+    #[serde(default)]
+    pub credentials: Option<PathBuf>,
 }
 
 /// Both halves.
@@ -81,6 +84,7 @@ impl Options {
             directory_mode: 0o755,
             write_delay: Duration::from_secs(5),
             read_only: false,
+            credentials: None,
         };
         for option in &args.options {
             let (name, value) = match option.split_once('=') {
@@ -94,6 +98,14 @@ impl Options {
         mount.read_only = drive.read_only;
         mount.check()?;
         Ok(Options { mount, drive })
+    }
+}
+
+impl Options {
+    /// Nothing is written.
+    pub fn only_read(&mut self) {
+        self.drive.read_only = true;
+        self.mount.read_only = true;
     }
 }
 
@@ -136,6 +148,7 @@ fn apply(
         "delay" => drive.write_delay = Duration::from_secs(wanted()?.parse()?),
         "threads" => mount.threads = wanted()?.parse()?,
         "readahead" => mount.read_ahead_kib = wanted()?.parse()?,
+        "credentials" => drive.credentials = Some(std::path::absolute(wanted()?)?),
         "dir" => drive.node_dir = std::path::absolute(wanted()?)?,
         name if name.starts_with("x-") || name.starts_with("comment") => {}
         _ => bail!("is not known; see docs/guide-drive.md for those that are"),
@@ -181,11 +194,12 @@ mod tests {
     fn a_line_of_fstab_is_understood() {
         let options = parse(
             "ro,_netdev,nofail,x-systemd.automount,uid=1000,gid=100,fmode=0640,dmode=0750,squash=1:2,\
-             uidmap=1000:5000:10,timeout=30,delay=1,noexec",
+             uidmap=1000:5000:10,timeout=30,delay=1,noexec,credentials=/etc/key",
         )
         .unwrap();
         assert!(options.mount.read_only && options.drive.read_only && !options.mount.exec);
         assert_eq!(options.drive.owner, (1000, 100));
+        assert_eq!(options.drive.credentials, Some("/etc/key".into()));
         assert_eq!((options.drive.file_mode, options.drive.directory_mode), (0o640, 0o750));
         assert_eq!(options.mount.identity.squash_root, Some((1, 2)));
         let range = IdRange { here: 1000, there: 5000, count: 10 };

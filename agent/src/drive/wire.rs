@@ -22,7 +22,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 /// Of this conversation; the first byte of a [`Hello`]. A daemon of a later version is refused, and one from before
 /// [`VERSION_OLDEST`].
-pub const VERSION: u8 = 2;
+pub const VERSION: u8 = 3;
+
+/// Daemons of this version have no access key; from the next one on they may bring one: [`Credentials`](super::Credentials)
+/// (postcard) follow their [`Hello`]. One that brings none says this version, so that an older agent serves it.
+pub const VERSION_WITHOUT_KEY: u8 = 2;
 
 /// Daemons of this version borrow nothing.
 pub const VERSION_OLDEST: u8 = 1;
@@ -42,7 +46,7 @@ pub type RequestName = [u8; 16];
 /// What a daemon says first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hello {
-    /// [`VERSION`].
+    /// [`VERSION`], or an older one.
     pub version: u8,
     /// The bucket.
     pub bucket: String,
@@ -168,6 +172,52 @@ impl Call {
             _ => None,
         }
     }
+
+    /// What it does to the bucket.
+    pub fn kind(&self) -> Kind {
+        match self {
+            Call::Lookup(..)
+            | Call::Node(_)
+            | Call::Read(..)
+            | Call::Seek(..)
+            | Call::List(..)
+            | Call::Xattr(..)
+            | Call::Xattrs(_)
+            | Call::Conflict(..)
+            | Call::Space
+            | Call::Hold(_)
+            | Call::Lock { kind: Some(_), .. } => Kind::Looks,
+            Call::Release(_)
+            | Call::Lock { kind: None, .. }
+            | Call::UnlockAll(..)
+            | Call::Close
+            | Call::Opens(_) => Kind::GivesBack,
+            Call::Make(..)
+            | Call::Unlink(..)
+            | Call::Rmdir(..)
+            | Call::Rename(..)
+            | Call::Link(..)
+            | Call::SetAttrs(..)
+            | Call::Write(..)
+            | Call::Append(_)
+            | Call::Punch(..)
+            | Call::CopyRange(..)
+            | Call::SetXattr(..)
+            | Call::RemoveXattr(..)
+            | Call::Lengthen(..) => Kind::Changes,
+        }
+    }
+}
+
+/// What a call does to the bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Shows something of it, or keeps it from changing.
+    Looks,
+    /// Ends what the mount has of it.
+    GivesBack,
+    /// Changes it.
+    Changes,
 }
 
 /// What the agent answers.
@@ -308,7 +358,7 @@ mod tests {
             read_only: true,
         };
         let why = "another layout needs another VERSION";
-        assert_eq!(bytes_of(&hello), "0201620107022f6d01", "{why}");
+        assert_eq!(bytes_of(&hello), "0301620107022f6d01", "{why}");
         let ask = Ask::Call(Some([1; 16]), Call::Unlink(Ino(5), b"x".to_vec()));
         let name = "01".repeat(16);
         assert_eq!(bytes_of(&(3_u64, ask)), format!("030001{name}03050178"), "{why}");

@@ -12,6 +12,7 @@ use nexusgrid_cluster::JoinToken;
 use nexusgrid_codec::{ClusterId, DriveId, GroupId};
 use nexusgrid_env::{Env, NodeId, Roles};
 use nexusgrid_gateway::Gateway;
+use nexusgrid_gateway::mounts::MountRights;
 use nexusgrid_gateway::quota::{Quota, Quotas};
 use nexusgrid_grid::care::scrub;
 use nexusgrid_grid::care::{Checkpoints, ObjectName};
@@ -480,6 +481,10 @@ impl Administration for NodeAdministration {
         match request {
             AdminRequest::Status => self.status().await,
             AdminRequest::MountList => Ok(serde_json::to_value(self.door.list())?),
+            AdminRequest::MountRights { bucket, key } => {
+                let rights = self.door.rights(&bucket, key).await?;
+                Ok(json!({ "write": rights == MountRights::Write }))
+            }
             AdminRequest::NodeList => Ok(serde_json::to_value(self.report().nodes)?),
             AdminRequest::NodeDrain { id, cancel } => {
                 let (map, now_ms) = (fresh(&self.root).await?, self.env.clock.wall().0);

@@ -20,6 +20,7 @@ use nexusgrid_cluster::{
 use nexusgrid_codec::{GroupId, MasterKey};
 use nexusgrid_env::{Env, NodeId, Rpc, RpcService};
 use nexusgrid_gateway::events::EventAdmin;
+use nexusgrid_gateway::mounts::Mounts;
 use nexusgrid_gateway::{Admin, Gateway, GatewayOptions, Metrics, ServerOptions, SharedRegistry};
 use nexusgrid_grid::care::checkpoint::{CheckpointOptions, CheckpointParts, Shelf};
 use nexusgrid_grid::session::SessionOptions;
@@ -237,7 +238,8 @@ async fn start(
     let keys =
         master.is_some().then(|| Arc::new(RootKeys::new(env.clone(), root.clone(), node.grid())));
     let gateway = Arc::new(OnceLock::new());
-    let door = crate::drive::Door::new(env.clone(), node.grid());
+    let rights = keys.clone().map(|keys| Mounts::new(env.clone(), Arc::new(node.grid()), keys));
+    let door = crate::drive::Door::new(env.clone(), node.grid(), rights.map(Arc::new));
     let administration = NodeAdministration {
         env: env.clone(),
         own: node_id,

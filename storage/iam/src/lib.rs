@@ -37,7 +37,7 @@ pub use principal::{
 pub use secret::Secret;
 
 use acl::{Acl, AclAnswer};
-use policy::{Document, Grants, Question};
+use policy::{About, Document, Grants, Question};
 
 /// What an action is done to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,6 +53,9 @@ pub enum Resource<'a> {
         /// The object's whole key.
         key: &'a str,
     },
+    /// All objects of a bucket, whatever their keys, also those to come: whoever may do something to these may do
+    /// it to each, as long as the bucket's owner owns them.
+    AllObjects(&'a str),
 }
 
 impl<'a> Resource<'a> {
@@ -60,17 +63,20 @@ impl<'a> Resource<'a> {
     pub fn bucket(&self) -> Option<&'a str> {
         match *self {
             Resource::Cluster => None,
-            Resource::Bucket(bucket) | Resource::Object { bucket, .. } => Some(bucket),
+            Resource::Bucket(bucket)
+            | Resource::Object { bucket, .. }
+            | Resource::AllObjects(bucket) => Some(bucket),
         }
     }
 
-    /// As policies name it.
+    /// As policies name it; of all objects, how their names begin.
     pub fn arn(&self) -> String {
         match *self {
             // Of nothing in particular; who writes policies names all of S3.
             Resource::Cluster => "arn:aws:s3:::*".to_owned(),
             Resource::Bucket(bucket) => format!("arn:aws:s3:::{bucket}"),
             Resource::Object { bucket, key } => format!("arn:aws:s3:::{bucket}/{key}"),
+            Resource::AllObjects(bucket) => format!("arn:aws:s3:::{bucket}/"),
         }
     }
 
@@ -78,7 +84,7 @@ impl<'a> Resource<'a> {
         match self {
             Resource::Cluster => Scope::Cluster,
             Resource::Bucket(_) => Scope::Bucket,
-            Resource::Object { .. } => Scope::Object,
+            Resource::Object { .. } | Resource::AllObjects(_) => Scope::Object,
         }
     }
 }
@@ -249,7 +255,11 @@ fn decide(
         return if principal.administrator { Ok(()) } else { Err(Reason::NotAdministrator) };
     }
     let arn = resource.arn();
-    let question = Question { action: action.name(), resource: &arn, principal, context };
+    let about = match resource {
+        Resource::AllObjects(_) => About::All(&arn),
+        _ => About::One(&arn),
+    };
+    let question = Question { action: action.name(), resource: about, principal, context };
     let own = own(&question);
     if own.denied {
         return Err(Reason::Denied);
@@ -336,7 +346,7 @@ pub fn authorize_identity(
     if let Err(reason) = usable(principal, now_unix_ms) {
         return Decision::Deny(reason);
     }
-    let own = own(&Question { action, resource: arn, principal, context });
+    let own = own(&Question { action, resource: About::One(arn), principal, context });
     match (own.denied, own.allowed && !principal.is_anonymous()) {
         (true, _) => Decision::Deny(Reason::Denied),
         (false, true) => Decision::Allow,
@@ -369,8 +379,10 @@ pub fn authorize_assume(
     if let Err(reason) = usable(principal, now_unix_ms) {
         return Decision::Deny(reason);
     }
-    let own = own(&Question { action, resource: role_arn, principal, context });
-    let trusts = trust.document.evaluate(&Question { action, resource: "", principal, context });
+    let own = own(&Question { action, resource: About::One(role_arn), principal, context });
+    let its_own = About::One("");
+    let trusts =
+        trust.document.evaluate(&Question { action, resource: its_own, principal, context });
     if own.denied || trusts.denied {
         return Decision::Deny(Reason::Denied);
     }

@@ -306,7 +306,7 @@ fn a_token_is_trusted_by_who_names_its_provider_only() {
         let context = Context::default();
         let question = policy::Question {
             action: "sts:AssumeRoleWithWebIdentity",
-            resource: "",
+            resource: policy::About::One(""),
             principal: &bare,
             context: &context,
         };
@@ -541,6 +541,102 @@ fn all_but_is_the_complement() {
     let mut bob = user(US, &[ALLOW_ALL]);
     bob.arn = "arn:aws:iam::000000000001:user/bob".into();
     assert!(!ask(&bob, Action::GetObject, &rules).allowed());
+}
+
+/// What may be done to all objects may be done to each; else some statement says of which it may not, or of which
+/// it says nothing.
+#[test]
+fn all_objects_are_each_of_them() {
+    let all = Resource::AllObjects("b");
+    let may = |own: &[(&str, &str)], rules: &Rules<'_>| {
+        let documents: Vec<String> =
+            own.iter().map(|(effect, more)| statement(effect, more)).collect();
+        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+        let mut context = Context::default();
+        context.set("aws:CurrentTime", "2026-01-01T00:00:00Z");
+        authorize(&user(US, &documents), Action::GetObject, &all, rules, &context, NOW).allowed()
+    };
+    let on = |resource: &str, more: &str| {
+        format!(r#""Action":"s3:Get*","Resource":"arn:aws:s3:::{resource}"{more}"#)
+    };
+    let (whole, part) = (on("b/*", ""), on("b/x/*", ""));
+    for (own, expected) in [
+        (vec![], false),
+        (vec![("Allow", whole.as_str())], true),
+        (vec![("Allow", on("*", "").as_str())], true),
+        (vec![("Allow", part.as_str())], false),
+        (vec![("Allow", on("b/?*x", "").as_str())], false),
+        (vec![("Allow", on("c/*", "").as_str())], false),
+        (vec![("Allow", whole.as_str()), ("Deny", part.as_str())], false),
+        (vec![("Allow", whole.as_str()), ("Deny", on("*/secret", "").as_str())], false),
+        (vec![("Allow", whole.as_str()), ("Deny", on("c/*", "").as_str())], true),
+        (vec![("Allow", r#""Action":"*","NotResource":"arn:aws:s3:::c/*""#)], true),
+        (vec![("Allow", r#""Action":"*","NotResource":"arn:aws:s3:::b/x""#)], false),
+        (
+            vec![
+                ("Allow", whole.as_str()),
+                ("Deny", r#""Action":"*","NotResource":"arn:aws:s3:::b/*""#),
+            ],
+            true,
+        ),
+        (
+            vec![
+                ("Allow", whole.as_str()),
+                ("Deny", r#""Action":"*","NotResource":"arn:aws:s3:::b/x""#),
+            ],
+            false,
+        ),
+    ] {
+        assert_eq!(may(&own, &ours()), expected, "{own:?}");
+    }
+    // What only a request would tell allows nothing, and may deny; what is known counts.
+    let source = r#","Condition":{"IpAddress":{"aws:SourceIp":"10.0.0.0/8"}}"#;
+    let other = r#","Condition":{"StringNotEquals":{"s3:ExistingObjectTag/a":"b"}}"#;
+    let since = r#","Condition":{"DateGreaterThan":{"aws:CurrentTime":"2025-01-01T00:00:00Z"}}"#;
+    let later = r#","Condition":{"DateGreaterThan":{"aws:CurrentTime":"2027-01-01T00:00:00Z"}}"#;
+    for (condition, allows, denies) in
+        [(source, false, true), (other, false, true), (since, true, true), (later, false, false)]
+    {
+        let bound = on("b/*", condition);
+        assert_eq!(may(&[("Allow", &bound)], &ours()), allows, "{condition}");
+        let denied = !may(&[("Allow", &whole), ("Deny", &bound)], &ours());
+        assert_eq!(denied, denies, "{condition}");
+    }
+    // The bucket's policy has its say.
+    let policy = bucket(&statement("Deny", &format!(r#""Principal":"*",{part}"#)));
+    let rules = Rules { policy: ResourcePolicy::Is(&policy), ..ours() };
+    assert!(!may(&[("Allow", &whole)], &rules));
+    let policy = bucket(&statement("Allow", &format!(r#""Principal":{{"AWS":"{US}"}},{whole}"#)));
+    let rules = Rules { owner: Some(THEM), policy: ResourcePolicy::Is(&policy), ..ours() };
+    assert!(may(&[("Allow", &whole)], &rules));
+}
+
+proptest! {
+    #[test]
+    fn what_holds_for_all_holds_for_each(
+        statements in prop::collection::vec(
+            (any::<bool>(), any::<bool>(), "(b|c|\\*)/[xy*?]{0,3}"),
+            1..4,
+        ),
+        key in "[xyz]{1,4}",
+    ) {
+        let documents: Vec<String> = statements
+            .iter()
+            .map(|(allows, negated, resource)| {
+                let (effect, not) = (if *allows { "Allow" } else { "Deny" }, if *negated { "Not" } else { "" });
+                statement(effect, &format!(r#""Action":"*","{not}Resource":"arn:aws:s3:::{resource}""#))
+            })
+            .collect();
+        let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
+        let principal = user(US, &documents);
+        let may = |resource| {
+            let context = Context::default();
+            authorize(&principal, Action::GetObject, &resource, &ours(), &context, NOW).allowed()
+        };
+        if may(Resource::AllObjects("b")) {
+            prop_assert!(may(Resource::Object { bucket: "b", key: &key }), "{statements:?} {key}");
+        }
+    }
 }
 
 #[test]

@@ -26,7 +26,7 @@ impl Memory {
 
     /// A daemon that has a file open through handles.
     async fn drive(&self, agent: &Agent, handles: &[u64]) -> Drive {
-        let line = Line::open(agent.path(), hello()).await.unwrap();
+        let line = Line::open(agent.path(), hello(), None).await.unwrap();
         let file = || self.0.try_clone().unwrap();
         let kept = (Arc::new(Dirty::new(file()).unwrap()), Owners::new(file()).unwrap());
         let options = DriveOptions {
@@ -39,6 +39,7 @@ impl Memory {
             // Nothing is stored without being asked for.
             write_delay: Duration::from_secs(3600),
             read_only: false,
+            credentials: None,
         };
         let drive = Drive::new(line, kept, options, Some(1));
         let open = |handle: &u64| OpenFile {

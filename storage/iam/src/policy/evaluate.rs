@@ -1,15 +1,45 @@
 //! What a document says to a request.
 
-use super::{Among, Document, Effect, PrincipalPattern, Statement};
+use super::{Among, Condition, Document, Effect, Pattern, PrincipalPattern, Statement};
 use crate::{Context, Principal, PrincipalKind, arn};
+
+/// What a question is about.
+#[derive(Clone, Copy, Debug)]
+pub enum About<'a> {
+    /// The resource of this ARN; empty where a document is about its own role.
+    One(&'a str),
+    /// All resources whose ARNs begin so, also those that are not there yet: what allows it allows it for each of
+    /// them, and what denies it for one of them denies it. A condition on what only a request for one of them
+    /// would tell allows nothing, and may deny.
+    All(&'a str),
+}
+
+impl About<'_> {
+    /// Whether a pattern is about what is asked; of several, about each (`each`) or about one.
+    fn fits(&self, pattern: &Pattern, context: &Context, each: bool) -> bool {
+        match *self {
+            About::One(arn) => pattern.matches(arn, context, false),
+            About::All(start) if each => pattern.covers(start, context),
+            About::All(start) => pattern.meets(start, context),
+        }
+    }
+
+    fn holds(&self, condition: &Condition, context: &Context, allows: bool) -> bool {
+        let is_known = || !context.values(condition.key()).is_empty();
+        match self {
+            About::All(_) if !is_known() => !allows,
+            About::One(_) | About::All(_) => condition.holds(context),
+        }
+    }
+}
 
 /// A request, as documents see it.
 #[derive(Clone, Copy, Debug)]
 pub struct Question<'a> {
     /// `service:Action`.
     pub action: &'a str,
-    /// The ARN of what it is done to; empty where a document is about its own role.
-    pub resource: &'a str,
+    /// What it is done to.
+    pub resource: About<'a>,
     /// Who asks.
     pub principal: &'a Principal,
     /// What else is known.
@@ -95,13 +125,15 @@ impl Statement {
         let resource = match &self.resources {
             None => true,
             Some(Among::Any(list)) => {
-                list.iter().any(|one| one.matches(question.resource, context, false))
+                list.iter().any(|one| question.resource.fits(one, context, allows))
             }
             Some(Among::AllBut(list)) => {
-                !list.iter().any(|one| one.matches(question.resource, context, false))
+                !list.iter().any(|one| question.resource.fits(one, context, !allows))
             }
         };
-        let holds = action && resource && self.conditions.iter().all(|one| one.holds(context));
+        let holds = action
+            && resource
+            && self.conditions.iter().all(|one| question.resource.holds(one, context, allows));
         holds.then_some(named)
     }
 }

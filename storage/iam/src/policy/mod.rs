@@ -16,7 +16,7 @@ mod public;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use condition::{Condition, Operator};
-pub use evaluate::{Grants, Question};
+pub use evaluate::{About, Grants, Question};
 pub use parse::{DocumentKind, InvalidDocument};
 pub use pattern::Pattern;
 

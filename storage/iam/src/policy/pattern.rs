@@ -130,6 +130,60 @@ impl Pattern {
         }
         fits(&tokens, &text, fold)
     }
+
+    /// Whether every text that begins with `start` fits. A variable without a single value: none does.
+    pub fn covers(&self, start: &str, context: &Context) -> bool {
+        // A `*` among the last wildcards takes whatever follows a text that fits; without one there, texts that end
+        // otherwise, or are longer, do not fit.
+        let mut last = self.0.iter().rev();
+        let is_open = last
+            .by_ref()
+            .take_while(|token| matches!(token, Token::AnyMany | Token::AnyOne))
+            .any(|token| *token == Token::AnyMany);
+        is_open && self.matches(start, context, false)
+    }
+
+    /// Whether some text that begins with `start` may fit. A variable without a single value may be anything.
+    pub fn meets(&self, start: &str, context: &Context) -> bool {
+        let mut tokens: Vec<Token> = Vec::with_capacity(self.0.len());
+        for token in &self.0 {
+            match token {
+                Token::Variable { key, default } => {
+                    match context.single(key).or(default.as_deref()) {
+                        Some(value) => tokens.extend(value.chars().map(Token::One)),
+                        None => tokens.push(Token::AnyMany),
+                    }
+                }
+                other => tokens.push(other.clone()),
+            }
+        }
+        // Of a pattern, the places that may be reached by what was read; `*` is left for nothing.
+        let beyond = |places: &mut Vec<bool>| {
+            for at in 0..tokens.len() {
+                if tokens[at] == Token::AnyMany && places[at] {
+                    places[at + 1] = true;
+                }
+            }
+        };
+        let mut places = vec![false; tokens.len() + 1];
+        places[0] = true;
+        beyond(&mut places);
+        for character in start.chars() {
+            let mut next = vec![false; tokens.len() + 1];
+            for (at, token) in tokens.iter().enumerate().filter(|(at, _)| places[*at]) {
+                match token {
+                    Token::AnyMany => next[at] = true,
+                    Token::AnyOne => next[at + 1] = true,
+                    Token::One(wanted) if *wanted == character => next[at + 1] = true,
+                    Token::One(_) | Token::Variable { .. } => {}
+                }
+            }
+            beyond(&mut next);
+            places = next;
+        }
+        // Whatever is left of the pattern, some text fits it.
+        places.contains(&true)
+    }
 }
 
 /// Backtracks to the last `*` only, so that time is bounded by the product of the lengths.
@@ -191,6 +245,23 @@ mod tests {
             let found = Pattern::wildcards(&pattern).matches(&text, &Context::default(), false);
             prop_assert_eq!(found, expected);
         }
+
+        #[test]
+        fn all_and_some_are_what_they_say(pattern in "[ab*?]{0,6}", start in "[ab]{0,4}") {
+            let pattern = Pattern::wildcards(&pattern);
+            let context = Context::default();
+            // Longer than any pattern, so that what fits all of these fits all.
+            let mut texts = vec![start.clone()];
+            for length in 0..8 {
+                for number in 0..1_u32 << length {
+                    let letter = |bit: u32| if number >> bit & 1 == 0 { 'a' } else { 'b' };
+                    texts.push(start.chars().chain((0..length).map(letter)).collect());
+                }
+            }
+            let mut fit = texts.iter().map(|text| pattern.matches(text, &context, false));
+            prop_assert_eq!(pattern.covers(&start, &context), fit.clone().all(|fits| fits));
+            prop_assert_eq!(pattern.meets(&start, &context), fit.any(|fits| fits));
+        }
     }
 
     #[test]
@@ -210,6 +281,12 @@ mod tests {
         for bad in ["${", "${}", "${a,b}", "${${a}}"] {
             assert!(Pattern::with_variables(bad, true).is_err(), "{bad}");
         }
+        // Of all texts with a beginning: what is not known fits none for sure, and any perhaps.
+        let pattern = |text: &str| Pattern::with_variables(text, true).unwrap();
+        assert!(pattern("home/${aws:username}/*").covers("home/a*/", &context));
+        assert!(!pattern("home/${aws:username}/*").meets("home/b/", &context));
+        assert!(!pattern("${s3:prefix}*").covers("home/", &context));
+        assert!(pattern("${s3:prefix}").meets("home/", &context));
         // A dollar sign alone is a dollar sign.
         assert!(matches("a$b", "a$b"));
     }
