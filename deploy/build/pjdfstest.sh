@@ -32,7 +32,7 @@ echo 'fs=EXT4' >>"$copy/tests/conf"
 
 work=$(mktemp -d)
 # Sessions of their own: what interrupts this must not take the grid from under the mount.
-grid= run=
+grid= mount= run=
 end() { # SESSION
     [ -z "$1" ] || { kill -KILL -- "-$1" && wait "$1"; } 2>/dev/null || true
 }
@@ -46,6 +46,7 @@ finish() {
         "$nexusgrid" umount "$work/mount" || umount -l "$work/mount" || true
     fi
     # Not asked: a grid that is only coming up does not listen.
+    end "$mount"
     end "$grid"
     # Never into what is still mounted.
     rm -rf --one-file-system "$work"
@@ -68,7 +69,12 @@ done
 export NEXUSGRID_DIR="$work/grid/n1"
 "$nexusgrid" bucket create pjdfstest >&2
 mkdir "$work/mount"
-"$nexusgrid" mount pjdfstest "$work/mount" -o suid,dev >&2
+setsid "$nexusgrid" mount pjdfstest "$work/mount" -o suid,dev --foreground >"$work/mount.log" 2>&1 &
+mount=$!
+until mountpoint -q "$work/mount"; do
+    kill -0 "$mount" 2>/dev/null || { cat "$work/mount.log" >&2; exit 2; }
+    sleep 0.2
+done
 cd "$work/mount"
 
 passed=true

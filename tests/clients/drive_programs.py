@@ -200,6 +200,32 @@ def compile(_local):
     assert b"unit1.c" in run("make", cwd=dir)
 
 
+def source(local):
+    """A library as Debian has it: fetched, unpacked, built and tested on the mount; its sources are those of a local disk."""
+    release = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line)
+    suite, keys = release["VERSION_CODENAME"].strip('"'), "/usr/share/keyrings/debian-archive-keyring.gpg"
+    (local / "sources.list").write_text(f"deb-src [signed-by={keys}] http://deb.debian.org/debian {suite} main\n")
+    (local / "lists").mkdir()
+    settings = {
+        "Dir::Etc::sourcelist": local / "sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": local / "lists",
+        "APT::Sandbox::User": "root",
+    }
+    apt = ["apt-get", "-q", *(f"-o{name}={value}" for name, value in settings.items())]
+    run(*apt, "update")
+    there, here = MOUNT / "source", local / "source"
+    there.mkdir()
+    run(*apt, "source", "zlib", cwd=there)
+    (tree,) = (entry for entry in there.iterdir() if entry.is_dir())
+    run("dpkg-source", "-x", next(there.glob("*.dsc")), here)
+    run("diff", "-r", "--no-dereference", here, tree)
+    run("./configure", cwd=tree)
+    run("make", "-j2", cwd=tree)
+    assert b"*** zlib shared test OK ***" in run("make", "test", cwd=tree)
+    run("make", "distclean", cwd=tree)
+
+
 def big(_local):
     """One hash through dd, through memory and by S3."""
     import boto3
@@ -234,7 +260,7 @@ def big(_local):
     path.unlink()
 
 
-PARTS = (git, sqlite, rsync, tar, compile, big)
+PARTS = (git, sqlite, rsync, tar, compile, source, big)
 for part in PARTS:
     if sys.argv[4:] and part.__name__ not in sys.argv[4:]:
         continue

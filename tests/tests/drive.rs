@@ -464,8 +464,8 @@ posix_fadvise = 1
 copy_file_range = 3
 ";
 
-/// Random calls on one file against a model; the daemon is killed after so many of them, again and again.
-fn fsx(mounted: &Mounted, seed: u32, calls: usize, kill_each: Option<usize>) {
+/// Random calls on one file against a model; after each of them (from 1) something may be done to the grid.
+fn fsx(mounted: &Mounted, seed: u32, calls: usize, mut disturb: impl FnMut(usize)) {
     let dir = tempfile::tempdir().unwrap();
     let config = dir.path().join("fsx.toml");
     fs::write(&config, FSX).unwrap();
@@ -477,30 +477,55 @@ fn fsx(mounted: &Mounted, seed: u32, calls: usize, kill_each: Option<usize>) {
     let mut last = Vec::new();
     let lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     for (number, line) in lines.enumerate() {
-        if kill_each.is_some_and(|each| number % each == each - 1) {
-            mounted.kill_daemon();
-        }
+        disturb(number + 1);
         last.push(line);
         last.drain(..last.len().saturating_sub(30));
     }
     assert!(child.wait().unwrap().success(), "seed {seed}:\n{}", last.join("\n"));
 }
 
-/// D1, D3, D8, O2.
+/// Nodes die, one at a time, and come back: each number of calls the next one. That of the mount comes back at once: without
+/// it there are no calls. And daemons die, twice as often.
+fn deaths<'a>(
+    (grid, nodes): (&'a mut LocalGrid, usize),
+    (mounted, own): (&'a Mounted, usize),
+    each: usize,
+) -> impl FnMut(usize) + 'a {
+    let mut dead = None;
+    move |call| {
+        if call % each == each / 4 || call % each == each * 3 / 4 {
+            mounted.kill_daemon();
+        }
+        if call % each == each / 2 {
+            let next = call / each % nodes + 1;
+            grid.kill(next);
+            dead = Some(next);
+        }
+        if (call % each == 0 || dead == Some(own))
+            && let Some(back) = dead.take()
+        {
+            grid.serve_all(&[back]).unwrap();
+        }
+    }
+}
+
+/// D1, D3, D8, O2, O3.
 #[test]
-fn grid_fsx_finds_nothing_while_daemons_die() {
-    let (grid, bucket) = bucket(3);
+fn grid_fsx_finds_nothing_while_daemons_and_nodes_die() {
+    const NODES: usize = 3;
+    let (mut grid, bucket) = bucket(NODES);
     let mounted = Mounted::new(&grid, 2, bucket, "");
-    fsx(&mounted, 1, 1_000, Some(100));
+    fsx(&mounted, 1, 1_000, deaths((&mut grid, NODES), (&mounted, 2), 200));
     mounted.unmount();
 }
 
 #[test]
-fn soak_grid_fsx_finds_nothing_while_daemons_die() {
-    let (grid, bucket) = bucket(3);
+fn soak_grid_fsx_finds_nothing_while_daemons_and_nodes_die() {
+    const NODES: usize = 5;
+    let (mut grid, bucket) = bucket(NODES);
     let mounted = Mounted::new(&grid, 2, bucket, "");
-    for (seed, kill_each) in [(1, None), (2, Some(200)), (3, None)] {
-        fsx(&mounted, seed, 10_000, kill_each);
-    }
+    fsx(&mounted, 1, 10_000, |_| {});
+    fsx(&mounted, 2, 10_000, deaths((&mut grid, NODES), (&mounted, 2), 400));
+    fsx(&mounted, 3, 10_000, deaths((&mut grid, NODES), (&mounted, 2), 1_000));
     mounted.unmount();
 }
