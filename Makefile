@@ -1,7 +1,7 @@
 # Every way to build, try and check NexusGrid. Recipes install what they miss.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help build demo test verify sim soak bench bench-bucket bench-compare conformance fix
+.PHONY: help build demo test verify sim soak bench bench-bucket bench-compare conformance pjdfstest fix
 
 ARGS ?=
 
@@ -37,6 +37,9 @@ bench-compare: ## CPU per operation now and at another commit, in turn (OLD=comm
 
 conformance: ## the Ceph project's S3 suite against a grid (ARGS=checkout of ceph/s3-tests)
 	@deploy/build/run.sh conformance $(ARGS)
+
+pjdfstest: ## the C suite of pjdfstest on a mount (ARGS=checkout of pjd/pjdfstest); needs root
+	@deploy/build/run.sh pjdfstest $(ARGS)
 
 fix: ## formats and applies what clippy can mend: writes
 	@deploy/build/run.sh fix

@@ -158,6 +158,14 @@ conformance)
     exec python3 tests/conformance/run.py --suite "$suite" --report docs/s3-conformance.md \
         --nexusgrid "$CARGO_TARGET_DIR/debug/nexusgrid"
     ;;
+pjdfstest)
+    suite=${2:?"make pjdfstest ARGS=/path/to/a/checkout/of/pjd/pjdfstest"}
+    install_build
+    source deploy/build/env.sh
+    build >&2
+    export NEXUSGRID="$CARGO_TARGET_DIR/debug/nexusgrid"
+    exec deploy/build/pjdfstest.sh "$suite"
+    ;;
 fix)
     install_build
     source deploy/build/env.sh
@@ -165,7 +173,7 @@ fix)
     cargo fmt --all
     ;;
 *)
-    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|bench-bucket|bench-compare|conformance|fix" >&2
+    echo "usage: run.sh build|demo|test|verify|sim|soak|bench|bench-bucket|bench-compare|conformance|pjdfstest|fix" >&2
     exit 2
     ;;
 esac

@@ -31,8 +31,8 @@ use super::limits;
 use super::pass::Pass;
 use super::turns::Turns;
 use super::wire::{
-    Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, PAYLOAD_MAX, RequestName, VERSION,
-    VERSION_OLDEST, VERSION_WITHOUT_KEY, receive,
+    Answer, Ask, Call, Fault, Frame, Greeting, Hello, Kind, NOBODY, PAYLOAD_MAX, RequestName,
+    VERSION, VERSION_OLDEST, VERSION_WITHOUT_KEY, receive,
 };
 use super::{Credentials, SOCKET_NAME};
 
@@ -87,19 +87,10 @@ impl Drop for OneLine {
 
 /// Whether a call changes nothing, or waits and changes nothing until it is done: it may end at any time.
 fn is_idle(call: &Call) -> bool {
-    matches!(
-        call,
-        Call::Lookup(..)
-            | Call::Node(_)
-            | Call::Read(..)
-            | Call::Seek(..)
-            | Call::List(..)
-            | Call::Xattr(..)
-            | Call::Xattrs(_)
-            | Call::Conflict(..)
-            | Call::Space
-            | Call::Lock { wait: true, .. }
-    )
+    match call {
+        Call::Hold(_) | Call::Lock { wait: false, .. } => false,
+        call => call.kind() == Kind::Looks,
+    }
 }
 
 /// A mount, as `nexusgrid mounts` shows it.

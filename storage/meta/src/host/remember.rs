@@ -14,12 +14,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::kv::Row;
-use nexusgrid_env::{KvError, KvRead, NodeId, ScanRange};
+use nexusgrid_env::{BootInstant, KvError, KvRead, NodeId, ScanRange};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::group::{Group, LeaderView, Tried};
-use super::watchers::{Called, Mark, MayReply, News, Touched, Watcher, mark};
+use super::watchers::{Called, LeadsNoMore, Mark, MayReply, News, Touched, Watcher, mark};
 use super::{Consistency, MetaError, MetaHost};
 use crate::limits::{
     ASK_TIMEOUT, QUERY_BYTES_MAX, SERVED_QUERY_TIMEOUT, WATCH_HOLD, WATCH_RESTS_ON_MAX,
@@ -159,8 +159,17 @@ impl Group {
     /// over; gives what the proposer is to forget. `None`: this replica leads no more.
     pub(super) async fn heard_by_all(&self, term: u64, index: u64) -> Option<Touched> {
         let watchers = self.store.watchers();
-        let clock = &self.env.clock;
-        watchers.began(term, clock.now());
+        watchers.began(term, self.env.clock.now());
+        self.as_they_hear(term, |now| watchers.may_reply(term, index, now)).await
+    }
+
+    /// Looks whenever a watcher has heard something, until it may be replied; `None`: never.
+    async fn as_they_hear(
+        &self,
+        term: u64,
+        mut look: impl FnMut(BootInstant) -> MayReply,
+    ) -> Option<Touched> {
+        let (watchers, clock) = (self.store.watchers(), &self.env.clock);
         loop {
             let changed = watchers.changes();
             tokio::pin!(changed);
@@ -168,7 +177,7 @@ impl Group {
             if watchers.is_new(clock.now()) {
                 self.look_for_watchers(term).await.ok()?;
             }
-            match watchers.may_reply(term, index, clock.now()) {
+            match look(clock.now()) {
                 MayReply::Now(touched) => return Some(touched),
                 MayReply::Never => return None,
                 MayReply::Within(longest) => tokio::select! {
@@ -285,27 +294,17 @@ impl Group {
     ) -> Option<()> {
         // What was seen was told of, or is now.
         self.store.noted().await?;
-        let (watchers, clock) = (self.store.watchers(), &self.env.clock);
+        let watchers = self.store.watchers();
         let mut waits = match marks {
             Some(marks) => watchers.begin_wait(asker, marks),
             None => watchers.begin_wait_for_all(asker),
         };
-        loop {
-            let changed = watchers.changes();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            if watchers.is_new(clock.now()) {
-                self.look_for_watchers(term).await.ok()?;
-            }
-            let Some(longest) = watchers.wait(term, &mut waits, clock.now()).ok()? else {
-                return Some(());
-            };
-            tokio::select! {
-                biased;
-                () = changed => {}
-                () = clock.sleep(longest.min(LOOK_AGAIN)) => {}
-            }
-        }
+        let heard = self.as_they_hear(term, |now| match watchers.wait(term, &mut waits, now) {
+            Ok(Some(longest)) => MayReply::Within(longest),
+            Ok(None) => MayReply::Now(Touched::Nothing),
+            Err(LeadsNoMore) => MayReply::Never,
+        });
+        heard.await.map(drop)
     }
 }
 
