@@ -603,7 +603,10 @@ impl Doorkeeper {
         if let (Some(rules), Some(notes)) = (&bucket, notes) {
             let key = match resource {
                 Resource::Object { key, .. } => Some(key),
-                Resource::Cluster | Resource::Bucket(_) | Resource::AllObjects(_) => None,
+                Resource::Cluster
+                | Resource::Bucket(_)
+                | Resource::BucketAlways(_)
+                | Resource::AllObjects(_) => None,
             };
             let names_version = context.single("s3:versionid").is_some();
             let caller = (principal.id.as_str(), notes.id.as_str());

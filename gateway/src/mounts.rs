@@ -67,15 +67,26 @@ impl From<GridError> for MountRefusal {
     fn from(error: GridError) -> MountRefusal {
         match error {
             GridError::NoSuchBucket | GridError::InvalidBucketName(_) => MountRefusal::NoSuchBucket,
-            other => MountRefusal::Away(other.to_string()),
+            other => refusal(other),
         }
+    }
+}
+
+/// What the grid's failure means for somebody with a key: what may pass is waited for, what cannot be read gives nothing.
+fn refusal(error: GridError) -> MountRefusal {
+    match error {
+        GridError::Unavailable(_)
+        | GridError::SlowDown
+        | GridError::Conflict
+        | GridError::Stopping => MountRefusal::Away(error.to_string()),
+        _ => MountRefusal::Key,
     }
 }
 
 impl From<DirectoryError> for MountRefusal {
     fn from(error: DirectoryError) -> MountRefusal {
         match error {
-            DirectoryError::Grid(error) => MountRefusal::Away(error.to_string()),
+            DirectoryError::Grid(error) => refusal(error),
             // What cannot be read gives nothing.
             DirectoryError::Unreadable(_) => MountRefusal::Key,
         }
@@ -156,7 +167,7 @@ fn may(
 ) -> Result<(), MountRefusal> {
     let bucket = rules.info.name.as_str();
     let resource = match action {
-        Action::ListObjects => Resource::Bucket(bucket),
+        Action::ListObjects => Resource::BucketAlways(bucket),
         _ => Resource::AllObjects(bucket),
     };
     match authorize(principal, action, &resource, &rules.for_iam(None, None), context, now_unix_ms)

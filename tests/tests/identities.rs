@@ -283,11 +283,12 @@ fn grid_mounts_with_a_key_do_what_it_may() {
     let made = ask(&grid, 1, &["user", "create", "ann", "--key"]);
     let (key, secret) = (text(&made, "/AccessKeyId"), text(&made, "/SecretAccessKey"));
     let credentials = place.path().join("key");
-    let bring = |secret: &str| {
+    let bring_key = |key: &str, secret: &str| {
         let lines = format!("[default]\naws_access_key_id={key}\naws_secret_access_key={secret}\n");
         fs::write(&credentials, lines).unwrap();
         fs::set_permissions(&credentials, PermissionsExt::from_mode(0o600)).unwrap();
     };
+    let bring = |secret: &str| bring_key(key, secret);
     bring(secret);
     let option = format!("credentials={}", credentials.display());
     // What would come of a mount by another node's agent.
@@ -343,6 +344,14 @@ fn grid_mounts_with_a_key_do_what_it_may() {
     ask(&grid, 3, &["user", "attach", "ann", "AmazonS3FullAccess"]);
     ask(&grid, 3, &["user", "key", "enable", "ann", key]);
     soon("ann may write again", || change().is_none());
+    // Another key for one that is no more.
+    ask(&grid, 3, &["user", "key", "disable", "ann", key]);
+    soon("the old key is none", || change() == no_more);
+    let made = ask(&grid, 3, &["user", "key", "create", "ann"]);
+    let (key, secret) = (text(&made, "/AccessKeyId"), text(&made, "/SecretAccessKey"));
+    bring_key(key, secret);
+    soon("ann may write with the new key", || change().is_none());
+    assert_eq!(text(&ask(&grid, 2, &["mounts"]), "/0/key"), key);
     mounted.unmount();
     assert_eq!(client.run("aws", &["s3", "cp", "s3://team/made", "-"]), "again");
 }

@@ -94,8 +94,12 @@ fn in_background(args: &MountArgs, drive: &DriveOptions) -> anyhow::Result<()> {
         // Away from the terminal, so that closing it does not end the mount.
         .process_group(0)
         .current_dir("/");
-    if !args.options.is_empty() {
-        command.arg("-o").arg(args.options.join(","));
+    let mut options = args.options.clone();
+    // It is started elsewhere.
+    let credentials = drive.credentials.as_ref();
+    options.extend(credentials.map(|path| format!("credentials={}", path.display())));
+    if !options.is_empty() {
+        command.arg("-o").arg(options.join(","));
     }
     let mut child = command.spawn().context("cannot start the mount's supervisor")?;
     let mut said = String::new();

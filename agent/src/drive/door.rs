@@ -28,7 +28,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::limits;
-use super::pass::Pass;
+use super::pass::{Admitted, Pass};
 use super::turns::Turns;
 use super::wire::{
     Answer, Ask, Call, Fault, Frame, Greeting, Hello, Kind, NOBODY, PAYLOAD_MAX, RequestName,
@@ -53,6 +53,8 @@ struct Mounted {
     read_only: bool,
     /// The id of the access key that its daemon brought last.
     key: Mutex<Option<String>>,
+    /// Changes that its keys were allowed.
+    admitted: Mutex<Admitted>,
     since: BootInstant,
     lines: AtomicUsize,
     /// Held by each call that changes something, until it has ended.
@@ -328,6 +330,7 @@ impl Door {
             dir: hello.dir.clone(),
             read_only: hello.read_only,
             key: Mutex::default(),
+            admitted: Mutex::default(),
             since: now,
             lines: AtomicUsize::new(0),
             changes: tokio::sync::RwLock::default(),
@@ -402,7 +405,8 @@ impl Door {
                 let (running, pass) = (Arc::clone(&running), pass.clone());
                 self.env.exec.spawn(async move {
                     let work = async {
-                        if let Some(Err(why)) = pass.map(|pass| pass.admit(&call)) {
+                        let admit = |pass: Arc<Pass>| pass.admit(&call, name, &mount.admitted);
+                        if let Some(Err(why)) = pass.map(admit) {
                             let refused = Answer::Fault(Fault::Posix(why));
                             out.answer(id, (refused, Bytes::new(), None)).await;
                             return;
@@ -423,6 +427,8 @@ impl Door {
         };
         let (ended, is_gone) = tokio::select! {
             biased;
+            // What it was lent it is to forget; what it may it hears on its next line.
+            () = watching => (Ok(()), false),
             ended = reading => {
                 let is_gone = ended.as_ref().err().is_none_or(is_of_line);
                 (ended, is_gone)
@@ -434,8 +440,6 @@ impl Door {
             never = lending => match never {},
             // The daemon hears of the other lease as it comes again.
             _ = leases.changed() => (Ok(()), false),
-            // What it was lent it is to forget; what it may it hears on its next line.
-            () = watching => (Ok(()), false),
         };
         if out.end(is_gone) {
             let mut recalled = mount.recalled.lock();

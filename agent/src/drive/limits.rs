@@ -35,8 +35,14 @@ pub const CREDENTIALS_BYTES_MAX: u64 = 64 << 10;
 /// How often it is looked at what a mount's key may do; what the grid tells of changes is heeded then.
 pub const RIGHTS_LOOK: Duration = Duration::from_secs(2);
 
-/// How long rights are believed that cannot be looked up: as long as gateways believe theirs.
-pub const RIGHTS_KEPT: Duration = nexusgrid_gateway::limits::PRINCIPAL_FRESH;
+/// How long one such look may take.
+pub const RIGHTS_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long rights are believed that cannot be looked up, beside how long a gateway believes what it has read.
+pub const RIGHTS_KEPT: Duration = Duration::from_secs(5);
+
+/// Names of changes that are known as admitted: of all that a line may have under way, and as many that came after.
+pub const ADMITTED_MAX: usize = 2 * CALLS_AT_ONCE;
 
 /// How long the agent keeps a volume without a line.
 pub const KEPT: Duration = Duration::from_secs(60);

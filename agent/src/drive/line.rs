@@ -21,8 +21,8 @@ use tokio::sync::{Notify, Semaphore, oneshot, watch};
 use nexusgrid_env::Env;
 use nexusgrid_grid::volume::Question;
 
-use super::Credentials;
 use super::borrowed::{Borrowed, Clearing, LoanId};
+use super::credentials::KeyFile;
 use super::limits::{self, PAUSE, PAUSE_MAX};
 use super::wire::{
     Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, RequestName, VERSION,
@@ -85,8 +85,8 @@ impl State {
 struct Shared {
     path: PathBuf,
     hello: Mutex<Hello>,
-    /// Where the access key is that the mount is made with. Read for each greeting: keys are changed.
-    credentials: Option<PathBuf>,
+    /// Where the access key is that the mount is made with.
+    key: Option<KeyFile>,
     next: AtomicU64,
     asks: Semaphore,
     state: Mutex<State>,
@@ -227,7 +227,7 @@ impl Shared {
         hello.version = if credentials.is_some() { VERSION } else { VERSION_WITHOUT_KEY };
         Arc::new(Shared {
             path,
-            credentials,
+            key: credentials.map(KeyFile::new),
             lease: watch::Sender::new(hello.lease),
             greetings: watch::Sender::new(0),
             hello: Mutex::new(hello),
@@ -241,7 +241,7 @@ impl Shared {
 
     async fn greet(&self) -> Result<UnixStream, Away> {
         let hello = self.hello.lock().clone();
-        let key = match self.credentials.as_deref().map(Credentials::read).transpose() {
+        let key = match self.key.as_ref().map(KeyFile::key).transpose() {
             Ok(Some(key)) => {
                 postcard::to_stdvec(&key).map_err(|error| Away::Never(error.into()))?
             }
@@ -320,6 +320,15 @@ impl Shared {
             biased;
             ended = reading => ended,
             ended = writing => ended,
+            () = self.other_key() => bail!("the mount has another access key"),
+        }
+    }
+
+    /// Completes when there is another access key: the agent is to be greeted with it.
+    async fn other_key(&self) {
+        let Some(key) = &self.key else { return std::future::pending().await };
+        while !key.has_changed() {
+            tokio::time::sleep(limits::RIGHTS_LOOK).await;
         }
     }
 }
@@ -332,7 +341,7 @@ async fn keep(shared: Arc<Shared>, mut stream: Option<UnixStream>) {
             let ended = shared.carry(connected).await;
             shared.state.lock().begin_anew();
             if let Err(error) = ended {
-                tracing::warn!(error = format!("{error:#}"), "the agent is away: calls wait");
+                tracing::warn!(error = format!("{error:#}"), "no line to the agent: calls wait");
             }
         }
         match shared.greet().await {

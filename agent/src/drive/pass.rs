@@ -8,6 +8,7 @@
 //! ```
 //! While rights cannot be looked up they are believed for [`limits::RIGHTS_KEPT`]; then calls wait.
 
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use nexusgrid_env::{Clock, Env};
@@ -16,7 +17,29 @@ use nexusgrid_grid::volume::PosixError;
 use parking_lot::Mutex;
 
 use super::limits;
-use super::wire::{Call, Kind};
+use super::wire::{Call, Kind, RequestName};
+
+/// Names of changes that were admitted lately: who asks again for one that was under way when its line ended hears what
+/// came of it, whatever is allowed by then.
+#[derive(Default)]
+pub struct Admitted {
+    names: BTreeSet<RequestName>,
+    order: VecDeque<RequestName>,
+}
+
+impl Admitted {
+    fn note(&mut self, name: RequestName) {
+        if !self.names.insert(name) {
+            return;
+        }
+        self.order.push_back(name);
+        if self.order.len() > limits::ADMITTED_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.names.remove(&oldest);
+        }
+    }
+}
 
 /// The rights of a line.
 pub struct Pass {
@@ -55,13 +78,21 @@ impl Pass {
         &self.key.id
     }
 
-    /// Whether a call may be made.
-    pub fn admit(&self, call: &Call) -> Result<(), PosixError> {
-        match (*self.rights.lock(), call.kind()) {
-            (_, Kind::GivesBack) | (Some(_), Kind::Looks) | (Some(MountRights::Write), _) => Ok(()),
-            (Some(MountRights::Read), Kind::Changes) => Err(PosixError::ReadOnly),
-            (None, Kind::Looks | Kind::Changes) => Err(PosixError::Denied),
+    /// Whether a call may be made, under a name if it has one.
+    pub fn admit(
+        &self,
+        call: &Call,
+        name: Option<RequestName>,
+        admitted: &Mutex<Admitted>,
+    ) -> Result<(), PosixError> {
+        let rights = *self.rights.lock();
+        let decided = decide(rights, call.kind());
+        let Some(name) = name.filter(|_| call.kind() == Kind::Changes) else { return decided };
+        let mut admitted = admitted.lock();
+        if decided.is_ok() {
+            admitted.note(name);
         }
+        if admitted.names.contains(&name) { Ok(()) } else { decided }
     }
 
     /// Looks again and again; returns when what was allowed is not any more, or nobody could say for too long: then
@@ -69,26 +100,76 @@ impl Pass {
     pub async fn watch(&self) {
         let mut known = self.clock.now();
         loop {
-            self.clock.sleep(limits::RIGHTS_LOOK).await;
-            let found = match self.mounts.rights(&self.bucket, &self.key).await {
-                Ok(rights) => Some(rights),
-                Err(MountRefusal::Away(why)) => {
+            let asked = self.clock.now();
+            let looked = async { Some(self.mounts.rights(&self.bucket, &self.key).await) };
+            let late = async {
+                self.clock.sleep(limits::RIGHTS_TIMEOUT).await;
+                None
+            };
+            let found = tokio::select! {
+                biased;
+                looked = looked => looked,
+                late = late => late,
+            };
+            let found = match found {
+                Some(Ok(rights)) => Some(rights),
+                None | Some(Err(MountRefusal::Away(_))) => {
                     if self.clock.now().since(known) >= limits::RIGHTS_KEPT {
-                        tracing::warn!(bucket = %self.bucket, why, "a mount's rights are not known");
+                        tracing::warn!(bucket = %self.bucket, "a mount's rights are not known");
                         return;
                     }
+                    self.clock.sleep(limits::RIGHTS_LOOK).await;
                     continue;
                 }
-                Err(refusal) => {
+                Some(Err(refusal)) => {
                     tracing::debug!(%refusal, "a mount may do nothing");
                     None
                 }
             };
-            known = self.clock.now();
+            known = asked;
             let before = std::mem::replace(&mut *self.rights.lock(), found);
             if before.is_some() && found.is_none() {
                 return;
             }
+            self.clock.sleep(limits::RIGHTS_LOOK).await;
         }
+    }
+}
+
+fn decide(rights: Option<MountRights>, kind: Kind) -> Result<(), PosixError> {
+    match (rights, kind) {
+        (_, Kind::GivesBack) | (Some(_), Kind::Looks) | (Some(MountRights::Write), _) => Ok(()),
+        (Some(MountRights::Read), Kind::Changes) => Err(PosixError::ReadOnly),
+        (None, Kind::Looks | Kind::Changes) => Err(PosixError::Denied),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_looked_at_changed_and_given_back() {
+        let may = |rights| {
+            [Kind::Looks, Kind::Changes, Kind::GivesBack].map(|kind| decide(rights, kind).err())
+        };
+        assert_eq!(may(Some(MountRights::Write)), [None, None, None]);
+        assert_eq!(may(Some(MountRights::Read)), [None, Some(PosixError::ReadOnly), None]);
+        assert_eq!(may(None), [Some(PosixError::Denied), Some(PosixError::Denied), None]);
+    }
+
+    #[test]
+    fn names_of_changes_are_bounded() {
+        let mut admitted = Admitted::default();
+        let name = |number: usize| (number as u128).to_be_bytes();
+        for number in 0..limits::ADMITTED_MAX + 2 {
+            admitted.note(name(number));
+            admitted.note(name(number));
+        }
+        assert_eq!(
+            (admitted.names.len(), admitted.order.len()),
+            (limits::ADMITTED_MAX, limits::ADMITTED_MAX)
+        );
+        assert!(!admitted.names.contains(&name(1)) && admitted.names.contains(&name(2)));
     }
 }

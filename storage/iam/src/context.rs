@@ -75,6 +75,19 @@ impl Context {
         found.map_or(&[], |(_, values)| values.all())
     }
 
+    /// Whether no request could say more about a key: it is here, or is about the caller or the bucket, of which all
+    /// is known before anything is asked for. (Nobody here has a second factor.)
+    pub fn is_known(&self, key: &str) -> bool {
+        const FACTS: [&str; 4] =
+            ["aws:username", "aws:userid", "aws:multifactorauthpresent", "aws:multifactorauthage"];
+        const KINDS: [&str; 4] =
+            ["aws:principal", "s3:buckettag/", "s3:resourcetag/", "aws:resourcetag/"];
+        let key = key.to_ascii_lowercase();
+        !self.values(&key).is_empty()
+            || FACTS.contains(&key.as_str())
+            || KINDS.iter().any(|kind| key.starts_with(kind))
+    }
+
     /// The value of a key, if it has exactly one.
     pub fn single(&self, key: &str) -> Option<&str> {
         match self.values(key) {

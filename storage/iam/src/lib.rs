@@ -53,8 +53,10 @@ pub enum Resource<'a> {
         /// The object's whole key.
         key: &'a str,
     },
-    /// All objects of a bucket, whatever their keys, also those to come: whoever may do something to these may do
-    /// it to each, as long as the bucket's owner owns them.
+    /// A bucket as a whole, whatever a request says beside what is in the context.
+    BucketAlways(&'a str),
+    /// All objects of a bucket, whatever their keys, also those to come, and whatever a request says: whoever may do
+    /// something to these may do it to each, as long as the bucket's owner owns them.
     AllObjects(&'a str),
 }
 
@@ -65,6 +67,7 @@ impl<'a> Resource<'a> {
             Resource::Cluster => None,
             Resource::Bucket(bucket)
             | Resource::Object { bucket, .. }
+            | Resource::BucketAlways(bucket)
             | Resource::AllObjects(bucket) => Some(bucket),
         }
     }
@@ -74,7 +77,9 @@ impl<'a> Resource<'a> {
         match *self {
             // Of nothing in particular; who writes policies names all of S3.
             Resource::Cluster => "arn:aws:s3:::*".to_owned(),
-            Resource::Bucket(bucket) => format!("arn:aws:s3:::{bucket}"),
+            Resource::Bucket(bucket) | Resource::BucketAlways(bucket) => {
+                format!("arn:aws:s3:::{bucket}")
+            }
             Resource::Object { bucket, key } => format!("arn:aws:s3:::{bucket}/{key}"),
             Resource::AllObjects(bucket) => format!("arn:aws:s3:::{bucket}/"),
         }
@@ -83,7 +88,7 @@ impl<'a> Resource<'a> {
     fn scope(&self) -> Scope {
         match self {
             Resource::Cluster => Scope::Cluster,
-            Resource::Bucket(_) => Scope::Bucket,
+            Resource::Bucket(_) | Resource::BucketAlways(_) => Scope::Bucket,
             Resource::Object { .. } | Resource::AllObjects(_) => Scope::Object,
         }
     }
@@ -257,7 +262,8 @@ fn decide(
     let arn = resource.arn();
     let about = match resource {
         Resource::AllObjects(_) => About::All(&arn),
-        _ => About::One(&arn),
+        Resource::BucketAlways(_) => About::Always(&arn),
+        Resource::Cluster | Resource::Bucket(_) | Resource::Object { .. } => About::One(&arn),
     };
     let question = Question { action: action.name(), resource: about, principal, context };
     let own = own(&question);

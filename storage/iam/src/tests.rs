@@ -594,14 +594,39 @@ fn all_objects_are_each_of_them() {
     let other = r#","Condition":{"StringNotEquals":{"s3:ExistingObjectTag/a":"b"}}"#;
     let since = r#","Condition":{"DateGreaterThan":{"aws:CurrentTime":"2025-01-01T00:00:00Z"}}"#;
     let later = r#","Condition":{"DateGreaterThan":{"aws:CurrentTime":"2027-01-01T00:00:00Z"}}"#;
-    for (condition, allows, denies) in
-        [(source, false, true), (other, false, true), (since, true, true), (later, false, false)]
-    {
+    let tag = r#","Condition":{"StringEquals":{"aws:PrincipalTag/a":"b"}}"#;
+    let hidden = r#","Condition":{"StringEquals":{"aws:CurrentTime":"${s3:ExistingObjectTag/a}"}}"#;
+    for (condition, allows, denies) in [
+        (source, false, true),
+        (other, false, true),
+        (since, true, true),
+        (later, false, false),
+        (tag, false, false),
+        (hidden, false, true),
+    ] {
         let bound = on("b/*", condition);
         assert_eq!(may(&[("Allow", &bound)], &ours()), allows, "{condition}");
         let denied = !may(&[("Allow", &whole), ("Deny", &bound)], &ours());
         assert_eq!(denied, denies, "{condition}");
     }
+    // So it is of the bucket itself.
+    let lists = |effect: &str, condition: &str| {
+        let list = r#""Action":"s3:ListBucket","Resource":"arn:aws:s3:::b""#;
+        let mut own = vec![statement(effect, &format!("{list}{condition}"))];
+        if effect == "Deny" {
+            own.push(statement("Allow", list));
+        }
+        let own: Vec<&str> = own.iter().map(String::as_str).collect();
+        let (us, context) = (user(US, &own), Context::default());
+        let may = |resource| {
+            authorize(&us, Action::ListObjects, &resource, &ours(), &context, NOW).allowed()
+        };
+        (may(Resource::Bucket("b")), may(Resource::BucketAlways("b")))
+    };
+    let not_from = r#","Condition":{"NotIpAddress":{"aws:SourceIp":"10.0.0.0/8"}}"#;
+    assert_eq!(lists("Allow", ""), (true, true));
+    assert_eq!(lists("Allow", not_from), (true, false));
+    assert_eq!(lists("Deny", source), (true, false));
     // The bucket's policy has its say.
     let policy = bucket(&statement("Deny", &format!(r#""Principal":"*",{part}"#)));
     let rules = Rules { policy: ResourcePolicy::Is(&policy), ..ours() };
@@ -615,26 +640,53 @@ proptest! {
     #[test]
     fn what_holds_for_all_holds_for_each(
         statements in prop::collection::vec(
-            (any::<bool>(), any::<bool>(), "(b|c|\\*)/[xy*?]{0,3}"),
+            (
+                any::<bool>(),
+                any::<bool>(),
+                "(b|c|\\*)/[xy*?]{0,3}",
+                prop::option::of((
+                    prop::sample::select(vec![
+                        "StringEquals",
+                        "StringNotEquals",
+                        "StringEqualsIfExists",
+                        "ForAllValues:StringEquals",
+                        "ForAnyValue:StringNotEquals",
+                        "Null",
+                    ]),
+                    prop::sample::select(vec!["s3:ExistingObjectTag/t", "aws:username"]),
+                    prop::sample::select(vec!["x", "ann", "${s3:ExistingObjectTag/t}", "${s3:ExistingObjectTag/t, 'x'}"]),
+                )),
+            ),
             1..4,
         ),
         key in "[xyz]{1,4}",
+        tag in prop::option::of("x|y|ann"),
     ) {
         let documents: Vec<String> = statements
             .iter()
-            .map(|(allows, negated, resource)| {
+            .map(|(allows, negated, resource, condition)| {
                 let (effect, not) = (if *allows { "Allow" } else { "Deny" }, if *negated { "Not" } else { "" });
-                statement(effect, &format!(r#""Action":"*","{not}Resource":"arn:aws:s3:::{resource}""#))
+                let condition = condition.map_or_else(String::new, |(operator, key, value)| {
+                    let value = if operator == "Null" { "true" } else { value };
+                    format!(r#","Condition":{{"{operator}":{{"{key}":"{value}"}}}}"#)
+                });
+                let about = format!(r#""Action":"*","{not}Resource":"arn:aws:s3:::{resource}"{condition}"#);
+                statement(effect, &about)
             })
             .collect();
         let documents: Vec<&str> = documents.iter().map(String::as_str).collect();
         let principal = user(US, &documents);
-        let may = |resource| {
-            let context = Context::default();
-            authorize(&principal, Action::GetObject, &resource, &ours(), &context, NOW).allowed()
+        let mut context = Context::default();
+        context.set("aws:username", "ann");
+        let may = |resource, context: &Context| {
+            authorize(&principal, Action::GetObject, &resource, &ours(), context, NOW).allowed()
         };
-        if may(Resource::AllObjects("b")) {
-            prop_assert!(may(Resource::Object { bucket: "b", key: &key }), "{statements:?} {key}");
+        if may(Resource::AllObjects("b"), &context) {
+            if let Some(tag) = tag {
+                context.set("s3:ExistingObjectTag/t", tag);
+            }
+            let each = Resource::Object { bucket: "b", key: &key };
+            prop_assert!(may(each, &context), "{statements:?} {key}");
         }
     }
 }

@@ -135,6 +135,16 @@ impl Condition {
         &self.key
     }
 
+    /// Whether no request could say more about what it compares.
+    pub(super) fn is_known(&self, context: &Context) -> bool {
+        context.is_known(&self.key)
+            && self.values.iter().all(|value| match value {
+                Value::Text(pattern) => pattern.is_known(context),
+                Value::Arn(parts) => parts.iter().all(|part| part.is_known(context)),
+                Value::Number(_) | Value::Date(_) | Value::Bool(_) | Value::Network(..) => true,
+            })
+    }
+
     /// Whether it can only hold for callers of one place or kind: a positive comparison of `key` with
     /// values that are no wildcards throughout.
     pub(super) fn pins(&self, key: &str) -> bool {

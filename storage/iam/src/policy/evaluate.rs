@@ -8,9 +8,11 @@ use crate::{Context, Principal, PrincipalKind, arn};
 pub enum About<'a> {
     /// The resource of this ARN; empty where a document is about its own role.
     One(&'a str),
-    /// All resources whose ARNs begin so, also those that are not there yet: what allows it allows it for each of
-    /// them, and what denies it for one of them denies it. A condition on what only a request for one of them
-    /// would tell allows nothing, and may deny.
+    /// Likewise, whatever a request says that is not in the context: a condition that asks for that allows nothing,
+    /// and may deny.
+    Always(&'a str),
+    /// Likewise of all resources whose ARNs begin so, also those that are not there yet: what allows it allows it for
+    /// each of them, and what denies it for one of them denies it.
     All(&'a str),
 }
 
@@ -19,16 +21,17 @@ impl About<'_> {
     fn fits(&self, pattern: &Pattern, context: &Context, each: bool) -> bool {
         match *self {
             About::One(arn) => pattern.matches(arn, context, false),
+            About::Always(arn) if pattern.is_known(context) => pattern.matches(arn, context, false),
+            About::Always(_) => !each,
             About::All(start) if each => pattern.covers(start, context),
             About::All(start) => pattern.meets(start, context),
         }
     }
 
     fn holds(&self, condition: &Condition, context: &Context, allows: bool) -> bool {
-        let is_known = || !context.values(condition.key()).is_empty();
         match self {
-            About::All(_) if !is_known() => !allows,
-            About::One(_) | About::All(_) => condition.holds(context),
+            About::Always(_) | About::All(_) if !condition.is_known(context) => !allows,
+            _ => condition.holds(context),
         }
     }
 }

@@ -131,7 +131,7 @@ impl Pattern {
         fits(&tokens, &text, fold)
     }
 
-    /// Whether every text that begins with `start` fits. A variable without a single value: none does.
+    /// Whether every text that begins with `start` fits, whatever the request says that is not known yet.
     pub fn covers(&self, start: &str, context: &Context) -> bool {
         // A `*` among the last wildcards takes whatever follows a text that fits; without one there, texts that end
         // otherwise, or are longer, do not fit.
@@ -140,24 +140,44 @@ impl Pattern {
             .by_ref()
             .take_while(|token| matches!(token, Token::AnyMany | Token::AnyOne))
             .any(|token| *token == Token::AnyMany);
-        is_open && self.matches(start, context, false)
+        is_open && self.is_known(context) && self.matches(start, context, false)
     }
 
-    /// Whether some text that begins with `start` may fit. A variable without a single value may be anything.
+    /// Whether some text that begins with `start` may fit, whatever the request says that is not known yet.
     pub fn meets(&self, start: &str, context: &Context) -> bool {
+        // Each token but `*` takes a character: what comes behind as many as there are is not reached by them.
+        let mut left = start.chars().count() + 1;
         let mut tokens: Vec<Token> = Vec::with_capacity(self.0.len());
         for token in &self.0 {
             match token {
                 Token::Variable { key, default } => {
-                    match context.single(key).or(default.as_deref()) {
-                        Some(value) => tokens.extend(value.chars().map(Token::One)),
+                    let known = match context.is_known(key) {
+                        true => context.single(key).or(default.as_deref()),
+                        false => None,
+                    };
+                    match known {
+                        Some(value) => {
+                            let one = value.chars().map(Token::One).take(left);
+                            let before = tokens.len();
+                            tokens.extend(one);
+                            left -= tokens.len() - before;
+                        }
+                        // What is known to have no single value fits nothing.
+                        None if context.is_known(key) => return false,
                         None => tokens.push(Token::AnyMany),
                     }
                 }
-                other => tokens.push(other.clone()),
+                Token::AnyMany => tokens.push(Token::AnyMany),
+                other => {
+                    tokens.push(other.clone());
+                    left -= 1;
+                }
+            }
+            if left == 0 {
+                break;
             }
         }
-        // Of a pattern, the places that may be reached by what was read; `*` is left for nothing.
+        // The places of the pattern that what was read may lead to; a `*` is also left for nothing.
         let beyond = |places: &mut Vec<bool>| {
             for at in 0..tokens.len() {
                 if tokens[at] == Token::AnyMany && places[at] {
@@ -183,6 +203,14 @@ impl Pattern {
         }
         // Whatever is left of the pattern, some text fits it.
         places.contains(&true)
+    }
+
+    /// Whether no request could say more about its variables.
+    pub fn is_known(&self, context: &Context) -> bool {
+        self.0.iter().all(|token| match token {
+            Token::Variable { key, .. } => context.is_known(key),
+            Token::One(_) | Token::AnyOne | Token::AnyMany => true,
+        })
     }
 }
 
@@ -268,6 +296,7 @@ mod tests {
     fn variables_are_taken_literally() {
         let mut context = Context::default();
         context.set("aws:username", "a*");
+        context.set("aws:PrincipalTag/long", "x".repeat(60_000));
         let matches = |pattern: &str, text: &str| {
             Pattern::with_variables(pattern, true).unwrap().matches(text, &context, false)
         };
@@ -287,6 +316,16 @@ mod tests {
         assert!(!pattern("home/${aws:username}/*").meets("home/b/", &context));
         assert!(!pattern("${s3:prefix}*").covers("home/", &context));
         assert!(pattern("${s3:prefix}").meets("home/", &context));
+        assert!(
+            pattern("${s3:prefix, 'zz'}").meets("home/", &context),
+            "a request may say another"
+        );
+        assert!(!pattern("${s3:prefix, 'home'}/*").covers("home/", &context));
+        assert!(
+            !pattern("${aws:PrincipalTag/team}*").meets("home/", &context),
+            "there is no such tag"
+        );
+        assert!(!pattern(&"${aws:PrincipalTag/long}".repeat(500)).meets("home/", &context));
         // A dollar sign alone is a dollar sign.
         assert!(matches("a$b", "a$b"));
     }
