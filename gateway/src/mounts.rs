@@ -79,7 +79,10 @@ fn refusal(error: GridError) -> MountRefusal {
         | GridError::SlowDown
         | GridError::Conflict
         | GridError::Stopping => MountRefusal::Away(error.to_string()),
-        _ => MountRefusal::Key,
+        error => {
+            tracing::error!(%error, "what a mount's key may do cannot be read: nothing");
+            MountRefusal::Key
+        }
     }
 }
 
@@ -87,7 +90,7 @@ impl From<DirectoryError> for MountRefusal {
     fn from(error: DirectoryError) -> MountRefusal {
         match error {
             DirectoryError::Grid(error) => refusal(error),
-            // What cannot be read gives nothing.
+            // What cannot be read gives nothing; who read it has said so.
             DirectoryError::Unreadable(_) => MountRefusal::Key,
         }
     }
