@@ -9,6 +9,7 @@ use crate::calls::{Bound, Call, Calls, Patience};
 use crate::error::Outcome;
 use crate::handles::Handles;
 use crate::options::MountOptions;
+use crate::readers::Rehearsal;
 use crate::squash::{self, Want};
 use crate::translate::{Shown, attributes};
 use crate::volume::{
@@ -35,6 +36,7 @@ pub(crate) struct Shared<V> {
     pub(crate) handles: Handles,
     pub(crate) options: MountOptions,
     pub(crate) mount: u128,
+    pub(crate) rehearsal: Arc<Rehearsal>,
 }
 
 /// Who asks, and whether that is a root to be squashed.

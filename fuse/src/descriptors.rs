@@ -2,7 +2,7 @@
 #![allow(unsafe_code, reason = "dup2 onto a borrowed number, and numbers received from a socket")]
 
 use std::io::{IoSlice, IoSliceMut};
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 
 use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg};
@@ -10,11 +10,10 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, s
 /// How many go in one message.
 pub(crate) const PASSED: usize = 3;
 
-/// Puts `with` in the place of the descriptor that `holder` owns.
-pub(crate) fn replace(holder: &impl AsFd, with: &OwnedFd) -> std::io::Result<()> {
-    let place = holder.as_fd().as_raw_fd();
-    // SAFETY: both numbers are open and borrowed over the call. The holder keeps owning its
-    // number, which from here on names another file; nobody else knows that number.
+/// Puts `with` in the place of a descriptor that others hold open, and use by its number.
+pub(crate) fn replace(place: RawFd, with: &OwnedFd) -> std::io::Result<()> {
+    // SAFETY: both numbers are open over the call. The holders keep owning theirs, which from here on names another
+    // file; what is in the old one's buffers is theirs to lose.
     let result = unsafe { libc::dup3(with.as_raw_fd(), place, libc::O_CLOEXEC) };
     if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
 }

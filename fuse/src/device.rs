@@ -6,10 +6,8 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
-use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 
-use fuser::{Config, Filesystem, Session, SessionACL};
 use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags};
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -295,33 +293,6 @@ fn header(bytes: &[u8]) -> Option<(u32, u64)> {
     let opcode = u32::from_ne_bytes(bytes.get(4..8)?.try_into().ok()?);
     let unique = u64::from_ne_bytes(bytes.get(8..16)?.try_into().ok()?);
     Some((opcode, unique))
-}
-
-/// A session of fuser on a device whose first request others have read. fuser wants to read it
-/// itself, so it gets it from a socket; when it has answered there, and before it reads again, the
-/// device takes the socket's place. Gives the answer, too.
-pub(crate) fn adopt<FS: Filesystem>(
-    filesystem: FS,
-    device: OwnedFd,
-    init: &[u8],
-    threads: usize,
-) -> Result<(Session<FS>, Vec<u8>), MountError> {
-    let failed = MountError::system;
-    let (ours, theirs) = UnixDatagram::pair().map_err(failed("make a socket pair"))?;
-    ours.send(init).map_err(failed("repeat the first request"))?;
-    let mut config = Config::default();
-    config.n_threads = Some(threads);
-    // Not cloned: a clone's requests fail with the process that closes it.
-    config.clone_fd = false;
-    // The kernel itself keeps others out, unless it is told to let them in.
-    let session = Session::from_fd(filesystem, theirs.into(), SessionACL::All, config)
-        .map_err(failed("begin the session"))?;
-    let mut answer = vec![0; limits::HANDOVER_BYTES];
-    ours.set_nonblocking(true).map_err(failed("begin the session"))?;
-    let length = ours.recv(&mut answer).map_err(failed("hear the session's answer"))?;
-    answer.truncate(length);
-    crate::descriptors::replace(&session, &device).map_err(failed("put the device in place"))?;
-    Ok((session, answer))
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@
 //! - [`volume`]: the trait, its types and what both sides may rely on.
 //! - `ops`, `adapter`, `translate`: FUSE's words for it; `calls`: bounds in number and time, signals;
 //!   `identity`, `squash`: whose numbers are whose.
+//! - `readers`: fuser's threads, and when they begin to read.
 //! - `notices`: what the volume tells the kernel's caches.
 //! - [`dirty`]: what programs have written and the volume does not have yet; [`owners`]: who may have locks.
 //! - [`Supervisor`] and [`Inheritance`]: a mount that outlives the daemons which serve it, with
@@ -31,6 +32,7 @@ mod notices;
 mod ops;
 mod options;
 pub mod owners;
+mod readers;
 mod serve;
 mod squash;
 mod supervisor;

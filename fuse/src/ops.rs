@@ -17,6 +17,7 @@ use crate::adapter::{Adapter, fopen};
 use crate::calls::{Bound, Patience};
 use crate::error::{Outcome, VolumeError};
 use crate::limits;
+use crate::readers;
 use crate::squash::{CHANGE, READ, SEARCH, WRITE};
 use crate::translate::{self, Shown, errno};
 use crate::volume::{
@@ -105,6 +106,10 @@ impl<V: Volume> Filesystem for Adapter<V> {
     }
 
     fn lookup(&self, request: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if parent == readers::NO_INODE {
+            reply.error(fuser::Errno::ENOENT);
+            return self.rehearsal.attend(name.as_encoded_bytes());
+        }
         with!(shared, asker = self, request);
         let name = or_error!(translate::name(name), reply);
         let work = async move {

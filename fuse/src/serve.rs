@@ -7,7 +7,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use fuser::Session;
 use tokio::runtime;
 
 use crate::adapter::{Adapter, Shared};
@@ -20,6 +19,7 @@ use crate::handover::{self, Handover};
 use crate::limits;
 use crate::notices::{self, Notices};
 use crate::options::MountOptions;
+use crate::readers::{self, Adopted, Rehearsal};
 use crate::volume::{OpenFile, Volume};
 
 /// What a supervisor's daemon is given.
@@ -87,21 +87,18 @@ impl Inheritance {
             kept: Some(self.handles),
             runtime: runtime.clone(),
         };
-        let (session, answer, open) = parts.session(
-            self.device.try_clone().map_err(MountError::system("share the device"))?,
-            &self.handover.init,
-        )?;
-        handover::send(&mut self.socket, &answer)?;
+        let (adopted, open) = parts.session(&self.device, &self.handover.init)?;
+        handover::send(&mut self.socket, &adopted.answer)?;
         if handover::receive(&mut self.socket)? != b"go" {
             return Err(MountError::Handover("the supervisor did not say go"));
         }
-        begin(&*volume, &session, open, &runtime)?;
+        begin(&*volume, adopted.notifier, open, &runtime)?;
         if self.handover.generation > 0 {
             device::resend(&self.device).map_err(MountError::system("have requests sent again"))?;
         }
         // The device ends only when all have closed it.
         drop(self.device);
-        session.run().map_err(MountError::system("serve the mount"))?;
+        adopted.readers.run().map_err(MountError::system("serve the mount"))?;
         close(&*volume, &runtime)
     }
 }
@@ -148,18 +145,14 @@ impl<V: Volume> Mount<V> {
                 runtime: runtime.clone(),
             };
             let init = device.read_init()?;
-            let shared = device.fd.try_clone().map_err(MountError::system("share the device"))?;
-            let (session, answer, open) = parts.session(shared, &init)?;
-            device.answer_init(&answer)?;
+            let (adopted, open) = parts.session(&device.fd, &init)?;
+            device.answer_init(&adopted.answer)?;
             device.set_read_ahead(read_ahead);
-            begin(&*volume, &session, open, &runtime)?;
-            std::thread::Builder::new()
-                .name("fuse-session".to_owned())
-                .spawn(move || session.run())
-                .map_err(MountError::system("start the session's thread"))
+            begin(&*volume, adopted.notifier, open, &runtime)?;
+            Ok(adopted.readers.begin())
         };
         match begun() {
-            Ok(thread) => Ok(Self { volume, device, runtime, thread: Some(thread) }),
+            Ok(thread) => Ok(Self { volume, device, runtime, thread }),
             Err(error) => {
                 // The cause is worth more than what the removal says.
                 let _ = device.unmount(true);
@@ -210,33 +203,36 @@ struct Parts<V> {
     runtime: runtime::Handle,
 }
 
-type Begun<V> = (Session<Adapter<V>>, Vec<u8>, Vec<OpenFile>);
-
 impl<V: Volume> Parts<V> {
-    fn session(self, device: OwnedFd, init: &[u8]) -> Result<Begun<V>, MountError> {
+    fn session(
+        self,
+        device: &OwnedFd,
+        init: &[u8],
+    ) -> Result<(Adopted, Vec<OpenFile>), MountError> {
         let (handles, open) =
             Handles::new(self.kept).map_err(MountError::system("read which files are open"))?;
-        let threads = self.options.threads;
+        let (threads, rehearsal) = (self.options.threads, Arc::<Rehearsal>::default());
         let adapter = Adapter(Arc::new(Shared {
             volume: self.volume,
             calls: Calls::new(self.runtime, self.options.call_timeout),
             handles,
             options: self.options,
             mount: self.mount,
+            rehearsal: Arc::clone(&rehearsal),
         }));
-        let (session, answer) = device::adopt(adapter, device, init, threads)?;
-        Ok((session, answer, open))
+        let adopted = readers::adopt(adapter, rehearsal, device, init, threads)?;
+        Ok((adopted, open))
     }
 }
 
 fn begin<V: Volume>(
     volume: &V,
-    session: &Session<Adapter<V>>,
+    kernel: fuser::Notifier,
     open: Vec<OpenFile>,
     runtime: &runtime::Handle,
 ) -> Result<(), MountError> {
     let (line, pending) = Notices::line();
-    notices::deliver(pending, session.notifier())?;
+    notices::deliver(pending, kernel)?;
     volume.attach(line);
     runtime.block_on(volume.resume(open)).map_err(MountError::Resume)
 }

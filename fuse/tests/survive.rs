@@ -233,6 +233,40 @@ fn twenty_killed_daemons_are_not_noticed() {
     mount.end();
 }
 
+/// What the kernel was copying when the daemon was killed goes to the next one: no write fails. Each daemon is killed
+/// as soon as it is there, so that its readers' first requests are what dies with it.
+#[test]
+fn writes_that_were_being_read_are_not_lost() {
+    const KILLS: u64 = 24;
+    let mount = Supervised::new("supervisor");
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let write = |name: &'static str| {
+            let (path, stop) = (mount.path(name), &stop);
+            move || -> io::Result<u64> {
+                let (file, content) = (File::create_new(path)?, vec![7; 1 << 20]);
+                let mut written = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    file.write_all_at(&content, 0)?;
+                    written += 1;
+                }
+                Ok(written)
+            }
+        };
+        let writers: Vec<_> = ["a", "b", "c", "d"].map(|name| scope.spawn(write(name))).into();
+        for number in 0..KILLS {
+            mount.kill();
+            // Somewhere within its first writes.
+            std::thread::sleep(Duration::from_micros(number * 100));
+        }
+        stop.store(true, Ordering::Relaxed);
+        for writer in writers {
+            assert!(writer.join().unwrap().unwrap() > 0);
+        }
+    });
+    mount.end();
+}
+
 /// A call that waits in one daemon is answered by the next.
 #[test]
 fn a_wait_for_a_lock_goes_on_in_the_next_daemon() {
