@@ -454,6 +454,17 @@ impl Change<'_> {
                 _ => {}
             }
         }
+        self.put_marker(bucket, key, rules, now_ms)
+    }
+
+    /// Puts a delete marker above the older versions of a key that has no current one.
+    pub(super) fn put_marker(
+        &mut self,
+        bucket: BucketId,
+        key: &[u8],
+        rules: &VersionRules,
+        now_ms: u64,
+    ) -> Step<Option<VersionId>> {
         let order = self.next_id()?;
         let version = match rules.versioning {
             Versioning::Enabled => Some(VersionId(order)),

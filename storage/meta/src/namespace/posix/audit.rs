@@ -83,6 +83,15 @@ pub(in super::super) fn contradictions(
         let node = node_of(&key);
         expect(node.is_some_and(|node| is_known(&node)), format!("an attribute of {node:?}"));
     }
+    for (key, _) in scan(state, b'v')? {
+        let node = node_of(&key);
+        let is_held = node.is_some_and(|(bucket, ino)| {
+            let start = own::holders(bucket, ino);
+            let range = ScanRange { end: prefix_end(&start), start, reverse: false, limit: 1 };
+            state.scan(rows::STATE, &range).is_ok_and(|holders| !holders.is_empty())
+        });
+        expect(is_held, format!("a draft of {node:?}, which nobody holds"));
+    }
     let mut mounts: BTreeMap<MountId, (Mount, u32)> = BTreeMap::new();
     for (_, value) in scan(state, b'Z')? {
         let mount: Mount = decode_row(rows::STATE, &value)?;

@@ -30,7 +30,7 @@ impl Change<'_> {
         key: &WrappedKey,
         now: Moment,
     ) -> Step<Node> {
-        let file = self.file(bucket, ino)?;
+        let file = self.file_to_change(bucket, ino, now)?;
         let (before, old) = (file.object.size, file.object.content);
         self.check_room(bucket, before, size)?;
         if size == before {
@@ -98,6 +98,7 @@ impl Change<'_> {
         if offset >= end {
             return Ok(inodes::of_inode(&file.found.inode));
         }
+        let file = self.file_to_change(bucket, ino, now)?;
         let content = self.own_content(&file.object, &KeyRule::Any(key), size, now)?;
         self.overlay(content, offset, end, Vec::new(), now)?;
         self.set_file(bucket, file, content, size, now)
@@ -121,6 +122,7 @@ impl Change<'_> {
         if offset >= end {
             return Ok(len);
         }
+        let file = self.file_to_change(bucket, ino, now)?;
         let content = self.own_content(&file.object, &KeyRule::Any(key), size, now)?;
         let to = self.reach(content, offset, end)?;
         self.overlay(content, offset, to, Vec::new(), now)?;

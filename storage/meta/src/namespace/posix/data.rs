@@ -126,7 +126,7 @@ impl Change<'_> {
         now: Moment,
     ) -> Step<Node> {
         check_apart(&extents, blocks)?;
-        let file = self.file(bucket, ino)?;
+        let file = self.file_to_change(bucket, ino, now)?;
         if is_append {
             check_joined(&extents)?;
             // What the bytes are sealed under knows nothing of where in the file they lie.
@@ -172,6 +172,7 @@ impl Change<'_> {
         if over.is_some_and(|sequence| sequence != file.object.sequence) {
             return Err(PosixError::OtherKey.into());
         }
+        let file = self.file_to_change(bucket, ino, now)?;
         self.check_content(&new, blocks)?;
         self.check_room(bucket, file.object.size, new.size)?;
         let size = new.size;
@@ -193,11 +194,11 @@ impl Change<'_> {
         now: Moment,
     ) -> Step<u64> {
         let source = self.file(bucket, from)?.object;
-        let target = self.file(bucket, to)?;
         let len = len.min(source.size.saturating_sub(from_offset));
         if len == 0 {
             return Ok(0);
         }
+        let target = self.file_to_change(bucket, to, now)?;
         let to_end = to_offset.checked_add(len).ok_or(PosixError::TooLarge)?;
         let overlaps = from == to && from_offset < to_end && to_offset < from_offset + len;
         if overlaps {

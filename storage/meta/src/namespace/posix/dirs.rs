@@ -12,6 +12,7 @@ use super::acl;
 use super::inodes::{self, Found, FoundDir, FoundInode};
 use super::names;
 use super::rows::{self as own, Directory, Inode, Place, What};
+use super::versions::Leaves;
 use nexusgrid_env::kv::prefix_end;
 
 /// What is to be made, and what it has.
@@ -179,6 +180,9 @@ impl Change<'_> {
         let is_dir = make.what == NewNode::Directory;
         let stored = stored_as(&make.name, is_dir);
         let attrs = self.begin_attrs(bucket, &above.attrs, &make, now)?;
+        if make.hold && !is_dir {
+            self.hold(mount, bucket, make.ino);
+        }
         let dentry = match make.what {
             NewNode::Directory => {
                 let row = DirRow {
@@ -192,9 +196,11 @@ impl Change<'_> {
             }
             NewNode::File => {
                 self.bucket(bucket)?.check_objects(false).map_err(|_| PosixError::NoSpace)?;
-                let object = self.empty_file(now)?;
+                let mut object = self.empty_file(now)?;
                 self.refer(object.content)?;
                 self.count_object(bucket, Some(0), None)?;
+                let at = (parent, stored.as_slice());
+                self.arrive(bucket, at, Some(make.ino), &mut object, now)?;
                 let what = What::File(object);
                 Dentry::Inode(Inode { ino: make.ino, links: 1, attrs, what })
             }
@@ -207,9 +213,6 @@ impl Change<'_> {
         self.tx.store(rows::TREE, rows::dentry(bucket, parent, &stored), &dentry);
         self.set_place(bucket, make.ino, parent, &stored);
         self.change_dir(bucket, make.parent, (1, i64::from(is_dir)), now)?;
-        if make.hold && !is_dir {
-            self.hold(mount, bucket, make.ino);
-        }
         self.touch_name(bucket, parent, &stored)?;
         inodes::of_dentry(&self.tx, bucket, &dentry)
     }
@@ -276,15 +279,27 @@ impl Change<'_> {
         if named.is_dir() {
             return Err(PosixError::IsDirectory.into());
         }
-        self.drop_named(bucket, dir, named, now)?;
+        self.drop_named(bucket, dir, named, false, now)?;
         self.change_dir(bucket, parent, (-1, 0), now)
     }
 
-    /// Takes a name away. Counts of its directory are the caller's.
-    fn drop_named(&mut self, bucket: BucketId, dir: DirId, named: Named, now: Moment) -> Step<()> {
-        self.touch_name(bucket, dir, &named.stored)?;
-        self.tx.delete(rows::TREE, rows::dentry(bucket, dir, &named.stored));
-        match named.dentry {
+    /// Takes a name away. Counts of its directory are the caller's; `is_replaced`: another file takes the name.
+    fn drop_named(
+        &mut self,
+        bucket: BucketId,
+        dir: DirId,
+        named: Named,
+        is_replaced: bool,
+        now: Moment,
+    ) -> Step<()> {
+        let Named { stored, dentry } = named;
+        self.touch_name(bucket, dir, &stored)?;
+        if let Some((object, is_draft)) = self.file_of(bucket, &dentry)? {
+            let leaves = Leaves { is_draft, is_replaced };
+            self.leave(bucket, (dir, &stored), &object, &leaves, now)?;
+        }
+        self.tx.delete(rows::TREE, rows::dentry(bucket, dir, &stored));
+        match dentry {
             Dentry::File(object) => {
                 self.count_object(bucket, None, Some(&object))?;
                 self.unrefer(object.content, now.ms())
@@ -314,7 +329,7 @@ impl Change<'_> {
         if named.children() > 0 {
             return Err(PosixError::NotEmpty.into());
         }
-        self.drop_named(bucket, dir, named, now)?;
+        self.drop_named(bucket, dir, named, false, now)?;
         self.change_dir(bucket, parent, (-1, -1), now)
     }
 
@@ -331,6 +346,9 @@ impl Change<'_> {
             Found::Dir(_) => return Err(PosixError::NotPermitted.into()),
             Found::Inode(found) => found,
         };
+        if found.inode.object().is_some() && self.keeps_versions(bucket)? {
+            return Err(PosixError::NotPermitted.into());
+        }
         let dir = inodes::find_dir(&self.tx, bucket, parent)?.dir.row.id;
         if self.named(bucket, dir, name)?.is_some() {
             return Err(PosixError::Exists.into());
@@ -379,6 +397,14 @@ impl Change<'_> {
                 return Err(PosixError::Invalid.into());
             }
         }
+        if self.keeps_versions(bucket)? {
+            if mode == RenameMode::Exchange {
+                return Err(PosixError::Invalid.into());
+            }
+            if source.children() > 0 {
+                return Err(PosixError::OneByOne.into());
+            }
+        }
         match target {
             None => self.move_name(bucket, (from, from_dir), source, (to, to_dir), now),
             Some(_) if mode == RenameMode::NoReplace => Err(PosixError::Exists.into()),
@@ -402,7 +428,9 @@ impl Change<'_> {
                 }
                 let is_dir = target.is_dir();
                 let name = plain(&target.stored);
-                self.drop_named(bucket, to_dir, target, now)?;
+                // Of what clients of S3 do not see, they see that the file is gone.
+                let is_replaced = self.file_of(bucket, &source.dentry)?.is_some();
+                self.drop_named(bucket, to_dir, target, is_replaced, now)?;
                 self.change_dir(bucket, to.0, (-1, -i64::from(is_dir)), now)?;
                 let to = (to.0, name);
                 self.move_name(bucket, (from, from_dir), source, (&to, to_dir), now)
@@ -422,8 +450,10 @@ impl Change<'_> {
         let is_dir = source.is_dir();
         let stored = stored_as(&to.1, is_dir);
         self.touch_name(bucket, from_dir, &source.stored)?;
+        let from_name = (from_dir, source.stored.as_slice());
+        let dentry = self.moved_file(bucket, from_name, (to_dir, &stored), source.dentry, now)?;
         self.tx.delete(rows::TREE, rows::dentry(bucket, from_dir, &source.stored));
-        self.settle_at(bucket, to_dir, &stored, source.dentry, now)?;
+        self.settle_at(bucket, to_dir, &stored, dentry, now)?;
         let subdirs = i64::from(is_dir);
         self.change_dir(bucket, from.0, (-1, -subdirs), now)?;
         self.change_dir(bucket, to.0, (1, subdirs), now)?;
@@ -434,6 +464,45 @@ impl Change<'_> {
             self.touch_name(bucket, to_dir, &stored)?;
         }
         Ok(())
+    }
+
+    /// The file that a dentry leads to, and whether its version is a draft.
+    fn file_of(&self, bucket: BucketId, dentry: &Dentry) -> Step<Option<(Object, bool)>> {
+        let inode = match dentry {
+            Dentry::File(object) => return Ok(Some((object.clone(), false))),
+            Dentry::Inode(inode) => inode.clone(),
+            Dentry::Link(ino) => inodes::linked(&self.tx, bucket, *ino)?,
+            Dentry::Dir(_) | Dentry::Directory(_) => return Ok(None),
+        };
+        let is_draft = self.is_draft(bucket, &inode)?;
+        Ok(inode.object().map(|object| (object.clone(), is_draft)))
+    }
+
+    /// A dentry that moves: if it is a file's, versions are told.
+    fn moved_file(
+        &mut self,
+        bucket: BucketId,
+        from: (DirId, &[u8]),
+        to: (DirId, &[u8]),
+        dentry: Dentry,
+        now: Moment,
+    ) -> Step<Dentry> {
+        let Some((mut object, is_draft)) = self.file_of(bucket, &dentry)? else {
+            return Ok(dentry);
+        };
+        self.leave(bucket, from, &object, &Leaves { is_draft, is_replaced: false }, now)?;
+        Ok(match dentry {
+            Dentry::File(_) => {
+                self.arrive(bucket, to, None, &mut object, now)?;
+                Dentry::File(object)
+            }
+            Dentry::Inode(inode) => {
+                self.arrive(bucket, to, Some(inode.ino), &mut object, now)?;
+                Dentry::Inode(Inode { what: What::File(object), ..inode })
+            }
+            // Its other names have the same version: it stays.
+            other => other,
+        })
     }
 
     /// Puts a moved node where it is from now on.

@@ -399,7 +399,7 @@ impl Change<'_> {
     }
 
     /// Whether any session holds a node.
-    fn is_held(&self, bucket: BucketId, ino: Ino) -> Step<bool> {
+    pub(super) fn is_held(&self, bucket: BucketId, ino: Ino) -> Step<bool> {
         let prefix = own::holders(bucket, ino);
         let end = prefix_end(&prefix);
         Ok(!self.tx.scan(rows::STATE, &prefix, end.as_deref(), 1)?.is_empty())
@@ -455,6 +455,9 @@ impl Change<'_> {
         }
         self.tx.delete(rows::STATE, key);
         self.tx.delete(rows::STATE, own::holder(bucket, ino, mount));
+        if !self.is_held(bucket, ino)? {
+            self.end_draft(bucket, ino)?;
+        }
         match self.tx.load(rows::STATE, &own::place(bucket, ino))? {
             Some(Place::Own(inode)) if inode.links == 0 => self.drop_name(bucket, inode, now),
             _ => Ok(()),
@@ -538,7 +541,7 @@ impl Change<'_> {
     }
 
     /// The keys in a directory begin so; `None`: it lies too deep for keys.
-    fn path(&self, bucket: BucketId, dir: DirId) -> Step<Option<Vec<u8>>> {
+    pub(super) fn path(&self, bucket: BucketId, dir: DirId) -> Step<Option<Vec<u8>>> {
         let mut names = Vec::new();
         let mut at = dir;
         let mut len = 0;

@@ -27,6 +27,7 @@ mod read;
 mod remember;
 pub mod rows;
 mod spread;
+mod versions;
 
 use nexusgrid_codec::id::SessionId;
 
@@ -34,7 +35,7 @@ use super::limits;
 use super::machine::{Change, Step, Stop};
 use super::types::{
     AttrsChange, BucketId, Lock, LockKind, Moment, MountId, NamespaceError, NamespaceOk, NewBlock,
-    PosixDone, PosixError, PosixOp, VersionRules,
+    PosixDone, PosixError, PosixOp,
 };
 pub use data::is_opaque;
 pub(super) use mounts::{all as mounts, node_of as mount_node};
@@ -68,16 +69,8 @@ impl Change<'_> {
         if ops.len() > limits::POSIX_OPS_MAX || now.nanos >= 1_000_000_000 {
             return Err(NamespaceError::TooLarge.into());
         }
-        // Versions may have come while it was mounted: what it has it can give back.
-        let gives_back = |op: &PosixOp| {
-            matches!(
-                op,
-                PosixOp::Release { .. }
-                    | PosixOp::UnlockAll { .. }
-                    | PosixOp::Lock { kind: None, .. }
-            )
-        };
-        if self.bucket(bucket)?.rules != VersionRules::default() && !ops.iter().all(gives_back) {
+        let rules = self.bucket(bucket)?.rules;
+        if !ops.iter().all(|op| versions::may(&rules, op)) {
             return Err(PosixError::ReadOnly.into());
         }
         let mut blocks = self.check_blocks(writer, blocks)?;

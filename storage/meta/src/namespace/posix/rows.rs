@@ -9,6 +9,7 @@
 //!        'Q' bucket ino mount             → ()       the same as 'H', to be found by node
 //!        'X' bucket ino name·0000         → bytes    an extended attribute
 //!        'Z' mount                        → Mount    its lease
+//!        'v' bucket ino                   → DraftRow a version of a file that is being written
 //!        'k' mount bucket ino             → ()       the mount has locks on the node
 //!        'l' bucket ino                   → LocksRow the locks on the node
 //! ```
@@ -21,7 +22,9 @@
 use serde::{Deserialize, Serialize};
 
 use super::super::rows::{DirId, DirRow};
-use super::super::types::{Attrs, BucketId, ContentId, Ino, Lock, MountId, Object, Special};
+use super::super::types::{
+    Attrs, BucketId, ContentId, Ino, Lock, MountId, Object, Special, VersionId,
+};
 use crate::rows::key::{KeyBuf, KeyReader};
 
 /// A directory that mounts know.
@@ -111,6 +114,20 @@ pub struct LocksRow {
     pub sequence: u64,
     /// In order; at least one.
     pub locks: Vec<Lock>,
+}
+
+/// A version of a file that mounts change while they hold it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DraftRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// Which: if the file has another by now, that is none.
+    pub version: VersionId,
+}
+
+/// A file's draft.
+pub fn draft(bucket: BucketId, ino: Ino) -> Vec<u8> {
+    KeyBuf::tag(b'v').u64(bucket.0).u64(ino.0).done()
 }
 
 /// Locks on a node.

@@ -54,6 +54,7 @@ impl Change<'_> {
         if over != file.object.sequence {
             return Err(PosixError::OtherKey.into());
         }
+        let file = self.file_to_change(bucket, ino, now)?;
         new.check()?;
         self.check_content(&new.content, blocks)?;
         self.check_room(bucket, file.object.size, new.size)?;

@@ -17,6 +17,8 @@ pub(super) struct Run {
     pub(super) tree: Tree,
     pub(super) numbers: Vec<Ino>,
     pub(super) mount: MountId,
+    /// Whether the bucket keeps versions.
+    pub(super) has_versions: bool,
     fill: u8,
 }
 
@@ -27,6 +29,7 @@ impl Run {
             tree: Tree::new(),
             numbers: vec![],
             mount: MountId(0),
+            has_versions: false,
             fill: 0,
         };
         run.open_mount();
@@ -121,7 +124,7 @@ impl Run {
         (0..len).map(|at| self.fill.wrapping_add(at as u8).max(1)).collect()
     }
 
-    fn step(&mut self, op: &Op) {
+    pub(super) fn step(&mut self, op: &Op) {
         match op {
             Op::Make { dir, name, what, hold } => self.make(dir, *name, *what, *hold),
             Op::Unlink { dir, name } => {
@@ -317,6 +320,12 @@ impl Run {
                 assert_eq!(done, Err(PosixError::NotFound));
             }
             _ if under(&self.tree, to_dir, id) => assert_eq!(done, Err(PosixError::Invalid)),
+            Some(_) if self.has_versions && mode == RenameMode::Exchange => {
+                assert_eq!(done, Err(PosixError::Invalid));
+            }
+            _ if self.has_versions && moves_dir && !self.tree.children(id).is_empty() => {
+                assert_eq!(done, Err(PosixError::OneByOne));
+            }
             None => {
                 assert_eq!(done, Ok(PosixDone::Done));
                 self.move_to(from_dir, &stored, to_dir, to_name);
@@ -377,7 +386,8 @@ impl Run {
         let name = NAMES[to.1];
         let (ino, parent) = (self.ino(id), self.ino(to_dir));
         let done = self.posix(PosixOp::Link { ino, parent, name: name.to_vec() });
-        if self.tree.is_dir(id) {
+        let is_file = matches!(self.tree.0[id].kind, Kind::File(_));
+        if self.tree.is_dir(id) || is_file && self.has_versions {
             assert_eq!(done, Err(PosixError::NotPermitted));
         } else if self.tree.named(to_dir, name).is_some() {
             assert_eq!(done, Err(PosixError::Exists));
@@ -454,6 +464,17 @@ impl Run {
         let answer = self.ask(PosixQuery::Map { ino, offset: 0, len: 0 });
         let NamespaceAnswer::FileMap { key, .. } = answer else { panic!("no map") };
         let bytes = self.bytes(len);
+        self.write_under(id, (at, base), (&bytes, blocks, append), key);
+    }
+
+    fn write_under(
+        &mut self,
+        id: Id,
+        (at, base): (usize, usize),
+        (bytes, blocks, append): (&[u8], usize, bool),
+        key: Option<WrappedKey>,
+    ) {
+        let (ino, len) = (self.ino(id), bytes.len());
         let is_new_key = key.is_none();
         let key = key.unwrap_or_else(|| self.key());
         // Every second piece is left out, and stays as it was.
@@ -493,6 +514,10 @@ impl Run {
         let done = self.posix_with(made, write);
         if done == Err(PosixError::ReplaceInstead) {
             return;
+        }
+        if self.has_versions && !is_new_key && done == Err(PosixError::OtherKey) {
+            // A version shares its bytes: whoever writes beside it has another key.
+            return self.write_under(id, (at, base), (bytes, blocks, append), None);
         }
         done.unwrap();
         let Kind::File(before) = &mut self.tree.0[id].kind else { panic!("no file") };

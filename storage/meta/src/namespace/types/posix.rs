@@ -497,7 +497,7 @@ pub enum PosixError {
     /// Its bytes are shared too deep: write them all.
     #[error("shared too deep, replace the bytes")]
     ReplaceInstead,
-    /// EROFS: the bucket keeps versions, or locks them.
+    /// EROFS: the bucket locks its objects; or it keeps versions, and the file has, or had, several names: of which key would it be one?
     #[error("the bucket's rules do not allow it")]
     ReadOnly,
     /// The number was not reserved by this mount, or is in use.
@@ -518,6 +518,9 @@ pub enum PosixError {
     /// ENXIO: nothing of that kind from there on.
     #[error("no data there")]
     NoData,
+    /// EXDEV: a directory with something in it, in a bucket that keeps versions: each of its files would be a new one.
+    #[error("moved one by one only")]
+    OneByOne,
 }
 
 /// What a mount asks about a bucket.
