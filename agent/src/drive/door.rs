@@ -6,33 +6,32 @@
 //! grid lets it, and the next agent goes on with that.
 
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context;
 use bytes::Bytes;
 use futures_util::future::{AbortHandle, Abortable};
-use nexusgrid_env::{BootInstant, Env};
+use nexusgrid_env::Env;
 use nexusgrid_gateway::mounts::{MountRefusal, MountRights, Mounts};
-use nexusgrid_grid::volume::{
-    Borrower, Cookie, FileRange, Ino, Loan, LoanNews, Lock, MountId, Seek, VolumeError,
-};
-use nexusgrid_grid::{CommandId, Grid, GridError, Volume};
+use nexusgrid_grid::volume::{MountId, VolumeError};
+use nexusgrid_grid::{Grid, GridError};
 use parking_lot::Mutex;
-use serde::Serialize;
 use tokio::io::BufReader;
 use tokio::net::UnixStream;
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use super::limits;
-use super::pass::{Admitted, Pass};
+pub use super::mounted::MountReport;
+use super::mounted::{Mounted, OneLine};
+use super::out::Out;
+use super::pass::Pass;
 use super::turns::Turns;
 use super::wire::{
-    Answer, Ask, Call, Fault, Frame, Greeting, Hello, Kind, NOBODY, PAYLOAD_MAX, RequestName,
-    VERSION, VERSION_OLDEST, VERSION_WITHOUT_KEY, receive,
+    Answer, Ask, Call, Fault, Frame, Greeting, Hello, Kind, VERSION, VERSION_OLDEST,
+    VERSION_WITHOUT_KEY, receive,
 };
 use super::{Credentials, SOCKET_NAME};
 
@@ -45,87 +44,6 @@ pub struct Door {
     mounted: Mutex<BTreeMap<u64, Arc<Mounted>>>,
     /// Two lines of one mount, by its lease, come one after the other, so that they share its volume.
     greeting: Turns<u64>,
-}
-
-struct Mounted {
-    volume: Volume,
-    dir: PathBuf,
-    read_only: bool,
-    /// The id of the access key that its daemon brought last.
-    key: Mutex<Option<String>>,
-    /// Changes that its keys were allowed.
-    admitted: Mutex<Admitted>,
-    since: BootInstant,
-    lines: AtomicUsize,
-    /// Held by each call that changes something, until it has ended.
-    changes: tokio::sync::RwLock<()>,
-    left: Mutex<BootInstant>,
-    calls: AtomicU64,
-    bytes_read: AtomicU64,
-    bytes_written: AtomicU64,
-    /// Questions that its daemons answered from what they were lent: those before, and the one that serves it now.
-    recalled: Mutex<(u64, u64)>,
-}
-
-/// One line of a mount, counted while it lasts.
-struct OneLine {
-    mount: Arc<Mounted>,
-    env: Env,
-}
-
-impl OneLine {
-    fn of(mount: Arc<Mounted>, env: &Env) -> OneLine {
-        mount.lines.fetch_add(1, Ordering::Relaxed);
-        OneLine { mount, env: env.clone() }
-    }
-}
-
-impl Drop for OneLine {
-    fn drop(&mut self) {
-        *self.mount.left.lock() = self.env.clock.now();
-        self.mount.lines.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Whether a call changes nothing, or waits and changes nothing until it is done: it may end at any time.
-fn is_idle(call: &Call) -> bool {
-    match call {
-        Call::Hold(_) | Call::Lock { wait: false, .. } => false,
-        call => call.kind() == Kind::Looks,
-    }
-}
-
-/// A mount, as `nexusgrid mounts` shows it.
-#[derive(Clone, Debug, Serialize)]
-pub struct MountReport {
-    /// The bucket.
-    pub bucket: String,
-    /// Where it is mounted.
-    pub dir: String,
-    /// Its lease in the grid.
-    pub lease: u64,
-    /// Whether nothing can be written.
-    pub read_only: bool,
-    /// The id of the access key that it is made with; `None`: it does what this machine may.
-    pub key: Option<String>,
-    /// Whether its daemon is there.
-    pub connected: bool,
-    /// Since when this agent serves it, in seconds.
-    pub seconds: u64,
-    /// Calls so far.
-    pub calls: u64,
-    /// Bytes read so far.
-    pub bytes_read: u64,
-    /// Bytes written so far.
-    pub bytes_written: u64,
-    /// Answers of the grid that it remembers.
-    pub remembered: usize,
-    /// Whether the grid tells it of changes at this moment: if not, it asks each time.
-    pub told: bool,
-    /// Questions so far that it answered from memory.
-    pub recalled: u64,
-    /// Questions so far that it asked the grid.
-    pub asked: u64,
 }
 
 impl Door {
@@ -162,30 +80,7 @@ impl Door {
     pub fn list(&self) -> Vec<MountReport> {
         let now = self.env.clock.now();
         let mounted = self.mounted.lock();
-        let report = |(_, mount): (&u64, &Arc<Mounted>)| {
-            let memory = mount.volume.memory();
-            let recalled = {
-                let (before, now) = *mount.recalled.lock();
-                before + now
-            };
-            MountReport {
-                bucket: mount.volume.name().to_owned(),
-                dir: mount.dir.display().to_string(),
-                lease: mount.volume.mount().0,
-                read_only: mount.read_only,
-                key: mount.key.lock().clone(),
-                connected: mount.lines.load(Ordering::Relaxed) > 0,
-                seconds: now.since(mount.since).as_secs(),
-                calls: mount.calls.load(Ordering::Relaxed),
-                bytes_read: mount.bytes_read.load(Ordering::Relaxed),
-                bytes_written: mount.bytes_written.load(Ordering::Relaxed),
-                remembered: memory.facts,
-                told: memory.is_believed,
-                recalled: memory.hits + recalled,
-                asked: memory.misses,
-            }
-        };
-        mounted.iter().map(report).collect()
+        mounted.values().map(|mount| mount.report(now)).collect()
     }
 
     /// Serves the daemons' socket in `node_dir` until the agent stops.
@@ -325,22 +220,7 @@ impl Door {
             }
             Err(error) => return Err(Greeting::Away(error.to_string())),
         };
-        let now = self.env.clock.now();
-        let mount = Arc::new(Mounted {
-            dir: hello.dir.clone(),
-            read_only: hello.read_only,
-            key: Mutex::default(),
-            admitted: Mutex::default(),
-            since: now,
-            lines: AtomicUsize::new(0),
-            changes: tokio::sync::RwLock::default(),
-            left: Mutex::new(now),
-            calls: AtomicU64::new(0),
-            bytes_read: AtomicU64::new(0),
-            bytes_written: AtomicU64::new(0),
-            recalled: Mutex::default(),
-            volume,
-        });
+        let mount = Arc::new(Mounted::new(hello, volume, self.env.clock.now()));
         let lease = mount.volume.mount().0;
         tracing::info!(bucket = %hello.bucket, dir = %hello.dir.display(), lease, "mounted");
         let line = OneLine::of(Arc::clone(&mount), &self.env);
@@ -462,270 +342,10 @@ fn is_of_line(error: &anyhow::Error) -> bool {
     error.chain().any(|cause| cause.is::<std::io::Error>())
 }
 
-/// What is sent over a line: answers, and news of what was lent.
-struct Out {
-    answers: mpsc::Sender<Frame>,
-    /// What is lent, and news, are put in line while this is held: so nothing is lent behind the news that end it.
-    turn: tokio::sync::Mutex<()>,
-    borrower: OnceLock<Borrower>,
-}
-
-impl Out {
-    fn new(answers: mpsc::Sender<Frame>) -> Out {
-        Out { answers, turn: tokio::sync::Mutex::default(), borrower: OnceLock::new() }
-    }
-
-    /// Lends to this line, when no other borrows any more, and has its daemon told what is lost.
-    async fn lend(&self, volume: &Volume) -> Infallible {
-        let borrower = volume.borrow().await;
-        let borrower = self.borrower.get_or_init(|| borrower);
-        loop {
-            borrower.news().await;
-            let _turn = self.turn.lock().await;
-            self.tell(borrower).await;
-        }
-    }
-
-    /// In its turn. What is taken from the borrower is in line before anything is awaited.
-    async fn tell(&self, borrower: &Borrower) {
-        let Ok(place) = self.answers.reserve().await else { return };
-        let Some(news) = borrower.tell() else { return };
-        let all = LoanNews { lost: None, ..news.clone() };
-        let frame = |news| Frame::new(&(NOBODY, Answer::News(news)), Bytes::new());
-        // If it is too long to say what, all is.
-        if let Ok(frame) = frame(news).or_else(|_| frame(all)) {
-            place.send(frame);
-        }
-    }
-
-    async fn answer(&self, id: u64, (answer, payload, loan): (Answer, Bytes, Option<Loan>)) {
-        let borrower = self.borrower.get();
-        let turn = match borrower {
-            Some(_) => Some(self.turn.lock().await),
-            None => None,
-        };
-        // What a change ended is forgotten by the daemon before it hears that it was done.
-        if let Some(borrower) = borrower.filter(|borrower| borrower.has_lost()) {
-            self.tell(borrower).await;
-        }
-        // A line that broke asks again.
-        let Ok(place) = self.answers.reserve().await else { return };
-        // What may pass is no answer.
-        let loan = match &answer {
-            Answer::Fault(Fault::Posix(_)) => loan,
-            Answer::Fault(_) => None,
-            _ => loan,
-        };
-        let is_lent = borrower.zip(loan).is_some_and(|(borrower, loan)| borrower.lend(&loan));
-        let answer = if is_lent { Answer::Lent(Box::new(answer)) } else { answer };
-        let frame = Frame::new(&(id, answer), payload).or_else(|error| {
-            let fault = Fault::Failed(format!("{error:#}"));
-            Frame::new(&(id, Answer::Fault(fault)), Bytes::new())
-        });
-        if let Ok(frame) = frame {
-            place.send(frame);
-        }
-        drop(turn);
-    }
-
-    fn heard(&self, number: u64) {
-        if let Some(borrower) = self.borrower.get() {
-            borrower.heard(number);
-        }
-    }
-
-    /// Whether it borrowed anything.
-    fn end(&self, is_gone: bool) -> bool {
-        let borrower = self.borrower.get();
-        borrower.inspect(|borrower| borrower.end(is_gone)).is_some()
-    }
-}
-
-impl Mounted {
-    async fn answer(
-        &self,
-        name: Option<RequestName>,
-        call: Call,
-        payload: Bytes,
-    ) -> (Answer, Bytes, Option<Loan>) {
-        self.calls.fetch_add(1, Ordering::Relaxed);
-        self.bytes_written.fetch_add(payload.len() as u64, Ordering::Relaxed);
-        let mut loan = None;
-        let done = self.run(name.map(CommandId), call, payload, &mut loan).await;
-        match done {
-            Ok((answer, payload)) => {
-                self.bytes_read.fetch_add(payload.len() as u64, Ordering::Relaxed);
-                (answer, payload, loan)
-            }
-            Err(error) => (Answer::Fault(fault(error)), Bytes::new(), loan),
-        }
-    }
-
-    async fn run(
-        &self,
-        name: Option<CommandId>,
-        call: Call,
-        payload: Bytes,
-        loan: &mut Option<Loan>,
-    ) -> Result<(Answer, Bytes), VolumeError> {
-        let volume = &self.volume;
-        let node = |node| Answer::Node(Box::new(node));
-        let answer = match call {
-            Call::Lookup(parent, child) => {
-                let (found, lent) = volume.lookup_loan(parent, &child).await;
-                *loan = lent;
-                node(found?)
-            }
-            Call::Node(ino) => {
-                let (found, lent) = volume.node_loan(ino).await;
-                *loan = lent;
-                node(found?)
-            }
-            Call::Make(parent, child, creation) => {
-                node(volume.make(parent, &child, creation, name).await?)
-            }
-            Call::Unlink(parent, child) => {
-                volume.unlink(parent, &child, name).await?;
-                Answer::Done
-            }
-            Call::Rmdir(parent, child) => {
-                volume.rmdir(parent, &child, name).await?;
-                Answer::Done
-            }
-            Call::Rename(from, to, mode) => {
-                let (from, to) = ((from.0, from.1.as_slice()), (to.0, to.1.as_slice()));
-                volume.rename(from, to, mode, name).await?;
-                Answer::Done
-            }
-            Call::Link(ino, parent, child) => node(volume.link(ino, parent, &child, name).await?),
-            Call::SetAttrs(ino, change, size) => {
-                node(volume.set_attrs(ino, change, size, name).await?)
-            }
-            Call::Read(ino, offset, len) => {
-                let len = len.min(PAYLOAD_MAX as u64);
-                return Ok((Answer::Done, volume.read(ino, offset, len).await?));
-            }
-            Call::Write(ino, ranges, modified) => {
-                let ranges = ranges_of(ranges, payload)?;
-                node(volume.write(ino, ranges, Some(modified), name).await?)
-            }
-            Call::Append(ino) => {
-                let (made, offset) = volume.append(ino, vec![payload], name).await?;
-                Answer::Appended(Box::new(made), offset)
-            }
-            Call::Punch(ino, offset, len) => node(volume.punch(ino, offset, len, name).await?),
-            Call::Lengthen(ino, size) => node(volume.lengthen(ino, size, name).await?),
-            Call::CopyRange(from, to, len) => {
-                Answer::Offset(volume.copy_range(from, to, len, name).await?)
-            }
-            Call::Seek(ino, offset, data) => {
-                let what = if data { Seek::Data } else { Seek::Hole };
-                Answer::Offset(volume.seek(ino, offset, what).await?)
-            }
-            Call::List(dir, after, max) => {
-                let max = usize::try_from(max).unwrap_or(usize::MAX);
-                let listed = volume.list(dir, Cookie(after), max).await?;
-                let one = |one: nexusgrid_grid::volume::Listed| (one.name, one.node, one.cookie.0);
-                Answer::Listed(listed.into_iter().map(one).collect())
-            }
-            Call::Xattr(ino, xattr) => {
-                let (found, lent) = volume.xattr_loan(ino, &xattr).await;
-                *loan = lent;
-                return Ok((Answer::Done, found?.into()));
-            }
-            Call::Xattrs(ino) => Answer::Names(volume.xattrs(ino).await?),
-            Call::SetXattr(ino, xattr, when) => {
-                volume.set_xattr(ino, &xattr, Some(payload.to_vec()), when, name).await?;
-                Answer::Done
-            }
-            Call::RemoveXattr(ino, xattr) => {
-                let when = nexusgrid_grid::volume::XattrWhen::Replace;
-                volume.set_xattr(ino, &xattr, None, when, name).await?;
-                Answer::Done
-            }
-            Call::Hold(ino) => node(volume.hold(ino).await?),
-            Call::Release(ino) => {
-                volume.release(ino);
-                Answer::Done
-            }
-            Call::Lock { ino, owner, pid, range, kind, wait } => {
-                self.lock(ino, owner, pid, range, kind, wait, name).await?;
-                Answer::Done
-            }
-            Call::Conflict(ino, owner, range, kind) => {
-                let held = volume.conflict(ino, owner, range, kind).await?;
-                // A process of another mount is none here.
-                let own = volume.mount();
-                let pid = |lock: &Lock| if lock.mount == own { lock.pid } else { 0 };
-                Answer::Conflict(held.map(|lock| Lock { pid: pid(&lock), ..lock }))
-            }
-            Call::UnlockAll(ino, owner) => {
-                volume.unlock_all(ino, owner).await?;
-                Answer::Done
-            }
-            Call::Opens(open) => {
-                volume.opens(&open).await?;
-                Answer::Done
-            }
-            Call::Space => {
-                let space = volume.space().await?;
-                Answer::Space {
-                    bytes: space.bytes,
-                    free: space.free,
-                    nodes: space.nodes,
-                    nodes_free: space.nodes_free,
-                }
-            }
-            Call::Close => {
-                volume.close().await?;
-                Answer::Done
-            }
-        };
-        Ok((answer, Bytes::new()))
-    }
-
-    #[expect(clippy::too_many_arguments, reason = "a lock of POSIX has these")]
-    async fn lock(
-        &self,
-        ino: Ino,
-        owner: u64,
-        pid: u32,
-        range: nexusgrid_grid::volume::LockRange,
-        kind: Option<nexusgrid_grid::volume::LockKind>,
-        wait: bool,
-        name: Option<CommandId>,
-    ) -> Result<(), VolumeError> {
-        match kind {
-            Some(kind) if wait => self.volume.lock_wait(ino, (owner, pid), range, kind).await,
-            kind => self.volume.lock(ino, (owner, pid), range, kind, name).await,
-        }
-    }
-}
-
-/// Cuts what follows a message into its ranges.
-fn ranges_of(ranges: Vec<(u64, u64)>, mut payload: Bytes) -> Result<Vec<FileRange>, VolumeError> {
-    let mut cut = Vec::with_capacity(ranges.len());
-    for (offset, len) in ranges {
-        let len = usize::try_from(len).ok().filter(|len| *len > 0 && *len <= payload.len());
-        let len = len.ok_or(nexusgrid_grid::volume::PosixError::Invalid)?;
-        cut.push(FileRange { offset, pieces: vec![payload.split_to(len)] });
-    }
-    Ok(cut)
-}
-
-fn fault(error: VolumeError) -> Fault {
-    match error {
-        VolumeError::Posix(error) => Fault::Posix(error),
-        VolumeError::Refused(error) => Fault::Refused(error.to_string()),
-        VolumeError::Grid(error) => match error {
-            GridError::Unavailable(_)
-            | GridError::Unreadable(_)
-            | GridError::SlowDown
-            | GridError::Conflict
-            | GridError::Stopping => Fault::Away(error.to_string()),
-            GridError::Full => Fault::Full,
-            GridError::QuotaExceeded => Fault::Quota,
-            error => Fault::Failed(error.to_string()),
-        },
+/// Whether a call changes nothing, or waits and changes nothing until it is done: it may end at any time.
+fn is_idle(call: &Call) -> bool {
+    match call {
+        Call::Hold(_) | Call::Lock { wait: false, .. } => false,
+        call => call.kind() == Kind::Looks,
     }
 }

@@ -11,6 +11,7 @@
 //! - `line`, `door`, `wire`: the daemon's calls to the agent of its machine, which has the keys and the
 //!   sessions. A call that the agent's end interrupts is made again, under the same name.
 //! - `credentials`, `pass`: the access key that a mount is made with, and what that may do.
+//! - `mounted`, `out`: a mount as the agent has it, and what it sends to its daemon.
 //! - `borrowed`: answers that the agent lends, so that most questions never leave the daemon.
 
 #[cfg(test)]
@@ -22,7 +23,9 @@ mod door;
 mod limits;
 mod line;
 mod log;
+mod mounted;
 mod options;
+mod out;
 mod pass;
 mod turns;
 mod volume;
