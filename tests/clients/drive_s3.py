@@ -223,14 +223,7 @@ def large():
     (MOUNT / "large").unlink()
 
 
-def kept():
-    """Buckets that the test tries to mount next."""
-    s3.create_bucket(Bucket="versioned")
-    s3.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
-    s3.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
-
-
-for part in (kept, odd_keys, both_ways, owners, removed_while_open, etags, large):
+for part in (odd_keys, both_ways, owners, removed_while_open, etags, large):
     began = time.monotonic()
     part()
     print(f"{part.__name__}: {time.monotonic() - began:.1f} s", flush=True)

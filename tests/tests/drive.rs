@@ -15,6 +15,8 @@ use serde::Deserialize;
 use nexusgrid_tests::history::{Operation, unexplained};
 use nexusgrid_tests::{Client, GridOptions, LocalGrid, Mounted, program, run};
 
+use crate::faults::wait_for_fsck;
+
 #[path = "../../fuse/tests/pjdfstest.rs"]
 mod pjdfstest;
 
@@ -152,16 +154,6 @@ fn at_random(grid: &LocalGrid, bucket: &str, mounts: [&Mounted; 2], seed: u32, c
     run(Command::new("rm").arg("-r").arg(mounts[0].join("random")));
 }
 
-/// S4.
-fn is_not_mounted(grid: &LocalGrid, bucket: &str, why: &str) {
-    let dir = tempfile::tempdir().unwrap();
-    let mut command = Command::new(program());
-    command.args(["mount", bucket]).arg(dir.path()).arg("--dir").arg(grid.dir(2));
-    let output = command.output().unwrap();
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && said.contains(why), "{bucket}: {output:?}");
-}
-
 /// As `mount -t nexusgrid` does it, by a link under the name that it looks for; and unmounted by a link to where
 /// it is.
 fn mount_helper(grid: &LocalGrid, bucket: &str) {
@@ -179,19 +171,32 @@ fn mount_helper(grid: &LocalGrid, bucket: &str) {
     assert_eq!(fs::read_dir(&at).unwrap().count(), 0, "still mounted");
 }
 
-/// D2, D8, N1, N7, N8, O1, S1, S2, S3, S4.
+/// D2, D8, N1, N7, N8, O1, S1, S2, S3.
 #[test]
 fn grid_s3_and_mounts_have_the_same_names() {
     let (grid, bucket) = bucket(3);
     let (a, b) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, bucket, ""));
     print!("{}", run(script(&grid, "drive_s3.py").arg(a.path()).arg(bucket)));
-    for kept in ["versioned", "locked"] {
-        is_not_mounted(&grid, kept, kept);
-    }
     mount_helper(&grid, bucket);
     at_random(&grid, bucket, [&a, &b], 1, 100);
     a.unmount();
     b.unmount();
+}
+
+/// S4, S5.
+#[test]
+fn grid_a_mount_writes_versions() {
+    let (grid, bucket) = bucket(3);
+    let locked = "locked";
+    let create = ["s3api", "create-bucket", "--bucket", locked, "--object-lock-enabled-for-bucket"];
+    Client::new(&grid, 1).run("aws", &create);
+    let (mounted, looks) = (Mounted::new(&grid, 2, bucket, ""), Mounted::new(&grid, 3, locked, ""));
+    let mut command = script(&grid, "drive_versions.py");
+    command.arg(mounted.path()).arg(bucket).arg(looks.path()).arg(locked);
+    print!("{}", run(&mut command));
+    mounted.unmount();
+    looks.unmount();
+    wait_for_fsck(&grid, "a bucket of a mount and its versions", |report| report["clean"] == true);
 }
 
 #[test]

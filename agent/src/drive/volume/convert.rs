@@ -167,6 +167,7 @@ fn posix(error: grid::PosixError) -> VolumeError {
         P::TooLarge => VolumeError::TooLarge,
         P::Sealed | P::Denied => VolumeError::Denied,
         P::ReadOnly => VolumeError::ReadOnly,
+        P::OneByOne => VolumeError::CrossVolume,
         P::Locked => VolumeError::Locked,
         P::TooManyLocks => VolumeError::NoLocks,
         P::NoData => VolumeError::NoData,

@@ -115,7 +115,7 @@ impl Drop for Volume {
 }
 
 impl Grid {
-    /// Mounts a bucket. It must not keep versions.
+    /// Mounts a bucket.
     pub async fn volume(&self, bucket: &str) -> Result<Volume, VolumeError> {
         self.volume_of(bucket, None).await
     }

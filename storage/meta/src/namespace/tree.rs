@@ -190,10 +190,7 @@ impl Change<'_> {
         }
         let now = Moment::from_ms(created_ms);
         match known {
-            Some((inode, at)) if !takes_name => {
-                self.set_object(bucket, at, inode, object, now);
-                Ok(())
-            }
+            Some((inode, at)) if !takes_name => self.set_object(bucket, at, inode, object, now),
             Some((inode, _)) => {
                 self.drop_link(bucket, inode, now)?;
                 self.put_file(bucket, parent, name, object);
@@ -218,11 +215,15 @@ impl Change<'_> {
         inode: Inode,
         object: Object,
         now: Moment,
-    ) {
+    ) -> Step<()> {
+        if inode.object().is_some_and(|before| before.version != object.version) {
+            self.end_draft(bucket, inode.ino)?;
+        }
         let is_written = inode.object().is_none_or(|before| before.content != object.content);
         let modified = if is_written { now } else { inode.attrs.modified };
         let attrs = Attrs { modified, changed: now, ..inode.attrs };
         self.set_inode(bucket, at, Inode { attrs, what: What::File(object), ..inode });
+        Ok(())
     }
 
     /// Removes an object's dentry, and implicit directories that it leaves empty. It must exist. Gives back

@@ -12,7 +12,7 @@ use super::acl;
 use super::inodes::{self, Found, FoundDir, FoundInode};
 use super::names;
 use super::rows::{self as own, Directory, Inode, Place, What};
-use super::versions::Leaves;
+use super::versions::{self, Leaves};
 use nexusgrid_env::kv::prefix_end;
 
 /// What is to be made, and what it has.
@@ -404,6 +404,12 @@ impl Change<'_> {
             if source.children() > 0 {
                 return Err(PosixError::OneByOne.into());
             }
+            // Its other names would have the same version, or it would be of two keys.
+            if matches!(source.dentry, Dentry::Link(_))
+                && self.file_of(bucket, &source.dentry)?.is_some()
+            {
+                return Err(PosixError::ReadOnly.into());
+            }
         }
         match target {
             None => self.move_name(bucket, (from, from_dir), source, (to, to_dir), now),
@@ -474,7 +480,7 @@ impl Change<'_> {
             Dentry::Link(ino) => inodes::linked(&self.tx, bucket, *ino)?,
             Dentry::Dir(_) | Dentry::Directory(_) => return Ok(None),
         };
-        let is_draft = self.is_draft(bucket, &inode)?;
+        let is_draft = versions::is_draft(&self.tx, bucket, &inode)?;
         Ok(inode.object().map(|object| (object.clone(), is_draft)))
     }
 
@@ -490,6 +496,9 @@ impl Change<'_> {
         let Some((mut object, is_draft)) = self.file_of(bucket, &dentry)? else {
             return Ok(dentry);
         };
+        if let Dentry::Inode(inode) = &dentry {
+            self.check_move(bucket, inode)?;
+        }
         self.leave(bucket, from, &object, &Leaves { is_draft, is_replaced: false }, now)?;
         Ok(match dentry {
             Dentry::File(_) => {
@@ -500,7 +509,6 @@ impl Change<'_> {
                 self.arrive(bucket, to, Some(inode.ino), &mut object, now)?;
                 Dentry::Inode(Inode { what: What::File(object), ..inode })
             }
-            // Its other names have the same version: it stays.
             other => other,
         })
     }

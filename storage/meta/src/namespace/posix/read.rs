@@ -8,7 +8,7 @@ use super::super::rows::{self, ContentRow, DirId};
 use super::super::types::{
     BucketId, ContentMap, Lock, NamespaceAnswer, NamespaceError, NodeKind, PosixError, PosixQuery,
 };
-use super::{attrs, inodes, locks, names};
+use super::{attrs, inodes, locks, names, versions};
 use crate::rows::tx::Tx;
 
 /// Whether a mount's question reads a few rows only.
@@ -32,7 +32,7 @@ pub(in super::super) fn answer(
     query: PosixQuery,
 ) -> Step<NamespaceAnswer> {
     use NamespaceAnswer as A;
-    super::super::versions::live(tx, bucket)?;
+    let live = super::super::versions::live(tx, bucket)?;
     Ok(match query {
         PosixQuery::Node { ino } => A::Node(Box::new(inodes::find(tx, bucket, ino)?.node())),
         PosixQuery::Lookup { parent, name } => {
@@ -58,7 +58,12 @@ pub(in super::super) fn answer(
             A::Conflict(locks::conflict(tx, bucket, ino, &wanted)?)
         }
         PosixQuery::Map { ino, offset, len } => {
-            let node = inodes::find(tx, bucket, ino)?.node();
+            let inodes::Found::Inode(inodes::FoundInode { inode, .. }) =
+                inodes::find(tx, bucket, ino)?
+            else {
+                return Err(PosixError::Invalid.into());
+            };
+            let node = inodes::of_inode(&inode);
             let NodeKind::File { content, size, .. } = &node.kind else {
                 return Err(PosixError::Invalid.into());
             };
@@ -69,7 +74,8 @@ pub(in super::super) fn answer(
                 0 => ContentMap::default(),
                 _ => map::map(tx, *content, offset, len)?,
             };
-            let key = row.own_key(*size).cloned();
+            let is_kept = versions::is_kept(tx, bucket, &live.rules, &inode)?;
+            let key = row.own_key(*size).filter(|_| !is_kept).cloned();
             A::FileMap { node: Box::new(node), key, map }
         }
     })

@@ -24,6 +24,7 @@ use super::super::types::{
 use super::super::versions;
 use super::data::File;
 use super::rows::{self as own, DraftRow, Inode, What};
+use crate::rows::tx::Tx;
 
 /// What of a name's file stays when the name goes.
 pub(super) struct Leaves {
@@ -48,6 +49,27 @@ pub(super) fn may(rules: &VersionRules, op: &PosixOp) -> bool {
         )
 }
 
+/// Whether a node's current version is one that whoever holds it has not ended.
+pub(super) fn is_draft(tx: &Tx<'_>, bucket: BucketId, inode: &Inode) -> Step<bool> {
+    let Some(object) = inode.object() else { return Ok(false) };
+    let row: Option<DraftRow> = tx.load(rows::STATE, &own::draft(bucket, inode.ino))?;
+    Ok(row.is_some_and(|row| Some(row.version) == object.version))
+}
+
+/// Whether a change of a file keeps what it is: then nobody writes into its content. What has no name has no key, and
+/// so no versions.
+pub(super) fn is_kept(
+    tx: &Tx<'_>,
+    bucket: BucketId,
+    rules: &VersionRules,
+    inode: &Inode,
+) -> Step<bool> {
+    Ok(rules.versioning != Versioning::Off
+        && inode.links > 0
+        && inode.object().is_some_and(|object| !rules.overwrites(object))
+        && !is_draft(tx, bucket, inode)?)
+}
+
 impl Change<'_> {
     pub(super) fn keeps_versions(&self, bucket: BucketId) -> Step<bool> {
         Ok(self.bucket(bucket)?.rules.versioning != Versioning::Off)
@@ -60,21 +82,15 @@ impl Change<'_> {
         Ok((1..=limits::KEY_BYTES_MAX).contains(&key.len()).then_some(key))
     }
 
-    /// Whether a node's current version is one that whoever holds it has not ended.
-    pub(super) fn is_draft(&self, bucket: BucketId, inode: &Inode) -> Step<bool> {
-        let Some(object) = inode.object() else { return Ok(false) };
-        let row: Option<DraftRow> = self.tx.load(rows::STATE, &own::draft(bucket, inode.ino))?;
-        Ok(row.is_some_and(|row| Some(row.version) == object.version))
-    }
-
     /// The version of a file that is made or changed now: a draft, while somebody holds it.
-    pub(super) fn begin_version(
+    fn begin_version(
         &mut self,
         bucket: BucketId,
         ino: Ino,
         object: &mut Object,
+        now: Moment,
     ) -> Step<()> {
-        self.number_version(bucket, object)?;
+        self.number_version(bucket, object, now)?;
         if let Some(version) = object.version
             && self.is_held(bucket, ino)?
         {
@@ -85,16 +101,18 @@ impl Change<'_> {
     }
 
     /// An object is a new version, from now on.
-    fn number_version(&mut self, bucket: BucketId, object: &mut Object) -> Step<()> {
+    fn number_version(&mut self, bucket: BucketId, object: &mut Object, now: Moment) -> Step<()> {
         let rules = self.bucket(bucket)?.rules;
         object.version = self.new_version(&rules)?;
         // The place of a null version among others is where it was committed.
         object.sequence = self.sequence;
+        // Since when the version below it is an older one. A file's own time is among its attributes.
+        object.modified_ms = now.ms();
         Ok(())
     }
 
-    /// Nobody holds a file any more, or it is gone.
-    pub(super) fn end_draft(&mut self, bucket: BucketId, ino: Ino) -> Step<()> {
+    /// Nobody holds a file any more, or a client of S3 has given its key another version.
+    pub(in super::super) fn end_draft(&mut self, bucket: BucketId, ino: Ino) -> Step<()> {
         if self.tx.get(rows::STATE, &own::draft(bucket, ino))?.is_some() {
             self.tx.delete(rows::STATE, own::draft(bucket, ino));
         }
@@ -105,24 +123,37 @@ impl Change<'_> {
     pub(super) fn file_to_change(&mut self, bucket: BucketId, ino: Ino, now: Moment) -> Step<File> {
         let mut file = self.file(bucket, ino)?;
         let row = self.bucket(bucket)?;
-        // Without a name it has no key, and so no versions.
-        if row.rules.versioning == Versioning::Off || file.found.inode.links == 0 {
+        if !is_kept(&self.tx, bucket, &row.rules, &file.found.inode)? {
             return Ok(file);
         }
         // Of which of its keys would it be a version?
         let Some((parent, name)) = &file.found.at else { return Err(PosixError::ReadOnly.into()) };
-        if row.rules.overwrites(&file.object) || self.is_draft(bucket, &file.found.inode)? {
-            return Ok(file);
-        }
         let Some(key) = self.key_of(bucket, *parent, name)? else { return Ok(file) };
-        let has_room = row.check_quota(file.object.size, 0).and_then(|()| row.check_objects(false));
-        has_room.map_err(|_: NamespaceError| PosixError::NoSpace)?;
+        self.check_version_room(bucket, &file.object)?;
         self.keep_version(bucket, &key, &row.rules, &file.object, now)?;
-        self.begin_version(bucket, ino, &mut file.object)?;
+        self.begin_version(bucket, ino, &mut file.object, now)?;
         file.found.inode.what = What::File(file.object.clone());
         // Also if nothing comes of it: else the kept version would be current as well.
         self.set_found_inode(bucket, file.found.clone())?;
         Ok(file)
+    }
+
+    /// Whether a version more may be kept: it counts whole, though it shares its bytes.
+    fn check_version_room(&self, bucket: BucketId, object: &Object) -> Step<()> {
+        let row = self.bucket(bucket)?;
+        let has_room = row.check_quota(object.size, 0).and_then(|()| row.check_objects(false));
+        Ok(has_room.map_err(|_: NamespaceError| PosixError::NoSpace)?)
+    }
+
+    /// Whether a file may get another name: what it was is kept under the one before.
+    pub(super) fn check_move(&self, bucket: BucketId, inode: &Inode) -> Step<()> {
+        let rules = self.bucket(bucket)?.rules;
+        match inode.object() {
+            Some(object) if is_kept(&self.tx, bucket, &rules, inode)? => {
+                self.check_version_room(bucket, object)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A current version becomes an older one that refers to its content, too.
@@ -185,8 +216,8 @@ impl Change<'_> {
             self.make_room(bucket, &key, &rules, None, now.ms())?;
         }
         match ino {
-            Some(ino) => self.begin_version(bucket, ino, object),
-            None => self.number_version(bucket, object),
+            Some(ino) => self.begin_version(bucket, ino, object, now),
+            None => self.number_version(bucket, object, now),
         }
     }
 }

@@ -464,17 +464,6 @@ impl Run {
         let answer = self.ask(PosixQuery::Map { ino, offset: 0, len: 0 });
         let NamespaceAnswer::FileMap { key, .. } = answer else { panic!("no map") };
         let bytes = self.bytes(len);
-        self.write_under(id, (at, base), (&bytes, blocks, append), key);
-    }
-
-    fn write_under(
-        &mut self,
-        id: Id,
-        (at, base): (usize, usize),
-        (bytes, blocks, append): (&[u8], usize, bool),
-        key: Option<WrappedKey>,
-    ) {
-        let (ino, len) = (self.ino(id), bytes.len());
         let is_new_key = key.is_none();
         let key = key.unwrap_or_else(|| self.key());
         // Every second piece is left out, and stays as it was.
@@ -514,10 +503,6 @@ impl Run {
         let done = self.posix_with(made, write);
         if done == Err(PosixError::ReplaceInstead) {
             return;
-        }
-        if self.has_versions && !is_new_key && done == Err(PosixError::OtherKey) {
-            // A version shares its bytes: whoever writes beside it has another key.
-            return self.write_under(id, (at, base), (bytes, blocks, append), None);
         }
         done.unwrap();
         let Kind::File(before) = &mut self.tree.0[id].kind else { panic!("no file") };

@@ -185,6 +185,46 @@ fn a_suspended_bucket_has_one_version_more_at_most() {
     run.compare();
 }
 
+/// What S3 has put above a draft and taken away again leaves no draft: others have seen it as it was.
+#[test]
+fn a_draft_that_was_an_older_version_is_none_any_more() {
+    let mut run = Run::versioned(Versioning::Enabled);
+    run.made(0, 10);
+    run.step(&hold(0));
+    run.change(0, 20);
+    let bytes = run.bytes(30);
+    run.group.put(b"a", &bytes, 1, Precondition::None).unwrap();
+    let versions = run.versions()[&b"a"[..]].clone();
+    let delete = DeleteVersion {
+        key: b"a".to_vec(),
+        version: Some(versions[0].0),
+        precondition: Precondition::None,
+        bypass: false,
+    };
+    let deletes = vec![delete];
+    run.group.ok(NamespaceCommand::DeleteVersions { bucket: BUCKET, deletes, now_ms: 7 });
+    run.change(0, 40);
+    assert_eq!(run.history(b"a"), [Some(40), Some(20), Some(10)]);
+    assert_eq!(run.versions()[&b"a"[..]][1], (versions[1].0, false, versions[1].2.clone()));
+    run.compare();
+}
+
+#[test]
+fn what_had_several_names_keeps_them() {
+    let mut run = Run::new();
+    run.made(0, 10);
+    let a = run.number(0, 0).unwrap();
+    let (ino, parent) = (run.ino(a), Ino::ROOT);
+    run.posix(PosixOp::Link { ino, parent, name: b"c".to_vec() }).unwrap();
+    run.set_versioning(Versioning::Enabled);
+    let bytes = run.bytes(30);
+    run.group.put(b"b", &bytes, 1, Precondition::None).unwrap();
+    let (from, to) = ((parent, b"c".to_vec()), (parent, b"b".to_vec()));
+    let rename = PosixOp::Rename { from, to, mode: RenameMode::Replace };
+    assert_eq!(run.posix(rename), Err(PosixError::ReadOnly));
+    run.group.check();
+}
+
 /// Found by lot: an old file without a version's number took the place of a younger version.
 #[test]
 fn what_is_renamed_is_younger_than_what_it_replaces() {
