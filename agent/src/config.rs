@@ -13,7 +13,7 @@ use nexusgrid_gateway::{GatewayOptions, OidcOptions};
 use serde::de::{self, DeserializeOwned, Deserializer, Visitor};
 use serde::{Deserialize, Serialize};
 
-use crate::node::files;
+use crate::node::{cache, files};
 
 /// Name of the file inside a node's directory.
 pub const FILE_NAME: &str = "nexusgrid.toml";
@@ -50,6 +50,8 @@ pub struct Config {
     pub shard_transport: ShardTransport,
     /// Memory for request bodies of this process, in bytes. Range 32 MiB to 64 GiB; default 96 MiB.
     pub body_budget_bytes: u64,
+    /// What it keeps of what it read from others.
+    pub cache: CacheConfig,
     /// How S3 is served.
     pub s3: S3Config,
     /// How identity providers are asked.
@@ -175,6 +177,16 @@ pub struct DriveConfig {
     pub maintain_every_ms: Option<u64>,
 }
 
+/// What a node keeps, on a disk of its own, of what it read from others.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CacheConfig {
+    /// A directory for nothing else. Default `cache` in the node's directory.
+    pub path: Option<PathBuf>,
+    /// Its size, in bytes: 32 MiB to 512 GiB. Default 0: none.
+    pub bytes: u64,
+}
+
 /// How shards travel.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -247,6 +259,7 @@ impl Default for Config {
             drives: Vec::new(),
             shard_transport: ShardTransport::default(),
             body_budget_bytes: 96 << 20,
+            cache: CacheConfig::default(),
             s3: S3Config::default(),
             identity: IdentityConfig::default(),
             timers: Timers::default(),
@@ -339,6 +352,10 @@ impl Config {
                 "body_budget_bytes must be between 32 MiB and 64 GiB, not {}",
                 self.body_budget_bytes
             );
+        }
+        let sizes = cache::BYTES_MIN..=cache::BYTES_MAX;
+        if self.cache.bytes != 0 && !sizes.contains(&self.cache.bytes) {
+            bail!("cache.bytes must be 0, for none, or {} to {}", sizes.start(), sizes.end());
         }
         if self.roles.storage && self.drives.is_empty() {
             bail!(

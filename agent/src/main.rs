@@ -65,7 +65,7 @@ fn ended(result: anyhow::Result<()>) -> ExitCode {
 /// What is logged unless `NEXUSGRID_LOG` says otherwise: all that this project says at `info`, the
 /// access log among it, and of libraries only what is wrong. s3s calls every refused request an
 /// error of its own; who was refused what stands in the access log.
-const LOG_FILTER: &str = "info,openraft=warn,foca=warn,s3s=off";
+const LOG_FILTER: &str = "info,openraft=warn,foca=warn,s3s=off,foyer=error";
 
 /// Structured logs go to stderr: text on a terminal, JSON elsewhere. `NEXUSGRID_LOG` filters.
 fn start_log() {

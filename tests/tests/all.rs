@@ -19,6 +19,7 @@ mod histories;
 mod identities;
 mod layering;
 mod limits;
+mod near;
 mod power;
 mod repair;
 mod restore;

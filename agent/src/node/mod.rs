@@ -3,6 +3,7 @@
 mod accounts;
 mod administration;
 mod admission;
+pub mod cache;
 mod directory;
 mod drives;
 mod events;

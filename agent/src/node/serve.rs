@@ -227,6 +227,7 @@ async fn start(
         options: grid_options(config),
     }));
     router.register(&shard_specs, node.shard_service());
+    super::cache::open(env, dir, &config.cache, (cluster, Arc::clone(&node)));
     let checkpoints = node.keep_checkpoints(CheckpointParts {
         host: host.clone(),
         shelf: Shelf::open(env, dir).await?,

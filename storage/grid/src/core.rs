@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Semaphore, mpsc};
 
 use crate::budget::Budget;
+use crate::cache::FrameCache;
 use crate::care::CareOptions;
 use crate::care::checkpoint::{Deletions, Shelf};
 use crate::error::GridError;
@@ -117,6 +118,8 @@ pub(crate) struct Core {
     pub(crate) deletions: Arc<Deletions>,
     /// Records of checkpoints, if this node keeps any.
     pub(crate) shelf: OnceLock<Arc<Shelf>>,
+    /// Frames that were read before, if this node keeps any.
+    pub(crate) cache: OnceLock<Arc<dyn FrameCache>>,
     /// Who waits for locks of mounts.
     pub(crate) lock_lines: Lines,
     distrusted: Mutex<BTreeMap<NodeId, BootInstant>>,
@@ -153,6 +156,7 @@ impl Core {
             part_sizes: Mutex::default(),
             deletions: Arc::default(),
             shelf: OnceLock::new(),
+            cache: OnceLock::new(),
             lock_lines: Lines::default(),
             distrusted: Mutex::default(),
         }

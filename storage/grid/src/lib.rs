@@ -18,6 +18,7 @@ mod append;
 mod body;
 mod buckets;
 pub mod budget;
+mod cache;
 pub mod care;
 mod convert;
 mod core;
@@ -52,6 +53,7 @@ pub mod volume;
 pub mod voters;
 mod write;
 
+pub use crate::cache::{FrameCache, FrameId};
 pub use crate::care::{CareOptions, FsckFault, FsckReport, RecodeLeft, WorkerStatus, Workers};
 pub use crate::core::GridOptions;
 pub use api::*;

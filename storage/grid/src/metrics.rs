@@ -70,6 +70,9 @@ counters! {
     reads_hedged: counter "Slow reads raced by others",
     reads_degraded: counter "Reads of a shard answered by rebuilding it",
     reads_unreadable: counter "Reads that found too few shards",
+    cache_frames_found: counter "Frames read from this node's cache",
+    cache_frames_missed: counter "Frames that this node's cache did not have",
+    cache_frames_bad: counter "Frames of this node's cache that were not what was sealed",
 }
 
 impl Counters {

@@ -14,6 +14,7 @@ use nexusgrid_meta::root::topology::Topology;
 use nexusgrid_meta::{Consistency, MetaError as HostError, MetaHost};
 use tokio::sync::mpsc;
 
+use crate::cache::FrameCache;
 use crate::care::checkpoint::{CheckpointParts, Checkpoints};
 use crate::care::remap::{self, leftovers, planner};
 use crate::care::{Workers, collect, fsck, lifecycle, rewrite, scrub, sweep};
@@ -133,6 +134,12 @@ impl GridNode {
     /// Serves one more drive; it takes writes once the map was told to it.
     pub fn add_drive(&self, drive: DriveId, store: DriveStore) {
         self.shards.add(drive, store);
+    }
+
+    /// Keeps frames that are read from now on; only the first counts.
+    pub fn set_cache(&self, cache: Arc<dyn FrameCache>) {
+        // A second one would be a second opener of the same directory, which that refuses.
+        let _ = self.core.cache.set(cache);
     }
 
     /// Takes checkpoints of the groups of this node from now on; whoever administers the node asks the

@@ -26,21 +26,27 @@ use nexusgrid_codec::{Code, ContentKey, Region, RegionContext};
 use nexusgrid_meta::namespace::types::Extent;
 use nexusgrid_meta::root::topology::{Pg, Topology};
 
+use crate::cache::FrameCache;
 use crate::core::{BadShard, Core, internal};
 use crate::error::GridError;
 use crate::limits;
 use crate::liveness::NodeHint;
 use crate::metrics::Counters;
+use crate::read::Near;
 use crate::shard::client::ShardError;
 use crate::shard::wire::ShardFault;
 
 /// One region being read.
-struct RegionRead<'a> {
-    core: &'a Core,
-    extent: &'a Extent,
-    code: Code,
-    region: Region,
-    cipher: RegionCipher,
+pub(super) struct RegionRead<'a> {
+    pub(super) core: &'a Core,
+    pub(super) extent: &'a Extent,
+    pub(super) code: Code,
+    pub(super) region: Region,
+    pub(super) cipher: RegionCipher,
+    /// Asked first, and told.
+    pub(super) cache: Option<&'a dyn FrameCache>,
+    /// Slots that drives of this node hold.
+    pub(super) own_slots: Vec<u8>,
 }
 
 /// Why a shard gave no usable bytes.
@@ -52,12 +58,14 @@ enum Miss {
 }
 
 impl Core {
-    /// Plaintext bytes `plain` of the region that `extent` lies in.
+    /// Plaintext bytes `plain` of the region that `extent` lies in; `near`: whether this node's cache is asked, and
+    /// told.
     pub(crate) async fn read_region(
         &self,
         extent: &Extent,
         content_key: &ContentKey,
         plain: Range<u32>,
+        near: Near,
     ) -> Result<Vec<Bytes>, GridError> {
         let corrupt_row = |_| GridError::DataLost("an extent row is corrupt".to_owned());
         let code = Code::from_parts(extent.codec, extent.k, extent.m).map_err(corrupt_row)?;
@@ -70,9 +78,14 @@ impl Core {
             region,
         };
         let cipher = RegionCipher::new(content_key, context);
-        let read = RegionRead { core: self, extent, code, region, cipher };
-        let spans = region.spans(code, plain.clone()).map_err(corrupt_row)?;
         let map = self.map.current();
+        let cache = self.cache.get().filter(|_| near == Near::Kept).map(Arc::as_ref);
+        let pg = cache.and(map.pgs.get(&extent.pg));
+        let slots = pg.map(|pg| self.slot_nodes(&map, pg)).into_iter().flatten();
+        let own = |(slot, node, _)| (node == self.node).then_some(slot);
+        let own_slots = slots.filter_map(own).collect();
+        let read = RegionRead { core: self, extent, code, region, cipher, cache, own_slots };
+        let spans = region.spans(code, plain.clone()).map_err(corrupt_row)?;
         let fetched = match read.fetch_all(&map, &spans).await {
             Ok(fetched) => fetched,
             // The placement group may have moved since this map: look once more.
@@ -110,12 +123,25 @@ impl RegionRead<'_> {
             GridError::Unreadable(format!("placement group {} is unknown", self.extent.pg.0))
         })?;
         let fetch = |span| async move {
-            match self.code.codec() {
-                CodecId::Copy => self.fetch_copy(map, pg, span).await,
-                CodecId::ReedSolomon => self.fetch_coded(map, pg, span).await,
+            match self.cache.filter(|_| !self.is_here(span)) {
+                Some(cache) => self.fetch_near(cache, map, pg, span).await,
+                None => self.fetch_span(map, pg, span).await,
             }
         };
         try_join_all(spans.iter().map(fetch)).await
+    }
+
+    /// A span from drives.
+    pub(super) async fn fetch_span(
+        &self,
+        map: &Topology,
+        pg: &Pg,
+        span: &ShardSpan,
+    ) -> Result<Vec<Bytes>, GridError> {
+        match self.code.codec() {
+            CodecId::Copy => self.fetch_copy(map, pg, span).await,
+            CodecId::ReedSolomon => self.fetch_coded(map, pg, span).await,
+        }
     }
 
     /// Slots in the order to ask them: this node's own, then the awake, suspects, the dead.
@@ -166,9 +192,14 @@ impl RegionRead<'_> {
 
     /// Opens the frames of a span; `None` if one is not what was sealed.
     fn open(&self, span: &ShardSpan, bytes: Bytes) -> Option<Vec<Bytes>> {
-        // In place, unless someone else (a copy on this very node) holds the same bytes.
+        let kept = self.cache.filter(|_| !self.is_here(span)).map(|_| bytes.clone());
+        // In place, unless someone else (the cache, a copy on this very node) holds the same bytes.
         let stored = bytes.try_into_mut().unwrap_or_else(|bytes| BytesMut::from(bytes.as_ref()));
-        self.cipher.open_frames(span.frames.start, stored).ok()
+        let opened = self.cipher.open_frames(span.frames.start, stored).ok()?;
+        if let Some(sealed) = kept {
+            self.keep(span, sealed);
+        }
+        Some(opened)
     }
 
     /// A span of copies: from any, the next when one fails or is slow.

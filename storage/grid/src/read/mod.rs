@@ -7,6 +7,7 @@
 
 mod fetch;
 pub(crate) mod hedge;
+mod near;
 mod prove;
 
 use std::collections::BTreeMap;
@@ -27,6 +28,8 @@ use crate::limits;
 use crate::meta_port::MetaError;
 use crate::session::Pin;
 
+pub(crate) use near::Near;
+
 /// A range of one content, to be read in order.
 pub(crate) struct ContentRange {
     pub(crate) group: GroupId,
@@ -46,6 +49,7 @@ struct Work {
     /// Plaintext bytes of the region.
     skip: u32,
     len: u32,
+    near: Near,
 }
 
 /// Walks a content's pieces, asking for more of the map as it goes.
@@ -181,7 +185,8 @@ impl Core {
                 let end = end
                     .filter(|end| *end <= extent.region_len)
                     .ok_or_else(|| GridError::DataLost("an extent row is corrupt".to_owned()))?;
-                let pieces = self.read_region(&extent, key()?, work.skip..end).await?;
+                let range = work.skip..end;
+                let pieces = self.read_region(&extent, key()?, range, work.near).await?;
                 let got: usize = pieces.iter().map(Bytes::len).sum();
                 if got != work.len as usize {
                     return Err(internal("a region gave another length"));
@@ -232,7 +237,7 @@ impl Walk {
         };
         let len = u32::try_from(end - self.at).map_err(corrupt)?;
         let at = std::mem::replace(&mut self.at, end);
-        Ok(Some(Work { key, data: piece.data, at, skip, len }))
+        Ok(Some(Work { key, data: piece.data, at, skip, len, near: Near::Kept }))
     }
 
     /// The piece that holds the next byte, if the map at hand has it.

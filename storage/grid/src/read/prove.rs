@@ -14,7 +14,7 @@ use nexusgrid_codec::{Code, Region};
 use nexusgrid_meta::namespace::types::{Extent, PieceData};
 use nexusgrid_meta::root::topology::Topology;
 
-use super::{Walk, Work, cut};
+use super::{Near, Walk, Work, cut};
 use crate::core::Core;
 use crate::error::GridError;
 use crate::limits;
@@ -44,7 +44,9 @@ impl Walk {
         }
         let mut works = Vec::with_capacity(doubtful.len());
         for (key, data, at, skip) in doubtful {
-            works.push(Work { key: Some(self.key(key).await?), data, at, skip, len: 1 });
+            // What is near says nothing of the drives that hold the rest.
+            let (key, near) = (Some(self.key(key).await?), Near::Not);
+            works.push(Work { key, data, at, skip, len: 1, near });
         }
         let (core, source) = (&self.core, (self.range.group, self.range.content));
         stream::iter(works)

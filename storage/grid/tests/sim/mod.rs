@@ -4,6 +4,7 @@ mod faults;
 mod garbage;
 mod lifecycle;
 mod meta;
+mod near;
 mod objects;
 mod protocol;
 mod raft;

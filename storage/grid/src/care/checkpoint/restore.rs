@@ -38,6 +38,7 @@ use crate::core::internal;
 use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::ROOT;
+use crate::read::Near;
 
 /// What a restore did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -387,7 +388,7 @@ impl Checkpoints {
     ) -> Result<Vec<Bytes>, GridError> {
         let mut tries = 1;
         loop {
-            match self.core.read_region(extent, key, range.clone()).await {
+            match self.core.read_region(extent, key, range.clone(), Near::Not).await {
                 Err(error) if is_passing(&error) && tries < limits::RESTORE_TRIES => {
                     tracing::warn!(%error, tries, "reading a checkpoint");
                     tries += 1;

@@ -16,6 +16,7 @@ use crate::error::GridError;
 use crate::limits;
 use crate::meta_port::MetaError;
 use crate::placement::Classes;
+use crate::read::Near;
 use crate::stripe::{BlockKind, Payload, Stored};
 use crate::write::extent;
 
@@ -123,7 +124,8 @@ async fn read_extent(
     let len = u32::try_from(extent.len).map_err(|_| corrupt())?;
     let end = extent.skip.checked_add(len).filter(|end| *end <= extent.region_len);
     let key = core.content_key(&found.key).await?;
-    let pieces = core.read_region(extent, &key, extent.skip..end.ok_or_else(corrupt)?).await?;
+    let pieces =
+        core.read_region(extent, &key, extent.skip..end.ok_or_else(corrupt)?, Near::Not).await?;
     let got: usize = pieces.iter().map(Bytes::len).sum();
     if got != len as usize {
         return Err(internal("a region gave another length"));
