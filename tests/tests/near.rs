@@ -98,7 +98,11 @@ fn grid_what_was_read_is_kept_on_a_disk() {
     // All but what node 2 has itself: a fourth or so.
     assert!(found == 0.0 && missed >= BYTES as f64 / 65536.0 / 2.0, "{found} {missed}");
     let all = missed;
-    assert_eq!(test.reading(2, || test.read(2)), (all, 0.0));
+    // What comes faster than the disk takes it is not kept the first time.
+    let began = Instant::now();
+    while test.reading(2, || test.read(2)) != (all, 0.0) {
+        assert!(began.elapsed() < PATIENCE, "frames are read again and again");
+    }
 
     // A mount reads the same frames.
     let mounted = Mounted::new(&test.grid, 2, "near", "");

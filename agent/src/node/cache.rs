@@ -35,7 +35,7 @@ const WAITING_BYTES: usize = 16 << 20;
 const BLOCKS: u64 = 256;
 /// Smaller frames are not kept: each takes a whole page of the disk, and as much of the index as a large one.
 const FRAME_BYTES_MIN: usize = 16 << 10;
-/// Frames that are looked for at once; above, they count as not there.
+/// Frames that are looked for at once; others wait.
 const GETS_AT_ONCE: usize = 64;
 /// So long a frame is waited for; then the cache is left alone for [`PAUSE`].
 const PATIENCE: Duration = Duration::from_millis(500);
@@ -232,9 +232,12 @@ impl FrameCache for DiskCache {
         if asked_from.is_some_and(|from| self.clock.now() < from) {
             return None;
         }
-        let _slot = self.gets.try_acquire().ok()?;
         let key = self.key(id);
-        let failure = match tokio::time::timeout(PATIENCE, self.frames.get(&key)).await {
+        let look = async {
+            let _slot = self.gets.acquire().await;
+            self.frames.get(&key).await
+        };
+        let failure = match tokio::time::timeout(PATIENCE, look).await {
             Ok(Ok(found)) => return found.map(|entry| entry.value().clone()),
             Ok(Err(error)) => error.to_string(),
             Err(late) => late.to_string(),
