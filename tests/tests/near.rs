@@ -6,11 +6,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use nexusgrid_faultdisk::Operation;
+use nexusgrid_faultdisk::client::{FaultDisk, program};
 use nexusgrid_tests::{Client, GridOptions, LocalGrid, Mounted, run};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::faults::metric;
 
-const PATIENCE: Duration = Duration::from_secs(40);
+const PATIENCE: Duration = Duration::from_secs(90);
 const POLL: Duration = Duration::from_millis(100);
 const BYTES: u64 = 24 << 20;
 /// What the disk of a cache that is too small for it has.
@@ -87,6 +90,38 @@ impl Test {
         read();
         (self.cached(node, "found") - before.0, self.cached(node, "missed") - before.1)
     }
+}
+
+/// FAULTS 8: a disk that fails or hangs costs a cache nothing but what was in it.
+#[test]
+fn grid_a_cache_may_fail_or_hang() {
+    let mut test = Test::start();
+    let home = test.grid.dir(2).to_owned();
+    assert_eq!(test.grid.stop(2), Some(0));
+    fs::remove_dir_all(home.join("cache")).unwrap();
+    let mut disk =
+        FaultDisk::mount(&program(), &test.dir.path().join("backing"), &home.join("cache"));
+    test.grid.serve(2).unwrap();
+    test.wait_for_log(2, "is kept here", 2);
+    test.read(2);
+    let began = Instant::now();
+    while test.reading(2, || test.read(2)).0 == 0.0 {
+        assert!(began.elapsed() < PATIENCE, "nothing is found");
+    }
+    let served = Pid::from_raw(i32::try_from(disk.pid()).unwrap()).unwrap();
+    kill_process(served, Signal::STOP).unwrap();
+    test.read(2);
+    test.read(2);
+    kill_process(served, Signal::CONT).unwrap();
+    test.wait_for_log(2, "the cache cannot be read", 1);
+    for operation in [Operation::Read, Operation::Write] {
+        disk.fail(operation, "foyer");
+        test.read(2);
+        test.read(2);
+    }
+    disk.heal();
+    test.read(2);
+    test.grid.stop(2);
 }
 
 #[test]

@@ -38,9 +38,11 @@ const FRAME_BYTES_MIN: usize = 16 << 10;
 /// Frames that are looked for at once; others wait.
 const GETS_AT_ONCE: usize = 64;
 /// So long a frame is waited for; then the cache is left alone for [`PAUSE`].
-const PATIENCE: Duration = Duration::from_millis(500);
+const PATIENCE: Duration = Duration::from_secs(1);
 /// See [`PATIENCE`].
-const PAUSE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(20);
+/// So long the end of the process waits for what is not written yet.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(3);
 /// Threads that read and write the files.
 const DISK_THREADS: usize = 16;
 /// What stays free on the disk at least, once the cache has its space.
@@ -133,6 +135,8 @@ impl DiskCache {
         let disk = &*env.disk;
         ensure!((BYTES_MIN..=BYTES_MAX).contains(&bytes), "it is of no size that it can have");
         disk.create_dir_all(path)?;
+        // Sealed or not: nobody else has business there.
+        rustix::fs::chmod(path, rustix::fs::Mode::RWXU)?;
         let lock = disk.lock(&path.join("lock")).context("another process has it")?;
         make_room(disk, path, bytes)?;
         let block = block_bytes(bytes);
@@ -170,6 +174,11 @@ impl DiskCache {
             gets: Semaphore::new(GETS_AT_ONCE),
             asked_from: Mutex::default(),
         })
+    }
+
+    fn is_left_alone(&self) -> bool {
+        let asked_from = *self.asked_from.lock();
+        asked_from.is_some_and(|from| self.clock.now() < from)
     }
 
     fn key(&self, id: FrameId) -> Key {
@@ -220,7 +229,13 @@ fn take_space(disk: &dyn Disk, path: &Path) -> anyhow::Result<()> {
     for file in files_of(disk, path)? {
         let len = disk.open(&file, OpenMode::Read)?.len()?;
         let file = open(&file, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        fallocate(&file, FallocateFlags::empty(), 0, len)?;
+        match fallocate(&file, FallocateFlags::empty(), 0, len) {
+            Err(rustix::io::Errno::OPNOTSUPP) => {
+                tracing::warn!(path = %path.display(), "this file system keeps no space for the cache");
+                return Ok(());
+            }
+            other => other?,
+        }
     }
     Ok(())
 }
@@ -228,16 +243,16 @@ fn take_space(disk: &dyn Disk, path: &Path) -> anyhow::Result<()> {
 #[async_trait]
 impl FrameCache for DiskCache {
     async fn get(&self, id: FrameId) -> Option<Bytes> {
-        let asked_from = *self.asked_from.lock();
-        if asked_from.is_some_and(|from| self.clock.now() < from) {
+        if self.is_left_alone() {
+            return None;
+        }
+        let _slot = self.gets.acquire().await.ok()?;
+        // Those before it may have waited in vain.
+        if self.is_left_alone() {
             return None;
         }
         let key = self.key(id);
-        let look = async {
-            let _slot = self.gets.acquire().await;
-            self.frames.get(&key).await
-        };
-        let failure = match tokio::time::timeout(PATIENCE, look).await {
+        let failure = match tokio::time::timeout(PATIENCE, self.frames.get(&key)).await {
             Ok(Ok(found)) => return found.map(|entry| entry.value().clone()),
             Ok(Err(error)) => error.to_string(),
             Err(late) => late.to_string(),
@@ -261,6 +276,14 @@ impl FrameCache for DiskCache {
 
     fn remove(&self, id: FrameId) {
         self.frames.remove(&self.key(id));
+    }
+
+    async fn close(&self) {
+        match tokio::time::timeout(CLOSE_PATIENCE, self.frames.close()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::info!(%error, "the end of the cache is lost"),
+            Err(late) => tracing::info!(error = %late, "the end of the cache is lost"),
+        }
     }
 }
 
@@ -306,7 +329,7 @@ mod tests {
         cache.frames.storage().wait().await;
         cache.remove(id(2));
         assert!(cache.get(id(2)).await.is_none());
-        cache.frames.close().await.unwrap();
+        cache.close().await;
         drop(cache);
 
         let cache = opened(&at, 1).await;
@@ -329,21 +352,21 @@ mod tests {
         assert!(cache.get(id(1)).await.is_none());
         assert!(cache.get(id(99 + all)).await == Some(frame(99 + all)));
         assert!(size_of_all(&at) <= BYTES_MIN + 1024);
-        cache.frames.close().await.unwrap();
+        cache.close().await;
         drop(cache);
         let other = opened(&at, 2).await;
         assert!(other.get(id(99 + all)).await.is_none());
         // Small ones are not worth it.
         other.put(id(1), frame(1).slice(..FRAME_BYTES_MIN - 1));
         assert!(other.get(id(1)).await.is_none());
-        other.frames.close().await.unwrap();
+        other.close().await;
         drop(other);
         // Of a cache of another size nothing stays, and one that has no room is none.
         let twice = 2 * BYTES_MIN;
         let larger = DiskCache::open(&Env::real(), ClusterId([1; 16]), &at, twice).await.unwrap();
         assert!(larger.get(id(99 + all)).await.is_none());
         assert!(size_of_all(&at) > BYTES_MIN);
-        larger.frames.close().await.unwrap();
+        larger.close().await;
         drop(larger);
         assert!(opened(&at, 1).await.get(id(99 + all)).await.is_none());
         assert!(size_of_all(&at) <= BYTES_MIN + 1024);

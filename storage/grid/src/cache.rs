@@ -34,4 +34,7 @@ pub trait FrameCache: Send + Sync {
 
     /// What of it is not what was put there.
     fn remove(&self, id: FrameId);
+
+    /// The process ends: what was put so far is to be there after it, if that takes a moment only.
+    async fn close(&self);
 }

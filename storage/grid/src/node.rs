@@ -157,7 +157,12 @@ impl GridNode {
     /// Clean end: closes the write sessions, so that their groups need not wait for the leases.
     /// Give it a short while, then stop `env.exec`.
     pub async fn close(&self) {
-        self.core.sessions.close_all().await;
+        let cache = async {
+            if let Some(cache) = self.core.cache.get() {
+                cache.close().await;
+            }
+        };
+        futures_util::join!(self.core.sessions.close_all(), cache);
     }
 }
 

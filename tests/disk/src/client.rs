@@ -89,6 +89,11 @@ impl FaultDisk {
         self.tell(&Command::Capacity(bytes));
     }
 
+    /// The process that serves it: while that is stopped, all operations hang.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Whether there is power, and the syncs counted since [`FaultDisk::cut_at`].
     pub fn state(&mut self) -> (bool, u64) {
         let state = self.tell(&Command::State);

@@ -48,6 +48,8 @@ impl FrameCache for Near {
     fn remove(&self, id: FrameId) {
         self.kept.lock().remove(&id);
     }
+
+    async fn close(&self) {}
 }
 
 fn counted(grid: &Grid, name: &str) -> u64 {
