@@ -24,14 +24,11 @@ def put(key, body):
 
 
 def history(key):
-    """Bytes of each version, the newest first; None for a delete marker."""
+    """Bytes of each version, the newest first; None before them if a delete marker hides them."""
     listed = s3.list_object_versions(Bucket=BUCKET, Prefix=key)
-    versions = [(one, one["VersionId"]) for one in listed.get("Versions", [])]
-    all = [(one["LastModified"], one["IsLatest"], read(key, id)) for one, id in versions if one["Key"] == key]
-    markers = [one for one in listed.get("DeleteMarkers", []) if one["Key"] == key]
-    # Listings of one kind are in order; only the newest tells how the two kinds mix, for these histories.
-    bodies = [body for _, _, body in all]
-    return [None] * len([one for one in markers if one["IsLatest"]]) + bodies
+    markers = [one for one in listed.get("DeleteMarkers", []) if one["Key"] == key and one["IsLatest"]]
+    versions = [one["VersionId"] for one in listed.get("Versions", []) if one["Key"] == key]
+    return [None] * len(markers) + [read(key, version) for version in versions]
 
 
 def read(key, version):

@@ -209,14 +209,20 @@ fn a_draft_that_was_an_older_version_is_none_any_more() {
     run.compare();
 }
 
-#[test]
-fn what_had_several_names_keeps_them() {
+/// A bucket that keeps versions, and a file that had two names before.
+fn twice_named() -> (Run, Ino, Ino) {
     let mut run = Run::new();
     run.made(0, 10);
     let a = run.number(0, 0).unwrap();
     let (ino, parent) = (run.ino(a), Ino::ROOT);
     run.posix(PosixOp::Link { ino, parent, name: b"c".to_vec() }).unwrap();
     run.set_versioning(Versioning::Enabled);
+    (run, ino, parent)
+}
+
+#[test]
+fn what_had_several_names_keeps_them() {
+    let (mut run, _, parent) = twice_named();
     let bytes = run.bytes(30);
     run.group.put(b"b", &bytes, 1, Precondition::None).unwrap();
     let (from, to) = ((parent, b"c".to_vec()), (parent, b"b".to_vec()));
@@ -232,19 +238,18 @@ fn what_is_renamed_is_younger_than_what_it_replaces() {
     run.made(0, 10);
     run.made(1, 20);
     run.set_versioning(Versioning::Suspended);
+    let (before, _) = run.group.get(b"b", RangeSpec::Full).unwrap();
     run.step(&rename(0, 1));
     assert_eq!(run.history(b"b"), [Some(10), Some(20)]);
+    // Rules that end older versions count from when the younger one came.
+    let (now, _) = run.group.get(b"b", RangeSpec::Full).unwrap();
+    assert!(now.modified_ms > before.modified_ms && now.sequence > before.sequence);
     run.compare();
 }
 
 #[test]
 fn what_cannot_be_told_in_versions_is_refused() {
-    let mut run = Run::new();
-    run.made(0, 10);
-    let a = run.number(0, 0).unwrap();
-    let (ino, parent) = (run.ino(a), Ino::ROOT);
-    run.posix(PosixOp::Link { ino, parent, name: b"c".to_vec() }).unwrap();
-    run.set_versioning(Versioning::Enabled);
+    let (mut run, ino, parent) = twice_named();
     let link = PosixOp::Link { ino, parent, name: b"b".to_vec() };
     assert_eq!(run.posix(link), Err(PosixError::NotPermitted));
     let key = WrappedKey { bucket: BUCKET, version: 1, wrapped: bytes::Bytes::from_static(b"k") };
@@ -278,6 +283,9 @@ fn a_full_bucket_takes_no_further_version() {
     let (ino, change) = (run.ino(a), AttrsChange::default());
     let resize = PosixOp::Resize { ino, size: 50, key, change };
     assert_eq!(run.posix(resize), Err(PosixError::NoSpace));
+    let (from, to) = ((Ino::ROOT, b"a".to_vec()), (Ino::ROOT, b"b".to_vec()));
+    let rename = PosixOp::Rename { from, to, mode: RenameMode::Replace };
+    assert_eq!(run.posix(rename), Err(PosixError::NoSpace));
     assert_eq!(run.history(b"a"), [Some(100)]);
     run.step(&Op::Unlink { dir: vec![], name: 0 });
     assert_eq!(run.history(b"a"), [None, Some(100)]);
