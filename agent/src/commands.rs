@@ -61,6 +61,9 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
                 "told",
                 "recalled",
                 "asked",
+                "alone",
+                "decided",
+                "commands",
             ];
             list(node, AdminRequest::MountList, json, columns).await
         }

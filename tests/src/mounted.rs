@@ -26,12 +26,15 @@ impl Mounted {
         let dir = tempfile::Builder::new().prefix("nxm-").tempdir().unwrap();
         let log = grid.dir(number).join("mount.log");
         let log = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
+        // For whoever would see all tests of mounts with something else.
+        let more = std::env::var("NEXUSGRID_MOUNT_OPTIONS").unwrap_or_default();
+        let options = format!("{options},{more}");
         let mut supervisor = Command::new(program())
             .args(["mount", "--foreground", bucket])
             .arg(dir.path())
             .arg("--dir")
             .arg(grid.dir(number))
-            .args(["-o", options])
+            .args(["-o", &options])
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

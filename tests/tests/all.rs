@@ -6,6 +6,7 @@
     reason = "these tests drive real processes, files and sockets, and fail by panicking"
 )]
 
+mod alone;
 mod bad_input;
 mod bitrot;
 mod clients;

@@ -24,7 +24,7 @@ use super::line::Line;
 use super::log;
 use super::options::{DriveOptions, MountArgs, Options};
 use super::volume::Drive;
-use super::wire::{Hello, VERSION};
+use super::wire::{Hello, VERSION, VERSION_WITHOUT_KEY};
 use super::{Credentials, SOCKET_NAME};
 use crate::admin::{AdminRequest, client};
 use crate::node::files;
@@ -204,7 +204,7 @@ pub fn daemon() -> anyhow::Result<()> {
     let owners = Owners::new(inheritance.scratch()?)?;
     let lease = dirty.noted();
     let hello = Hello {
-        version: VERSION,
+        version: if options.delegate { VERSION } else { VERSION_WITHOUT_KEY },
         bucket: options.bucket.clone(),
         lease,
         dir: options.at.clone(),

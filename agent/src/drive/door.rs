@@ -31,7 +31,7 @@ use super::pass::Pass;
 use super::turns::Turns;
 use super::wire::{
     Answer, Ask, Call, Fault, Frame, Greeting, Hello, Kind, VERSION, VERSION_OLDEST,
-    VERSION_WITHOUT_KEY, receive,
+    VERSION_WITH_KEY, receive,
 };
 use super::{Credentials, SOCKET_NAME};
 
@@ -61,7 +61,8 @@ impl Door {
 
     /// What the key that came with a greeting may do; none came: all.
     async fn pass(&self, hello: &Hello, payload: &[u8]) -> Result<Option<Pass>, Greeting> {
-        if hello.version <= VERSION_WITHOUT_KEY {
+        let has_none = hello.version > VERSION_WITH_KEY && payload.is_empty();
+        if hello.version < VERSION_WITH_KEY || has_none {
             return Ok(None);
         }
         let Ok(key) = postcard::from_bytes::<Credentials>(payload) else {
@@ -81,6 +82,13 @@ impl Door {
         let now = self.env.clock.now();
         let mounted = self.mounted.lock();
         mounted.values().map(|mount| mount.report(now)).collect()
+    }
+
+    /// Returns when no mount has its bucket to itself any more; none will.
+    pub async fn give_back(&self) {
+        let mounted: Vec<_> = self.mounted.lock().values().cloned().collect();
+        let all = mounted.iter().map(|mount| mount.volume.work_with_others());
+        futures_util::future::join_all(all).await;
     }
 
     /// Serves the daemons' socket in `node_dir` until the agent stops.
@@ -204,6 +212,12 @@ impl Door {
             let have_ended = tokio::time::timeout(limits::ENDING, ending).await.is_ok();
             return match have_ended {
                 true => {
+                    // Whoever comes says whether it may be alone.
+                    let alone = line.mount.volume.work_with_others();
+                    if tokio::time::timeout(limits::ENDING, alone).await.is_err() {
+                        let why = "what the mount did is being stored".to_owned();
+                        return Err(Greeting::Away(why));
+                    }
                     line.mount.volume.begin_anew();
                     Ok(line)
                 }
@@ -276,6 +290,7 @@ impl Door {
                     }
                 };
                 let slot = Arc::clone(&slots).acquire_owned().await?;
+                let is_short = payload.len() <= limits::SHORT_BYTES;
                 let (abort, registration) = AbortHandle::new_pair();
                 let is_idle = is_idle(&call);
                 if is_idle {
@@ -283,7 +298,7 @@ impl Door {
                 }
                 let (mount, out) = (Arc::clone(mount), Arc::clone(&out));
                 let (running, pass) = (Arc::clone(&running), pass.clone());
-                self.env.exec.spawn(async move {
+                let mut work = Box::pin(async move {
                     let work = async {
                         let admit = |pass: Arc<Pass>| pass.admit(&call, name, &mount.admitted);
                         if let Some(Err(why)) = pass.map(admit) {
@@ -302,6 +317,10 @@ impl Door {
                     running.lock().remove(&id);
                     drop(slot);
                 });
+                // What needs nobody else is done here: to wake another thread costs more.
+                if !is_short || futures_util::poll!(work.as_mut()).is_pending() {
+                    self.env.exec.spawn(work);
+                }
             }
             anyhow::Ok(())
         };

@@ -61,3 +61,7 @@ pub const LOG_INTERVAL: Duration = Duration::from_secs(60);
 
 /// The longest name of a mount's log, without what is before and behind the place.
 pub const LOG_NAME_BYTES: usize = 200;
+
+/// Bytes of a message that is sent by whoever has it to send, and of what follows a call that is answered where it is
+/// received: of more, others do that.
+pub const SHORT_BYTES: usize = 16 << 10;

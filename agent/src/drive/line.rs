@@ -26,7 +26,7 @@ use super::credentials::KeyFile;
 use super::limits::{self, PAUSE, PAUSE_MAX};
 use super::wire::{
     Answer, Ask, Call, Fault, Frame, Greeting, Hello, NOBODY, RequestName, VERSION,
-    VERSION_WITHOUT_KEY, another, receive,
+    VERSION_WITH_KEY, VERSION_WITHOUT_KEY, another, receive,
 };
 
 type Reply = (Answer, Bytes);
@@ -47,6 +47,12 @@ struct State {
     forgotten: BTreeSet<u64>,
     /// News that were heard, and what the agent has not been told of that.
     heard: Option<Ask>,
+    /// The connection, for whoever has something to send while nobody sends.
+    writer: Option<Arc<OwnedWriteHalf>>,
+    /// Somebody sends; others put it in line.
+    is_sending: bool,
+    /// The rest of a frame of which there was not room for all: it is sent next.
+    rest: Option<Frame>,
 }
 
 impl State {
@@ -55,6 +61,28 @@ impl State {
         self.unsent = self.pending.keys().copied().collect();
         self.forgotten.clear();
         self.heard = None;
+        (self.writer, self.rest, self.is_sending) = (None, None, false);
+    }
+
+    /// Sends a call at once, if nothing comes before it and it is short; gives whether somebody else is to send something.
+    fn send_now(&mut self, id: u64) -> bool {
+        let is_first = self.unsent.len() == 1 && self.forgotten.is_empty() && self.heard.is_none();
+        if self.is_sending || !is_first || self.rest.is_some() {
+            return true;
+        }
+        let (Some(writer), Some(pending)) = (&self.writer, self.pending.get(&id)) else {
+            return true;
+        };
+        if pending.frame.len() > limits::SHORT_BYTES {
+            return true;
+        }
+        // Whatever is wrong with the line, whoever reads from it finds out.
+        let Ok(sent) = pending.frame.try_send(writer) else { return true };
+        self.unsent.remove(&id);
+        if sent < pending.frame.len() {
+            self.rest = Some(pending.frame.clone().rest(sent));
+        }
+        self.rest.is_some()
     }
 
     /// Nobody waits for an answer any more; gives whether the agent is to be told.
@@ -70,6 +98,12 @@ impl State {
 
     /// What is to be sent next.
     fn next(&mut self) -> Option<Frame> {
+        let next = self.rest.take().or_else(|| self.next_whole());
+        self.is_sending = next.is_some();
+        next
+    }
+
+    fn next_whole(&mut self) -> Option<Frame> {
         // First: a client somewhere waits for it.
         if let Some(heard) = self.heard.take() {
             return Frame::new(&(NOBODY, heard), Bytes::new()).ok();
@@ -209,9 +243,11 @@ impl Line {
             };
             state.pending.insert(id, Pending { frame, question, reply });
             state.unsent.insert(id);
+            if state.send_now(id) {
+                self.0.more.notify_one();
+            }
         }
         let _waiter = Waiter { shared: &self.0, id };
-        self.0.more.notify_one();
         answered.await.context("the line has ended")
     }
 }
@@ -223,8 +259,14 @@ enum Away {
 }
 
 impl Shared {
+    /// The version in `hello` says whether all calls may be made, or those that older agents know as well.
     fn new(path: PathBuf, mut hello: Hello, credentials: Option<PathBuf>) -> Arc<Shared> {
-        hello.version = if credentials.is_some() { VERSION } else { VERSION_WITHOUT_KEY };
+        let needs_all = hello.version >= VERSION;
+        hello.version = match (needs_all, credentials.is_some()) {
+            (true, _) => VERSION,
+            (false, true) => VERSION_WITH_KEY,
+            (false, false) => VERSION_WITHOUT_KEY,
+        };
         Arc::new(Shared {
             path,
             key: credentials.map(KeyFile::new),
@@ -269,11 +311,11 @@ impl Shared {
         }
     }
 
-    async fn write(&self, writer: &mut OwnedWriteHalf) -> anyhow::Result<()> {
+    async fn write(&self, writer: &OwnedWriteHalf) -> anyhow::Result<()> {
         loop {
             let next = self.state.lock().next();
             match next {
-                Some(frame) => frame.send(writer).await?,
+                Some(frame) => frame.send_shared(writer).await?,
                 None => self.more.notified().await,
             }
         }
@@ -303,10 +345,13 @@ impl Shared {
 
     /// Carries frames both ways until the connection breaks.
     async fn carry(&self, stream: UnixStream) -> anyhow::Result<()> {
-        let (reader, mut writer) = stream.into_split();
+        let (reader, writer) = stream.into_split();
+        let writer = Arc::new(writer);
+        self.state.lock().writer = Some(Arc::clone(&writer));
         // Dropped before the writer, whose end is what the agent sees.
+        let _closing = Closing(self);
         let _clearing = Clearing(&self.borrowed);
-        let writing = self.write(&mut writer);
+        let writing = self.write(&writer);
         let reading = async {
             let mut reader = BufReader::with_capacity(1 << 16, reader);
             while let Some(((id, answer), payload)) =
@@ -330,6 +375,15 @@ impl Shared {
         while !key.has_changed() {
             tokio::time::sleep(limits::RIGHTS_LOOK).await;
         }
+    }
+}
+
+/// Lets go of the connection when it is dropped.
+struct Closing<'a>(&'a Shared);
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.0.state.lock().writer = None;
     }
 }
 

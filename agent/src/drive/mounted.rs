@@ -86,6 +86,12 @@ pub struct MountReport {
     pub recalled: u64,
     /// Questions so far that it asked the grid.
     pub asked: u64,
+    /// Whether it has its bucket to itself at this moment.
+    pub alone: bool,
+    /// What it decided by itself so far, and in how many commands the grid heard of that.
+    pub decided: u64,
+    /// See [`MountReport::decided`].
+    pub commands: u64,
 }
 
 impl Mounted {
@@ -110,7 +116,7 @@ impl Mounted {
 
     /// As `nexusgrid mounts` shows it.
     pub(super) fn report(&self, now: BootInstant) -> MountReport {
-        let memory = self.volume.memory();
+        let (memory, delegation) = (self.volume.memory(), self.volume.delegation());
         let recalled = {
             let (before, now) = *self.recalled.lock();
             before + now
@@ -130,6 +136,9 @@ impl Mounted {
             told: memory.is_believed,
             recalled: memory.hits + recalled,
             asked: memory.misses,
+            alone: delegation.is_held,
+            decided: delegation.steps,
+            commands: delegation.commands,
         }
     }
 
@@ -257,6 +266,14 @@ impl Mounted {
             }
             Call::Opens(open) => {
                 volume.opens(&open).await?;
+                Answer::Done
+            }
+            Call::Alone => {
+                volume.work_alone();
+                Answer::Done
+            }
+            Call::Sync => {
+                volume.sync().await?;
                 Answer::Done
             }
             Call::Space => {

@@ -54,6 +54,9 @@ pub struct DriveOptions {
     /// Where the access key is that it is made with; `None`: the machine's own right.
     #[serde(default)]
     pub credentials: Option<PathBuf>,
+    /// It may have its bucket to itself: what is changed is durable soon after, or when it is synced.
+    #[serde(default)]
+    pub delegate: bool,
 }
 
 /// Both halves.
@@ -85,6 +88,7 @@ impl Options {
             write_delay: Duration::from_secs(5),
             read_only: false,
             credentials: None,
+            delegate: false,
         };
         for option in &args.options {
             let (name, value) = match option.split_once('=') {
@@ -129,6 +133,8 @@ fn apply(
         "" | "defaults" | "rw" | "auto" | "noauto" | "user" | "nouser" | "users" | "_netdev"
         | "nofail" | "relatime" | "noatime" | "async" | "nosuid" | "nodev" | "exec" => {}
         "ro" => drive.read_only = true,
+        "delegate" => drive.delegate = true,
+        "nodelegate" => drive.delegate = false,
         "suid" => mount.suid = true,
         "dev" => mount.dev = true,
         "noexec" => mount.exec = false,

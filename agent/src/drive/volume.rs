@@ -143,6 +143,11 @@ impl Drive {
         if drive.0.lease.is_none() {
             drive.0.say_open();
         }
+        if drive.0.options.delegate {
+            let mut greetings = drive.0.line.greetings();
+            greetings.mark_changed();
+            tokio::spawn(may_be_alone(Arc::downgrade(&drive.0), greetings));
+        }
         tokio::spawn(store::keep(Arc::downgrade(&drive.0), drive.0.options.write_delay));
         tokio::spawn(follow(Arc::downgrade(&drive.0), drive.0.line.lease()));
         drive
@@ -167,6 +172,17 @@ async fn say_open(volume: Weak<Inner>, mut greetings: watch::Receiver<u64>) {
             if !inner.files.is_open(ino) {
                 inner.give_back(ino).await;
             }
+        }
+    }
+}
+
+/// Says whenever the agent has greeted that the mount may have its bucket to itself.
+async fn may_be_alone(volume: Weak<Inner>, mut greetings: watch::Receiver<u64>) {
+    while greetings.changed().await.is_ok() {
+        let Some(inner) = volume.upgrade() else { return };
+        greetings.borrow_and_update();
+        if let Err(error) = inner.done(None, Call::Alone).await {
+            tracing::warn!(%error, "the agent does not hear that it may do things by itself");
         }
     }
 }
@@ -230,6 +246,14 @@ impl Inner {
                 tracing::error!(error = format!("{error:#}"), "a call cannot be made");
                 Err(VolumeError::Io)
             }
+        }
+    }
+
+    /// Returns when all that was answered is durable.
+    async fn sync(&self) -> Outcome<()> {
+        match self.options.delegate {
+            true => self.done(None, Call::Sync).await,
+            false => Ok(()),
         }
     }
 

@@ -8,6 +8,7 @@
 //! Among the answers come news of what was lent, as answers to [`NOBODY`]; the daemon says that it heard. An answer
 //! is lent, and news end loans, in the order in which they are sent.
 
+use std::io::IoSlice;
 use std::path::PathBuf;
 
 use anyhow::{Context, bail, ensure};
@@ -19,13 +20,18 @@ use nexusgrid_grid::volume::{
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::unix::OwnedWriteHalf;
 
 /// Of this conversation; the first byte of a [`Hello`]. A daemon of a later version is refused, and one from before
-/// [`VERSION_OLDEST`].
-pub const VERSION: u8 = 3;
+/// [`VERSION_OLDEST`]. Each says the oldest version that knows what it needs, so that an older agent serves it.
+///
+/// Daemons of this version may make all calls, [`Call::Alone`] and [`Call::Sync`] as well, and may bring a key.
+pub const VERSION: u8 = 4;
 
-/// Daemons of this version have no access key; from the next one on they may bring one: [`Credentials`](super::Credentials)
-/// (postcard) follow their [`Hello`]. One that brings none says this version, so that an older agent serves it.
+/// Daemons of this version bring an access key: [`Credentials`](super::Credentials) (postcard) follow their [`Hello`].
+pub const VERSION_WITH_KEY: u8 = 3;
+
+/// Daemons of this version have no access key.
 pub const VERSION_WITHOUT_KEY: u8 = 2;
 
 /// Daemons of this version borrow nothing.
@@ -160,6 +166,10 @@ pub enum Call {
     Lengthen(Ino, u64),
     /// These are open, all of them: what else is held is held for nothing. → `Done`.
     Opens(Vec<Ino>),
+    /// The mount may have its bucket to itself (see `Volume::work_alone`). → `Done`.
+    Alone,
+    /// All that was answered is to be durable. → `Done`.
+    Sync,
 }
 
 impl Call {
@@ -191,7 +201,9 @@ impl Call {
             | Call::Lock { kind: None, .. }
             | Call::UnlockAll(..)
             | Call::Close
-            | Call::Opens(_) => Kind::GivesBack,
+            | Call::Opens(_)
+            | Call::Alone
+            | Call::Sync => Kind::GivesBack,
             Call::Make(..)
             | Call::Unlink(..)
             | Call::Rmdir(..)
@@ -304,6 +316,39 @@ impl Frame {
         Ok(Frame { head: head.freeze(), payload })
     }
 
+    /// Bytes of both parts.
+    pub fn len(&self) -> usize {
+        self.head.len() + self.payload.len()
+    }
+
+    /// What is left when so many bytes are sent.
+    pub fn rest(mut self, sent: usize) -> Frame {
+        let of_head = sent.min(self.head.len());
+        self.head = self.head.slice(of_head..);
+        self.payload = self.payload.slice((sent - of_head).min(self.payload.len())..);
+        self
+    }
+
+    /// Sends as much of it as there is room for; how many bytes that are.
+    pub fn try_send(&self, to: &OwnedWriteHalf) -> std::io::Result<usize> {
+        to.try_write_vectored(&[IoSlice::new(&self.head), IoSlice::new(&self.payload)])
+    }
+
+    /// Sends it, to whoever others may send to as well when this is done.
+    pub async fn send_shared(self, to: &OwnedWriteHalf) -> std::io::Result<()> {
+        let mut left = self;
+        while left.len() > 0 {
+            match left.try_send(to) {
+                Ok(sent) => left = left.rest(sent),
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    to.writable().await?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     /// Sends it.
     pub async fn send<W: AsyncWrite + Unpin>(&self, to: &mut W) -> std::io::Result<()> {
         to.write_all(&self.head).await?;
@@ -358,7 +403,7 @@ mod tests {
             read_only: true,
         };
         let why = "another layout needs another VERSION";
-        assert_eq!(bytes_of(&hello), "0301620107022f6d01", "{why}");
+        assert_eq!(bytes_of(&hello), "0401620107022f6d01", "{why}");
         let ask = Ask::Call(Some([1; 16]), Call::Unlink(Ino(5), b"x".to_vec()));
         let name = "01".repeat(16);
         assert_eq!(bytes_of(&(3_u64, ask)), format!("030001{name}03050178"), "{why}");

@@ -107,11 +107,14 @@ struct Running {
     swim: Swim,
     meta: MetaHost,
     serving: tokio::task::JoinHandle<()>,
+    door: Arc<crate::drive::Door>,
 }
 
 impl Running {
     async fn end(self, env: &Env) {
         let ending = async {
+            // What mounts did alone is said while others can hear it.
+            self.door.give_back().await;
             let _ = self.serving.await;
             for group in self.meta.groups() {
                 let _ = self.meta.transfer_leader(group).await;
@@ -305,7 +308,7 @@ async fn start(
     let (s3, admin, serving) =
         start_listeners(env, config, stop, &node, &host, &directory, node_id, keys, &gateway)
             .await?;
-    Ok(Running { node_id, s3, admin, node, swim, meta: host, serving })
+    Ok(Running { node_id, s3, admin, node, swim, meta: host, serving, door })
 }
 
 fn host_options(config: &Config) -> HostOptions {

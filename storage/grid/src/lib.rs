@@ -40,6 +40,7 @@ mod pack;
 pub mod placement;
 mod read;
 mod rebuild;
+mod recall;
 mod records;
 mod refill;
 pub mod session;

@@ -263,3 +263,49 @@ pub const RUNS_MAX: usize = nexusgrid_meta::namespace::limits::RUNS_MAX;
 /// Rounds of one write: bytes sealed anew because the file has another key by then, and halves of what covers too
 /// many pieces.
 pub const WRITE_ROUNDS_MAX: usize = 250;
+
+/// A mount that was asked for its bucket has so long to give it back: all that it has to say is some hundred kilobytes.
+pub const DELEGATION_YIELD: Duration = Duration::from_secs(8);
+/// So often in a row a bucket is asked for by one who needs it.
+pub const RECALLS_MAX: usize = 16;
+/// Who asked for a bucket looks first after this, then ever more seldom.
+pub const RECALL_LOOK_MIN: Duration = Duration::from_millis(2);
+/// See [`RECALL_LOOK_MIN`].
+pub const RECALL_LOOK_MAX: Duration = Duration::from_millis(50);
+
+/// Steps of a mount that has its bucket to itself which the group has not heard of; who would take more waits.
+pub const DELEGATED_STEPS_MAX: usize = 4_096;
+/// About as many bytes of them.
+pub const DELEGATED_BYTES_MAX: usize = 8 << 20;
+/// About as many bytes of rows such a mount knows; then it begins anew.
+pub const DELEGATED_ROWS_BYTES_MAX: usize = 64 << 20;
+/// Requests of which it is known what they came to, for those that are made again.
+pub const DELEGATED_ANSWERS_MAX: usize = 8_192;
+/// Longest time for which one call of such a mount waits for the group.
+pub const DELEGATED_PATIENCE: Duration = Duration::from_secs(15);
+/// Rows of a command that steps leave: for what is counted of the group.
+pub const STEPS_ROWS_SPARE: usize = 100;
+/// Bytes of steps in one command, more or less.
+pub const STEPS_BYTES_MAX: usize = 512 << 10;
+/// Steps in one command.
+pub const STEPS_AT_ONCE: usize = 256;
+/// Steps wait so long for others to be said with.
+pub const STEPS_LINGER: Duration = Duration::from_millis(20);
+/// Changes, with pauses below [`DELEGATION_PAUSE_MAX`], after which a mount asks for its bucket.
+pub const DELEGATION_AFTER: u32 = 4;
+/// See [`DELEGATION_AFTER`].
+pub const DELEGATION_PAUSE_MAX: Duration = Duration::from_millis(500);
+/// A mount that does nothing for so long gives its bucket back.
+pub const DELEGATION_IDLE: Duration = Duration::from_secs(2);
+/// It is looked at so often whether there is something to do.
+pub const DELEGATION_LOOK: Duration = Duration::from_millis(100);
+/// Who was asked for its bucket, or was not given it, asks again after this at the earliest, then ever later.
+pub const DELEGATION_BACKOFF_MIN: Duration = Duration::from_millis(500);
+/// See [`DELEGATION_BACKOFF_MIN`].
+pub const DELEGATION_BACKOFF_MAX: Duration = Duration::from_secs(30);
+/// A mount that was never asked for its bucket begins anew after this: where bytes lie it is not told meanwhile.
+pub const DELEGATION_HELD_MAX: Duration = Duration::from_secs(60);
+/// Requests to the group of which a mount notes that it does not know what they came to.
+pub const UNDER_WAY_MAX: usize = 1_024;
+/// Whoever syncs within this after something was lost that had been answered hears of it.
+pub const LOSS_TOLD: Duration = Duration::from_secs(60);

@@ -30,10 +30,17 @@ pub struct CommandId(pub [u8; 16]);
 
 impl CommandId {
     /// The id of the same request when it is made anew, for the n-th time; 0: this one. All are different up to
-    /// 2³⁶ times. Who names requests leaves the first two bytes and the last 28 bits of all names alike.
+    /// 2³² times. Who names requests leaves the first two bytes and the last 28 bits of all names alike.
     pub(crate) fn again(self, round: usize) -> CommandId {
-        let (low, high) = (round as u128 & 0xff, (round as u128 >> 8) & 0x0fff_ffff);
+        let (low, high) = (round as u128 & 0xff, (round as u128 >> 8) & 0x00ff_ffff);
         let id = u128::from_be_bytes(self.0) ^ (low << 120) ^ high;
+        CommandId(id.to_be_bytes())
+    }
+
+    /// The id of the same request after the n-th time that it was refused since a mount had the bucket to itself; 0: this
+    /// one. All are different up to [`crate::limits::RECALLS_MAX`].
+    pub(crate) fn after_recall(self, refused: usize) -> CommandId {
+        let id = u128::from_be_bytes(self.0) ^ ((refused as u128 & 0xf) << 24);
         CommandId(id.to_be_bytes())
     }
 
@@ -161,7 +168,9 @@ fn namespace_error(error: NamespaceError) -> GridError {
         NamespaceError::SessionClosed(_)
         | NamespaceError::NoQuorum(_)
         | NamespaceError::Fenced(_)
-        | NamespaceError::BlockBound(_) => GridError::Unavailable(error.to_string()),
+        | NamespaceError::BlockBound(_)
+        | NamespaceError::Delegated(..)
+        | NamespaceError::NotDelegated => GridError::Unavailable(error.to_string()),
         NamespaceError::NoSuchContent => {
             GridError::Unreadable("the content was freed while it was read".to_owned())
         }
@@ -232,6 +241,10 @@ impl MetaClient {
         MetaClient { port, env, options }
     }
 
+    pub(crate) fn env(&self) -> &Env {
+        &self.env
+    }
+
     /// Wall-clock time, for what users see.
     pub(crate) fn now_ms(&self) -> u64 {
         self.env.clock.wall().0
@@ -252,6 +265,15 @@ impl MetaClient {
         group: GroupId,
         command: &NamespaceCommand,
     ) -> Result<NamespaceOk, MetaError> {
+        self.unless_delegated(group, |_| self.command_once(group, command)).await
+    }
+
+    /// Likewise; refused if a mount has the bucket to itself.
+    pub(crate) async fn command_once(
+        &self,
+        group: GroupId,
+        command: &NamespaceCommand,
+    ) -> Result<NamespaceOk, MetaError> {
         let reply = self.propose(group, command.encode()).await?;
         let reply = namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
         Ok(reply?)
@@ -268,14 +290,35 @@ impl MetaClient {
     ) -> Result<(Result<NamespaceOk, NamespaceError>, Touched), MetaError> {
         let id = id.unwrap_or_else(|| self.fresh_id());
         let command = command.encode();
-        let (reply, touched) = match by {
-            Some(by) => {
-                self.patiently(|| self.port.propose_by(by, group, id, command.clone())).await?
+        let command = &command;
+        self.unless_delegated(group, |refused| {
+            let id = id.after_recall(refused);
+            async move {
+                let (reply, touched) = self.encoded_by(by, group, id, command).await?;
+                let reply =
+                    namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
+                match reply {
+                    Err(error @ NamespaceError::Delegated(..)) => Err(error.into()),
+                    reply => Ok((reply, touched)),
+                }
             }
-            None => (self.propose_as(group, id, command).await?, Touched::Nothing),
-        };
-        let reply = namespace::decode_reply(&reply).map_err(|_| MetaError::Reply("command"))?;
-        Ok((reply, touched))
+        })
+        .await
+    }
+
+    async fn encoded_by(
+        &self,
+        by: Option<Watcher>,
+        group: GroupId,
+        id: CommandId,
+        command: &[u8],
+    ) -> Result<(Vec<u8>, Touched), MetaError> {
+        match by {
+            Some(by) => {
+                self.patiently(|| self.port.propose_by(by, group, id, command.to_vec())).await
+            }
+            None => Ok((self.propose_as(group, id, command.to_vec()).await?, Touched::Nothing)),
+        }
     }
 
     /// A query whose answer may be remembered; as it came.
@@ -285,11 +328,21 @@ impl MetaClient {
         by: Option<Watcher>,
         query: Vec<u8>,
     ) -> Result<Answered, MetaError> {
-        let Some(by) = by else {
-            let answer = self.query(group, query).await?;
-            return Ok(Answered { answer, fact: None, touched: Touched::Nothing });
-        };
-        self.patiently(|| self.port.remember(by, group, query.clone())).await
+        let query = &query;
+        self.unless_delegated(group, |_| async move {
+            let answered = match by {
+                Some(by) => self.patiently(|| self.port.remember(by, group, query.clone())).await?,
+                None => {
+                    let answer = self.query(group, query.clone()).await?;
+                    Answered { answer, fact: None, touched: Touched::Nothing }
+                }
+            };
+            match namespace::refusal(&answered.answer) {
+                Some(error @ NamespaceError::Delegated(..)) => Err(error.into()),
+                _ => Ok(answered),
+            }
+        })
+        .await
     }
 
     /// Waits for news of what is remembered.
@@ -307,6 +360,15 @@ impl MetaClient {
         group: GroupId,
         query: &NamespaceQuery,
     ) -> Result<NamespaceAnswer, MetaError> {
+        self.unless_delegated(group, |_| self.ask_once(group, query)).await
+    }
+
+    /// Likewise; refused if a mount has the bucket to itself.
+    pub(crate) async fn ask_once(
+        &self,
+        group: GroupId,
+        query: &NamespaceQuery,
+    ) -> Result<NamespaceAnswer, MetaError> {
         let reply = self.query(group, query.encode()).await?;
         let reply = namespace::decode_query_reply(&reply).map_err(|_| MetaError::Reply("query"))?;
         Ok(reply?)
@@ -319,7 +381,16 @@ impl MetaClient {
         query: &NamespaceQuery,
         each: impl FnMut(ListLine<'_>),
     ) -> Result<Option<ListAfter>, MetaError> {
-        let reply = self.query(group, query.encode()).await?;
+        let query = &query.encode();
+        let reply = self
+            .unless_delegated(group, |_| async move {
+                let reply = self.query(group, query.clone()).await?;
+                match namespace::refusal(&reply) {
+                    Some(error @ NamespaceError::Delegated(..)) => Err(error.into()),
+                    _ => Ok(reply),
+                }
+            })
+            .await?;
         let next = namespace::read_listing(&reply, each).map_err(|_| MetaError::Reply("list"))?;
         Ok(next?)
     }
@@ -396,7 +467,10 @@ mod tests {
         let id = CommandId([7; 16]);
         assert_eq!(id.again(0).in_life(0), id);
         let names = (0..1_000).flat_map(|round| (0..5).map(move |life| (round, life)));
-        let names: BTreeSet<_> = names.map(|(round, life)| id.again(round).in_life(life)).collect();
-        assert_eq!(names.len(), 5_000);
+        let names = names.flat_map(|name| (0..4).map(move |refused| (name, refused)));
+        let names: BTreeSet<_> = names
+            .map(|((round, life), refused)| id.again(round).in_life(life).after_recall(refused))
+            .collect();
+        assert_eq!(names.len(), 20_000);
     }
 }

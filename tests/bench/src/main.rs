@@ -63,6 +63,9 @@ struct Args {
     /// Another directory to measure beside the mount: NAME=DIRECTORY.
     #[arg(long)]
     also_mounted: Vec<String>,
+    /// Of the mount's measurement, only this one.
+    #[arg(long, value_name = "NAME")]
+    target: Option<String>,
     /// One process of the mount's measurement.
     #[arg(long = "do", hide = true, requires = "place")]
     operation: Option<mount::Operation>,
@@ -114,8 +117,8 @@ async fn main() -> anyhow::Result<()> {
     }
     if wanted("mount") {
         let (nodes, seconds, json) = (args.nodes, args.seconds, args.json);
-        let also = args.also_mounted.clone();
-        let mounts = move || mount::measure(nodes, seconds, &also, json);
+        let (also, target) = (args.also_mounted.clone(), args.target.clone());
+        let mounts = move || mount::measure(nodes, seconds, &also, target.as_deref(), json);
         tokio::task::spawn_blocking(mounts).await??;
         if args.only == ["mount"] {
             return Ok(());

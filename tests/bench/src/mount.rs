@@ -77,32 +77,49 @@ struct Target {
     figures: Vec<Figure>,
 }
 
-/// Measures all of them: what is mounted elsewhere as NAME=DIRECTORY.
-pub fn measure(nodes: usize, seconds: u64, also: &[String], as_json: bool) -> anyhow::Result<()> {
+/// Measures all of them, or the one of that name: what is mounted elsewhere as NAME=DIRECTORY.
+pub fn measure(
+    nodes: usize,
+    seconds: u64,
+    also: &[String],
+    only: Option<&str>,
+    as_json: bool,
+) -> anyhow::Result<()> {
+    let wanted = |name: &str| only.is_none_or(|only| only == name);
     let mut targets = Vec::new();
     let here = tempfile::tempdir()?;
     let tree = Tree::new(here.path())?;
     let local = here.path().join("local");
     fs::create_dir(&local)?;
-    targets.push(of("local disk", &local, &tree, seconds)?);
-    {
+    if wanted("local disk") {
+        targets.push(of("local disk", &local, &tree, seconds)?);
+    }
+    if wanted("null FUSE") {
         let dir = tempfile::tempdir()?;
         let _mounted = null::mount(dir.path())?;
         targets.push(of("null FUSE", dir.path(), &tree, seconds)?);
     }
     for also in also {
         let (name, dir) = also.split_once('=').context("--also-mounted NAME=DIRECTORY")?;
+        if !wanted(name) {
+            continue;
+        }
         let dir = tempfile::tempdir_in(dir)?;
         targets.push(of(name, dir.path(), &tree, seconds)?);
     }
     // The node's own cache holds all of the large file.
     let cache = format!("[cache]\nbytes = {}\n", 4 * LARGE_BYTES);
-    for (name, config) in [("nexusgrid, cache", cache), ("nexusgrid", String::new())] {
+    let runs = [
+        ("nexusgrid, cache", cache, ""),
+        ("nexusgrid", String::new(), ""),
+        ("nexusgrid, delegate", String::new(), "delegate"),
+    ];
+    for (name, config, with) in runs.into_iter().filter(|(name, ..)| wanted(name)) {
         let options = GridOptions { nodes, config, ..GridOptions::default() };
         let grid = LocalGrid::start_with(&options);
         let dir = grid.dir(1).display().to_string();
         grid.command(&["bucket", "create", "mounted", "--dir", &dir])?;
-        let mounted = Mounted::new(&grid, 1, "mounted", "");
+        let mounted = Mounted::new(&grid, 1, "mounted", with);
         targets.push(of(name, mounted.path(), &tree, seconds)?);
         mounted.unmount();
     }

@@ -265,7 +265,8 @@ impl Volume for Drive {
     }
 
     async fn fsync(&self, _: &Caller, ino: Ino, _: Handle, _: bool) -> Outcome<()> {
-        self.0.store(ino).await
+        self.0.store(ino).await?;
+        self.0.sync().await
     }
 
     async fn opendir(&self, _: &Caller, _: Ino) -> Outcome<OpenedDirectory> {
@@ -306,9 +307,8 @@ impl Volume for Drive {
             .collect()
     }
 
-    /// Whatever is done to names is durable when it is answered.
     async fn fsyncdir(&self, _: &Caller, _: Ino) -> Outcome<()> {
-        Ok(())
+        self.0.sync().await
     }
 
     async fn statfs(&self, _: &Caller, _: Ino) -> Outcome<Statfs> {

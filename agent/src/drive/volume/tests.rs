@@ -40,6 +40,7 @@ impl Memory {
             write_delay: Duration::from_secs(3600),
             read_only: false,
             credentials: None,
+            delegate: false,
         };
         let drive = Drive::new(line, kept, options, Some(1));
         let open = |handle: &u64| OpenFile {

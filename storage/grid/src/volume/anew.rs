@@ -59,6 +59,8 @@ impl Volume {
     /// Writes a file's bytes anew, into blocks of its own. If somebody changes the file meanwhile nothing is done:
     /// whether it is shared too deep still, who asks hears by asking again.
     pub(super) async fn write_anew(&self, ino: Ino) -> Result<(), VolumeError> {
+        // The group is asked for the bytes: it must know them.
+        self.lease.delegation().leave_in_time().await?;
         // Before the first query: what it names is kept from now on.
         let _pin = self.core.sessions.pin(self.bucket.group);
         let Some(layout) = self.layout(ino).await? else { return Ok(()) };

@@ -140,6 +140,8 @@ impl Volume {
         match self.read_by(mapped(answer)?, (offset, len), pin).await {
             // What it named was given up, and this mount was not told in time: it is told now.
             Err(VolumeError::Grid(error)) if is_remembered && is_given_up(&error) => {
+                // Nobody tells a mount that has its bucket to itself.
+                self.lease.delegation().leave_in_time().await?;
                 let pin = self.core.sessions.pin(self.bucket.group);
                 self.read_by(self.map(ino, offset, len).await?, (offset, len), pin).await
             }
@@ -162,6 +164,10 @@ impl Volume {
         let end = offset.saturating_add(len).min(size);
         if offset >= end {
             return Ok(Bytes::new());
+        }
+        if map.next.is_some() {
+            // The rest is asked of the group: it must have heard of all this.
+            self.lease.delegation().settle_in_time().await?;
         }
         let range = ContentRange {
             group: self.bucket.group,

@@ -11,18 +11,21 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use nexusgrid_codec::{GroupId, SessionId};
+use nexusgrid_env::BootInstant;
 use nexusgrid_meta::host::{Changing, Memory};
 use nexusgrid_meta::namespace::types::{
-    BucketId, Ino, Moment, MountId, NamespaceCommand, NamespaceError, NamespaceOk, NewBlock,
-    PosixDone, PosixError, PosixOp,
+    BucketId, Ino, Moment, MountId, NamespaceAnswer, NamespaceCommand, NamespaceError, NamespaceOk,
+    NamespaceQuery, NewBlock, PosixDone, PosixError, PosixOp,
 };
 use nexusgrid_meta::root::topology::Bucket;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::VolumeError;
+use super::delegation::{self, Asked, Delegation};
 use super::holds::{self, Holds};
 use super::lend::Lending;
 use super::memory;
@@ -43,6 +46,7 @@ pub(super) struct Lease {
     memory: Memory,
     lending: Lending,
     holds: Holds,
+    delegation: Delegation,
     /// Numbers not given yet: the next, and the end.
     numbers: Mutex<(u64, u64)>,
     /// The first of this lot and of the one before, whose last may be on their way still.
@@ -60,6 +64,9 @@ impl Lease {
         bucket: &Bucket,
         again: Option<MountId>,
     ) -> Result<Arc<Lease>, VolumeError> {
+        if let Some(again) = again {
+            take_back(core, (bucket.group, bucket.id), again).await?;
+        }
         let mount = begin(core, (bucket.group, bucket.id), again).await?;
         let lease = Arc::new(Lease {
             core: Arc::clone(core),
@@ -70,12 +77,14 @@ impl Lease {
             memory: Memory::default(),
             lending: Lending::default(),
             holds: Holds::default(),
+            delegation: Delegation::default(),
             numbers: Mutex::new((0, 0)),
             reserving: tokio::sync::Mutex::default(),
         });
         let weak = Arc::downgrade(&lease);
         core.env.exec.spawn(memory::follow(Weak::clone(&weak), Arc::clone(core)));
         core.env.exec.spawn(holds::follow(Weak::clone(&weak), Arc::clone(core)));
+        core.env.exec.spawn(delegation::follow(Weak::clone(&weak), Arc::clone(core)));
         core.env.exec.spawn(keep(weak, Arc::clone(core)));
         Ok(lease)
     }
@@ -98,6 +107,27 @@ impl Lease {
         &self.lending
     }
 
+    pub(super) fn bucket(&self) -> BucketId {
+        self.bucket
+    }
+
+    pub(super) fn core(&self) -> &Core {
+        &self.core
+    }
+
+    pub(super) fn now(&self) -> BootInstant {
+        self.core.env.clock.now()
+    }
+
+    pub(super) async fn sleep(&self, duration: Duration) {
+        self.core.env.clock.sleep(duration).await;
+    }
+
+    /// Whether the mount has its bucket to itself, and what it does there.
+    pub(super) fn delegation(&self) -> &Delegation {
+        &self.delegation
+    }
+
     /// What the mount holds.
     pub(super) fn holds(&self) -> &Holds {
         &self.holds
@@ -117,6 +147,11 @@ impl Lease {
     }
 
     pub(super) async fn close(&self) -> Result<(), VolumeError> {
+        // What cannot be said in time is lost with the mount.
+        let left = tokio::time::timeout(limits::DELEGATED_PATIENCE, self.delegation.leave()).await;
+        if left.is_err() {
+            tracing::error!("what was done last in a mount cannot be stored");
+        }
         self.end();
         let now_ms = self.core.meta.now_ms();
         let command = NamespaceCommand::CloseMount { mount: self.mount(), now_ms };
@@ -136,6 +171,7 @@ impl Lease {
         let now = begin(&self.core, (self.group, self.bucket), Some(mount)).await?;
         *lots = (None, None);
         *self.numbers.lock() = (0, 0);
+        self.delegation.forget_ids();
         if now != mount {
             self.holds.clear();
             tracing::warn!(ended = mount.0, now = now.0, "the mount had ended and begins anew");
@@ -173,11 +209,26 @@ impl Lease {
         request: Option<CommandId>,
     ) -> Result<Vec<Result<PosixDone, NamespaceError>>, MetaError> {
         let now_ms = self.core.meta.now_ms();
+        if let Some(results) = self.delegation.answered(request) {
+            return Ok(results);
+        }
         // Nanoseconds of this millisecond are before its end.
         let now = match at {
             Some(at) => at.min(Moment::from_ms(now_ms.saturating_add(1))),
             None => Moment::from_ms(now_ms),
         };
+        let asked = Asked { now, writer, blocks: &blocks, ops: &ops, request };
+        let _pass = loop {
+            if let Some(results) = self.delegation.run(self, &asked).await? {
+                return Ok(results);
+            }
+            if let Some(pass) = self.delegation.pass().await {
+                break pass;
+            }
+        };
+        if request.is_some() || !blocks.is_empty() {
+            self.delegation.note_change(self);
+        }
         let mut life = 0;
         loop {
             let mount = self.mount();
@@ -188,17 +239,16 @@ impl Lease {
                 ops: ops.clone(),
                 now,
             };
-            let request = request.map(|id| id.in_life(life));
-            let changing = Changing::new(&self.memory);
-            let by = self.memory.by();
-            let done = self.core.meta.command_by(by, self.group, request, &command).await;
-            let done = done.and_then(|(done, touched)| {
-                // Of another time of remembering these are other numbers.
-                if self.memory.by() == by {
-                    changing.done(touched);
-                }
-                Ok(done?)
-            });
+            let id = request.map(|id| id.in_life(life));
+            if let Some(request) = request {
+                self.delegation.is_under_way(request);
+            }
+            let done = self.command_by(id, &command).await;
+            if let Some(request) = request
+                && matches!(done, Ok(_) | Err(MetaError::Namespace(_)))
+            {
+                self.delegation.is_decided(request);
+            }
             match done {
                 Ok(NamespaceOk::Posix(results)) => return Ok(results),
                 Ok(_) => return Err(MetaError::Reply("operations of a mount")),
@@ -210,6 +260,36 @@ impl Lease {
                 Err(error) => return Err(error),
             }
         }
+    }
+
+    /// A command of the mount's; what it changed is forgotten.
+    pub(super) async fn command_by(
+        &self,
+        request: Option<CommandId>,
+        command: &NamespaceCommand,
+    ) -> Result<NamespaceOk, MetaError> {
+        let changing = Changing::new(&self.memory);
+        let by = self.memory.by();
+        let done = self.core.meta.command_by(by, self.group, request, command).await;
+        let (done, touched) = done?;
+        // Of another time of remembering these are other numbers.
+        if self.memory.by() == by {
+            changing.done(touched);
+        }
+        Ok(done?)
+    }
+
+    /// The mount does not have its bucket to itself, whatever became of its asking for it.
+    pub(super) async fn take_back(&self) -> Result<(), MetaError> {
+        take_back(&self.core, (self.group, self.bucket), self.mount()).await
+    }
+
+    /// Asks the group; refused if somebody has the bucket to himself.
+    pub(super) async fn ask_once(
+        &self,
+        query: &NamespaceQuery,
+    ) -> Result<NamespaceAnswer, MetaError> {
+        self.core.meta.ask_once(self.group, query).await
     }
 
     /// One operation.
@@ -263,15 +343,23 @@ impl Lease {
             return Ok(());
         }
         let (current, older) = *lots;
+        // What names the older ones must be there before they are given back.
+        self.delegation.settle_in_time().await?;
         let command = NamespaceCommand::ReserveInos { mount, used_up: older };
         match self.core.meta.command(self.group, &command).await? {
             NamespaceOk::Reserved(Ino(first)) => {
                 *lots = (Some(Ino(first)), current);
+                self.delegation.has_reserved(Ino(first));
                 *self.numbers.lock() = (first, first + LOT);
                 Ok(())
             }
             _ => Err(MetaError::Reply("a reservation")),
         }
+    }
+
+    /// The numbers that are left of a lot are not used: of the next one it is known that nobody has any.
+    pub(super) fn drop_numbers(&self) {
+        *self.numbers.lock() = (0, 0);
     }
 
     fn take(&self) -> Option<Ino> {
@@ -300,6 +388,22 @@ async fn begin(
         NamespaceOk::Mount(row) => Ok(row.id),
         _ => Err(MetaError::Reply("a mount")),
     }
+}
+
+/// A mount that has its bucket to itself and does not know it, or not any more, has it so no more.
+async fn take_back(
+    core: &Core,
+    (group, bucket): (GroupId, BucketId),
+    mount: MountId,
+) -> Result<(), MetaError> {
+    let query = NamespaceQuery::Delegation { bucket };
+    if let NamespaceAnswer::Delegation(Some((held_by, grant, _))) =
+        core.meta.ask_once(group, &query).await?
+        && held_by == mount
+    {
+        core.meta.command(group, &NamespaceCommand::Revoke { bucket, grant }).await?;
+    }
+    Ok(())
 }
 
 /// Renews a lease while someone has it.

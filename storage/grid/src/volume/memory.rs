@@ -27,6 +27,7 @@ pub(super) async fn follow(lease: Weak<Lease>, core: Arc<Core>) {
             Ok(watched) => {
                 let is_stranger = watched == Watched::Stranger;
                 live.memory().hear(call, called, watched);
+                live.delegation().look();
                 // The next call says that this was heard: by whoever believes what it was lent as well.
                 live.lending().settle(core.env.clock.as_ref()).await;
                 drop(live);

@@ -13,6 +13,7 @@
 
 mod anew;
 mod data;
+mod delegation;
 mod holds;
 mod lease;
 mod lend;
@@ -25,13 +26,16 @@ mod space;
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+use nexusgrid_meta::host::FactId;
 use nexusgrid_meta::namespace::types::{
     NamespaceAnswer, NamespaceError, NamespaceQuery, WrappedKey, decode_query_reply,
 };
 use nexusgrid_meta::root::topology::Bucket;
-use tokio::sync::watch;
+use tokio::sync::{RwLockReadGuard, watch};
 
 pub use data::FileRange;
+pub use delegation::DelegationFigures;
 pub use lend::{Borrower, Loan, LoanNews, Question};
 pub use listing::{Cookie, Listed};
 pub use nexusgrid_meta::host::MemoryFigures;
@@ -96,6 +100,14 @@ impl From<NamespaceError> for VolumeError {
             other => VolumeError::Grid(MetaError::Namespace(other).into()),
         }
     }
+}
+
+/// Who answers a mount's question.
+enum Alone<'a> {
+    /// The mount itself: as encoded, and what is remembered of it.
+    Answer(Bytes, Option<FactId>),
+    /// The group, while this is kept.
+    Pass(RwLockReadGuard<'a, ()>),
 }
 
 /// A mounted bucket; all that it holds is given back some time after it is dropped, unless somebody goes on with
@@ -190,9 +202,14 @@ impl Volume {
         &self,
         query: PosixQuery,
     ) -> Result<(NamespaceAnswer, bool), VolumeError> {
-        let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
-        let recalled = memory::ask(&self.core, &self.lease, query).await?;
-        Ok((answer_of(&recalled.answer)?, recalled.was_known))
+        match self.alone(&query).await? {
+            Alone::Answer(answer, _) => Ok((answer_of(&answer)?, true)),
+            Alone::Pass(_pass) => {
+                let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
+                let recalled = memory::ask(&self.core, &self.lease, query).await?;
+                Ok((answer_of(&recalled.answer)?, recalled.was_known))
+            }
+        }
     }
 
     /// Likewise; gives what may be lent of it, were it an error.
@@ -200,6 +217,14 @@ impl Volume {
         &self,
         query: PosixQuery,
     ) -> (Result<NamespaceAnswer, VolumeError>, Option<Loan>) {
+        let _pass = match self.alone(&query).await {
+            Ok(Alone::Answer(answer, fact)) => {
+                let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
+                return (answer_of(&answer), fact.map(|fact| Loan { query, fact }));
+            }
+            Ok(Alone::Pass(pass)) => pass,
+            Err(error) => return (Err(error), None),
+        };
         let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
         match memory::ask(&self.core, &self.lease, query.clone()).await {
             Ok(Recalled { answer, fact, .. }) => {
@@ -211,6 +236,9 @@ impl Volume {
 
     /// What is remembered; nothing is asked.
     fn recalled(&self, query: PosixQuery) -> Option<NamespaceAnswer> {
+        if let Some(answer) = self.lease.delegation().peek(&self.lease, &query) {
+            return decode_query_reply(&answer).ok()?.ok();
+        }
         let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
         let (answer, _) = self.lease.memory().recall(&query, self.core.env.clock.now()).ok()?;
         decode_query_reply(&answer).ok()?.ok()
@@ -218,6 +246,10 @@ impl Volume {
 
     /// Asks, whatever is remembered; what is remembered is not older than the answer then.
     async fn ask(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {
+        let _pass = match self.alone(&query).await? {
+            Alone::Answer(answer, _) => return answer_of(&answer),
+            Alone::Pass(pass) => pass,
+        };
         let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
         let by = self.lease.memory().by();
         let answered = self.core.meta.remember(self.bucket.group, by, query).await?;
@@ -225,6 +257,40 @@ impl Volume {
             self.lease.memory().forget(answered.touched);
         }
         answer_of(&answered.answer)
+    }
+
+    /// What the mount answers itself, or leave to ask the group.
+    async fn alone(&self, query: &PosixQuery) -> Result<Alone<'_>, VolumeError> {
+        let delegation = self.lease.delegation();
+        loop {
+            if let Some((answer, fact)) = delegation.ask(&self.lease, query).await? {
+                return Ok(Alone::Answer(answer, fact));
+            }
+            if let Some(pass) = delegation.pass().await {
+                return Ok(Alone::Pass(pass));
+            }
+        }
+    }
+
+    /// From now on the mount has its bucket to itself when it changes much there and nobody else looks: what programs do is
+    /// durable soon after, not when it is answered, unless they ask for it ([`Volume::sync`]).
+    pub fn work_alone(&self) {
+        self.lease.delegation().want(&self.lease);
+    }
+
+    /// Ends that; returns when the bucket is not the mount's alone, and all that it did is durable.
+    pub async fn work_with_others(&self) {
+        self.lease.delegation().want_no_more().await;
+    }
+
+    /// Returns when all that was done is durable.
+    pub async fn sync(&self) -> Result<(), VolumeError> {
+        self.lease.delegation().sync(&self.lease).await
+    }
+
+    /// How the mount has its bucket to itself.
+    pub fn delegation(&self) -> DelegationFigures {
+        self.lease.delegation().figures()
     }
 
     /// A key for what may be written to a file that has none of its own.

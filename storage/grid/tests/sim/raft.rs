@@ -1,5 +1,6 @@
 //! The same over real Raft groups: five voters of seven nodes, metadata and data die together.
 
+mod alone;
 mod memory;
 mod restore;
 

@@ -21,7 +21,7 @@ mod memory;
 mod news;
 mod options;
 pub mod plan;
-mod remember;
+pub(crate) mod remember;
 pub mod restore;
 mod rot;
 mod service;

@@ -86,11 +86,22 @@ pub struct Remembered {
 }
 
 /// A view that notes which rows are read.
-struct Noting<'a> {
+pub(crate) struct Noting<'a> {
     rows: &'a dyn KvRead,
     rests_on: &'a RestsOn,
     /// `None`: more than can be noted.
     marks: Mutex<Option<Vec<Mark>>>,
+}
+
+impl<'a> Noting<'a> {
+    pub(crate) fn new(rows: &'a dyn KvRead, rests_on: &'a RestsOn) -> Noting<'a> {
+        Noting { rows, rests_on, marks: Mutex::new(Some(Vec::new())) }
+    }
+
+    /// What was read that the answer rests on; `None`: more than can be noted.
+    pub(crate) fn marks(self) -> Option<Vec<Mark>> {
+        self.marks.into_inner()
+    }
 }
 
 impl KvRead for Noting<'_> {
@@ -264,10 +275,9 @@ impl Group {
         let store = Arc::clone(&self.store);
         let work = move || {
             let rows = store.kv().snapshot()?;
-            let noting =
-                Noting { rows: &*rows, rests_on: &rests_on, marks: Mutex::new(Some(Vec::new())) };
+            let noting = Noting::new(&*rows, &rests_on);
             let answer = store.machine().query(&noting, &query)?;
-            Ok::<_, KvError>((answer, noting.marks.into_inner()))
+            Ok::<_, KvError>((answer, noting.marks()))
         };
         let answered = self.env.exec.brief(work).await;
         let (answer, marks) = match answered {

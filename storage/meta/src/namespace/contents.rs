@@ -26,6 +26,11 @@ pub(super) struct Blocks {
 }
 
 impl Blocks {
+    /// Taken as they are.
+    pub(super) fn unchecked(blocks: &[NewBlock]) -> Blocks {
+        Blocks { by_id: blocks.iter().map(|block| (block.block, (*block, 0))).collect() }
+    }
+
     /// Counts an extent that refers to a block from now on.
     pub(super) fn refer(&mut self, extent: &Extent) {
         if let Some((_, live)) = self.by_id.get_mut(&extent.block) {

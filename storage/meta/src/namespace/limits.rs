@@ -98,6 +98,12 @@ pub const ENDS_MAX: u32 = 256;
 pub const LIFECYCLE_MOVES_MAX: usize = 64;
 /// Mounts of a group's buckets.
 pub const MOUNTS_MAX: usize = 16_384;
+/// Rows, or ranges of rows, that a mount asks for at once.
+pub const ROWS_WANTED_MAX: usize = 64;
+/// Bytes of one answer of rows; at least one row is in it.
+pub const ROWS_BYTES_MAX: usize = 2 << 20;
+/// Ids that one step of a delegated mount may use.
+pub const STEP_IDS_MAX: usize = 256;
 /// Operations of a mount that one command carries.
 pub const POSIX_OPS_MAX: usize = 256;
 /// Names that one operation gives numbers to: each touches two rows.

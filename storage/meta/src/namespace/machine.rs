@@ -5,7 +5,7 @@
 //! clock or draws a number; any bytes get a typed reply.
 #![deny(clippy::indexing_slicing)]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use nexusgrid_codec::id::{GroupId, SessionId};
 use nexusgrid_env::{Invariant, KvError, KvRead, NodeId};
@@ -16,7 +16,7 @@ use super::lifecycle::Touched;
 use super::query::Answer;
 use super::types::{
     Allowance, BucketId, Extent, Ino, Malformed, MountId, NamespaceCommand, NamespaceError,
-    NamespaceOk, NamespaceQuery, Session, VersionRef, VersionRules,
+    NamespaceOk, NamespaceQuery, PosixError, Session, VersionRef, VersionRules,
 };
 use super::{limits, posix, query, rows, versions};
 use crate::machine::{self, Applied, ApplyContext, RestsOn, StateMachine};
@@ -68,6 +68,9 @@ impl StateMachine for Namespace {
     fn may_be_remembered(&self, query: &[u8]) -> Option<RestsOn> {
         match NamespaceQuery::decode(query) {
             Ok(NamespaceQuery::Posix { bucket, query }) => posix::may_be_remembered(bucket, query),
+            Ok(NamespaceQuery::Delegation { .. }) => {
+                Some(RestsOn { row: Box::new(|_, _| true), scans: false })
+            }
             _ => None,
         }
     }
@@ -91,9 +94,9 @@ impl StateMachine for Namespace {
     }
 
     fn is_brief(&self, query: &[u8]) -> bool {
-        use NamespaceQuery::{Get, Head, Posix};
+        use NamespaceQuery::{Delegation, Get, Head, Posix, Rows};
         match NamespaceQuery::decode(query) {
-            Ok(Head { .. } | Get { .. }) => true,
+            Ok(Head { .. } | Get { .. } | Delegation { .. } | Rows { .. }) => true,
             Ok(Posix { query, .. }) => posix::is_brief(&query),
             _ => false,
         }
@@ -152,12 +155,18 @@ pub(super) struct Change<'a> {
     pub moved: Vec<Extent>,
     /// How many things it noted to be told.
     pub ends: u32,
+    /// Ids that the step was given; `None`: they are made of the sequence.
+    pub given_ids: Option<VecDeque<u64>>,
+    /// Whether it was decided by a mount that had the bucket to itself: for want of room it is not refused any more.
+    pub is_decided: bool,
+    /// Whether this only finds out what the command will come to ([`super::speculate`]).
+    pub is_speculative: bool,
     ids: u32,
     released: u32,
 }
 
 impl<'a> Change<'a> {
-    fn new(state: &'a dyn KvRead, context: &ApplyContext) -> Change<'a> {
+    pub(super) fn new(state: &'a dyn KvRead, context: &ApplyContext) -> Change<'a> {
         Change {
             tx: Tx::new(state),
             sequence: context.index,
@@ -166,6 +175,9 @@ impl<'a> Change<'a> {
             touched: Touched::new(),
             moved: Vec::new(),
             ends: 0,
+            given_ids: None,
+            is_decided: false,
+            is_speculative: false,
             ids: 0,
             released: 0,
         }
@@ -173,6 +185,7 @@ impl<'a> Change<'a> {
 
     fn run(&mut self, command: NamespaceCommand) -> Step<NamespaceOk> {
         use NamespaceCommand as C;
+        self.check_delegated(&command)?;
         match command {
             C::InitBucket { bucket, quota_bytes } => self.init_bucket(bucket, quota_bytes),
             C::SetQuota { bucket, quota_bytes } => self.set_quota(bucket, quota_bytes),
@@ -305,11 +318,20 @@ impl<'a> Change<'a> {
             C::Rename { bucket, source, sequence, target, precondition, now_ms } => {
                 self.rename(bucket, (&source, sequence), (&target, &precondition), now_ms)
             }
+            C::Delegate { mount } => self.delegate(mount),
+            C::Steps { mount, grant, steps, gives_back } => {
+                self.steps(mount, grant, steps, gives_back)
+            }
+            C::Recall { bucket, grant } => self.recall(bucket, grant),
+            C::Revoke { bucket, grant } => self.revoke(bucket, grant),
         }
     }
 
     /// An id that no other command gives.
     pub(super) fn next_id(&mut self) -> Step<u64> {
+        if let Some(given) = &mut self.given_ids {
+            return Ok(given.pop_front().ok_or(PosixError::NotReserved)?);
+        }
         let id = rows::id_of(self.sequence, self.ids).ok_or(NamespaceError::TooLarge)?;
         self.ids += 1;
         Ok(id)
@@ -430,4 +452,10 @@ pub(super) fn check_key(key: &[u8]) -> Result<(), NamespaceError> {
         1..=limits::KEY_BYTES_MAX => Ok(()),
         _ => Err(NamespaceError::InvalidKey),
     }
+}
+
+/// A family of this machine, by its name.
+pub(super) fn check_family(name: &str) -> Step<&'static str> {
+    let family = rows::FAMILIES.iter().find(|family| **family == name);
+    Ok(family.copied().ok_or(Malformed::Encoding)?)
 }

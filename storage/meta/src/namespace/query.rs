@@ -36,6 +36,7 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Answer> 
     use NamespaceAnswer as A;
     use NamespaceQuery as Q;
     let tx = &Tx::new(state);
+    posix::delegations::check_query(tx, &query)?;
     Ok(Answer::Typed(match query {
         Q::Head { bucket, key } => {
             let version = VersionRef { bucket, key, version: None };
@@ -119,6 +120,11 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Answer> 
         }
         Q::Mounts => A::Mounts(posix::mounts(tx)?),
         Q::Posix { bucket, query } => posix::answer(tx, bucket, query)?,
+        Q::Delegation { bucket } => {
+            let row = posix::delegations::of(tx, bucket)?;
+            A::Delegation(row.map(|row| (row.mount, row.grant, row.recalled)))
+        }
+        Q::Rows { mount, grant, wanted } => posix::delegations::fetch(tx, mount, grant, &wanted)?,
         Q::PartsOf { content, skip, limit } => {
             A::PartsOf(uploads::parts_of(tx, content, skip as usize, bounded(limit))?)
         }

@@ -43,6 +43,7 @@ impl Change<'_> {
         let row = self.bucket(bucket)?;
         if row.allowance != allowance {
             self.set_bucket(bucket, LiveBucket { allowance, ..row });
+            self.recall_any(bucket)?;
         }
         Ok(NamespaceOk::Done)
     }

@@ -105,6 +105,11 @@ impl<'a> Tx<'a> {
         Ok(merged.into_iter().take(limit).collect())
     }
 
+    /// Rows of the store itself, as they are before any change.
+    pub fn base_scan(&self, family: &'static str, range: &ScanRange) -> Result<Vec<Row>, KvError> {
+        self.base.scan(family, range)
+    }
+
     /// The last row of `first..=last`.
     pub fn last_up_to(
         &self,

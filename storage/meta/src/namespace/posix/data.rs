@@ -98,8 +98,10 @@ impl Change<'_> {
         if size > limits::FILE_BYTES_MAX {
             return Err(PosixError::TooLarge.into());
         }
-        self.bucket(bucket)?.check_quota(size, before).map_err(|_| PosixError::NoSpace)?;
-        Ok(())
+        match self.bucket(bucket)?.check_quota(size, before) {
+            Err(_) if !self.is_decided => Err(PosixError::NoSpace.into()),
+            _ => Ok(()),
+        }
     }
 
     /// An empty content without references.

@@ -195,7 +195,10 @@ impl Change<'_> {
                 Dentry::Directory(Directory { row, subdirs: Some(0), attrs })
             }
             NewNode::File => {
-                self.bucket(bucket)?.check_objects(false).map_err(|_| PosixError::NoSpace)?;
+                let has_room = self.bucket(bucket)?.check_objects(false).is_ok();
+                if !has_room && !self.is_decided {
+                    return Err(PosixError::NoSpace.into());
+                }
                 let mut object = self.empty_file(now)?;
                 self.refer(object.content)?;
                 self.count_object(bucket, Some(0), None)?;

@@ -18,6 +18,7 @@ mod attrs;
 pub(super) mod audit;
 mod cuts;
 mod data;
+pub(super) mod delegations;
 mod dirs;
 pub mod inodes;
 mod locks;
@@ -104,7 +105,7 @@ impl Change<'_> {
         Ok(NamespaceOk::Posix(results))
     }
 
-    fn posix_op(
+    pub(super) fn posix_op(
         &mut self,
         mount: MountId,
         bucket: BucketId,

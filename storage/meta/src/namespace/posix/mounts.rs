@@ -35,11 +35,16 @@ pub(in super::super) fn node_of(tx: &Tx<'_>, mount: MountId) -> Result<Option<No
     Ok(row.map(|row| row.node))
 }
 
+/// A mount that lasts.
+pub(super) fn row_of(tx: &Tx<'_>, mount: MountId) -> Step<Mount> {
+    let row = tx.load(rows::STATE, &own::mount(mount))?;
+    Ok(row.ok_or(PosixError::MountEnded)?)
+}
+
 impl Change<'_> {
     /// A mount that lasts.
     pub(super) fn mount(&self, mount: MountId) -> Step<Mount> {
-        let row = self.tx.load(rows::STATE, &own::mount(mount))?;
-        Ok(row.ok_or(PosixError::MountEnded)?)
+        row_of(&self.tx, mount)
     }
 
     pub(in super::super) fn open_mount(
@@ -95,18 +100,24 @@ impl Change<'_> {
         mount: MountId,
         now_ms: u64,
     ) -> Step<NamespaceOk> {
-        if self.tx.get(rows::STATE, &own::mount(mount))?.is_some() {
-            self.end_mount(mount, now_ms)?;
+        if let Some(row) = self.tx.load::<Mount>(rows::STATE, &own::mount(mount))? {
+            self.end_mount(&row, now_ms)?;
         }
         Ok(NamespaceOk::Done)
     }
 
-    fn end_mount(&mut self, mount: MountId, now_ms: u64) -> Step<()> {
+    fn end_mount(&mut self, row: &Mount, now_ms: u64) -> Step<()> {
+        let mount = row.id;
         self.tx.delete(rows::STATE, own::mount(mount));
+        if self.has_delegation(mount, row.bucket)? {
+            self.tx.delete(rows::STATE, own::delegation(row.bucket));
+        }
         for prefix in [own::reserved(mount), own::holds(mount), own::lockers(mount)] {
             let end = prefix_end(&prefix);
             if !self.tx.scan(rows::STATE, &prefix, end.as_deref(), 1)?.is_empty() {
                 self.release(Released::Mount(mount), now_ms);
+                // Whoever has the bucket to itself may wait for these locks.
+                self.recall_any(row.bucket)?;
                 break;
             }
         }

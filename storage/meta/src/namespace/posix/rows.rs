@@ -10,6 +10,7 @@
 //!        'X' bucket ino name·0000         → bytes    an extended attribute
 //!        'Z' mount                        → Mount    its lease
 //!        'v' bucket ino                   → DraftRow a version of a file that is being written
+//!        'd' bucket                       → DelegationRow a mount has the bucket to itself
 //!        'k' mount bucket ino             → ()       the mount has locks on the node
 //!        'l' bucket ino                   → LocksRow the locks on the node
 //! ```
@@ -123,6 +124,24 @@ pub struct DraftRow {
     pub sequence: u64,
     /// Which: if the file has another by now, that is none.
     pub version: VersionId,
+}
+
+/// A mount has a bucket to itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegationRow {
+    /// Commit sequence.
+    pub sequence: u64,
+    /// Since this one: it names the delegation.
+    pub grant: u64,
+    /// Whose.
+    pub mount: MountId,
+    /// Whether somebody has asked for it.
+    pub recalled: bool,
+}
+
+/// Whether a mount has a bucket to itself.
+pub fn delegation(bucket: BucketId) -> Vec<u8> {
+    KeyBuf::tag(b'd').u64(bucket.0).done()
 }
 
 /// A file's draft.

@@ -725,3 +725,51 @@ fn nodes_of_mounts() {
         .collect();
     assert!(other.is_empty(), "{other:#?}");
 }
+
+#[test]
+fn delegations() {
+    let (mount, bucket, grant) = (MountId(6), BucketId(7), 300);
+    let row = own::DelegationRow { sequence: 301, grant, mount, recalled: true };
+    let step = DelegatedStep {
+        now: Moment { seconds: 1, nanos: 2 },
+        ids: vec![300],
+        writer: SessionId(2),
+        blocks: vec![],
+        op: PosixOp::Hold { ino: Ino(8) },
+    };
+    let steps = NamespaceCommand::Steps { mount, grant, steps: vec![step], gives_back: true };
+    let family = rows::TREE.to_owned();
+    let wanted = vec![
+        RowsWanted::Get { family: family.clone(), key: vec![1] },
+        RowsWanted::Scan { family, start: vec![1], end: Some(vec![2]), reverse: true, limit: 3 },
+    ];
+    let found = RowsFound { rows: vec![(Bytes::from_static(b"k"), Bytes::new())], more: true };
+    let golden = [
+        ("key", own::delegation(bucket), "640000000000000007"),
+        ("row", codec::encode(&row), "01ad02ac020601"),
+        ("delegate", NamespaceCommand::Delegate { mount }.encode(), "012c06"),
+        ("steps", steps.encode(), "012d06ac0201020201ac0202000d0801"),
+        ("recall", NamespaceCommand::Recall { bucket, grant }.encode(), "012e07ac02"),
+        ("revoke", NamespaceCommand::Revoke { bucket, grant }.encode(), "012f07ac02"),
+        ("asked", NamespaceQuery::Delegation { bucket }.encode(), "011f07"),
+        (
+            "rows",
+            NamespaceQuery::Rows { mount, grant, wanted }.encode(),
+            "012006ac0202000474726565010101047472656501010101020103",
+        ),
+        ("found", codec::encode(&NamespaceAnswer::Rows(vec![found])), "01240101016b0001"),
+        (
+            "whose",
+            codec::encode(&NamespaceAnswer::Delegation(Some((mount, grant, false)))),
+            "01230106ac0200",
+        ),
+        ("given", codec::encode(&NamespaceOk::Delegated(grant)), "0111ac02"),
+        ("refusal", codec::encode(&NamespaceError::Delegated(bucket, grant)), "011d07ac02"),
+    ];
+    let other: Vec<(&str, String)> = golden
+        .iter()
+        .filter(|(_, bytes, text)| hex(bytes) != *text)
+        .map(|(what, bytes, _)| (*what, hex(bytes)))
+        .collect();
+    assert!(other.is_empty(), "{other:#?}");
+}

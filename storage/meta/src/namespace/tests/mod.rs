@@ -10,6 +10,7 @@ mod lifecycle;
 mod listing;
 mod model;
 mod posix;
+mod posix_alone;
 mod posix_bounds;
 mod posix_compare;
 mod posix_kept;

@@ -7,6 +7,7 @@ use nexusgrid_codec::id::{Epoch, PgId};
 use nexusgrid_env::NodeId;
 use proptest::prelude::*;
 
+use super::posix_alone::Alone;
 use super::posix_ops::{KEYS, NAMES, Op, ops};
 use super::posix_tree::{Entry, Id, Kind, Tree, entry};
 use super::support::*;
@@ -19,6 +20,8 @@ pub(super) struct Run {
     pub(super) mount: MountId,
     /// Whether the bucket keeps versions.
     pub(super) has_versions: bool,
+    /// The mount has the bucket to itself: what it knows.
+    pub(super) alone: Option<Alone>,
     fill: u8,
 }
 
@@ -30,6 +33,7 @@ impl Run {
             numbers: vec![],
             mount: MountId(0),
             has_versions: false,
+            alone: None,
             fill: 0,
         };
         run.open_mount();
@@ -61,6 +65,9 @@ impl Run {
         blocks: Vec<NewBlock>,
         op: PosixOp,
     ) -> Result<PosixDone, PosixError> {
+        if self.alone.is_some() {
+            return self.step_alone(blocks, op);
+        }
         let (mount, writer) = (self.mount, self.group.session);
         let now = self.now();
         let command = NamespaceCommand::Posix { mount, writer, blocks, ops: vec![op], now };
@@ -73,7 +80,10 @@ impl Run {
     }
 
     pub(super) fn ask(&self, query: PosixQuery) -> NamespaceAnswer {
-        self.group.ask(NamespaceQuery::Posix { bucket: BUCKET, query }).unwrap()
+        match &self.alone {
+            Some(alone) => alone.ask(query),
+            None => self.group.ask(NamespaceQuery::Posix { bucket: BUCKET, query }).unwrap(),
+        }
     }
 
     /// As far as the path leads through directories; each gets a number on the way.
@@ -125,6 +135,9 @@ impl Run {
     }
 
     pub(super) fn step(&mut self, op: &Op) {
+        if matches!(op, Op::NewMount | Op::Put { .. } | Op::Delete { .. } | Op::Copy { .. }) {
+            self.with_others();
+        }
         match op {
             Op::Make { dir, name, what, hold } => self.make(dir, *name, *what, *hold),
             Op::Unlink { dir, name } => {

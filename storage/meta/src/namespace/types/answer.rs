@@ -6,8 +6,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Allowance, CodeUsage, ContentId, DeadBlock, DirEntry, End, EndMark, Extent, FoundExtent, Ino,
-    LifecycleLeft, Listing, LiveBlock, Lock, Mount, NamespaceError, Node, Object, PartInfo, Repair,
-    Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing, VersionRules, WrappedKey,
+    LifecycleLeft, Listing, LiveBlock, Lock, Mount, MountId, NamespaceError, Node, Object,
+    PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing,
+    VersionRules, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -247,10 +248,32 @@ pub enum NamespaceAnswer {
         /// Whether there are more.
         more: bool,
     },
+    /// The delegation under which a mount has the bucket to itself, and whether it was asked to give it back.
+    Delegation(Option<(MountId, u64, bool)>),
+    /// For each that was wanted.
+    Rows(Vec<RowsFound>),
+}
+
+/// Rows of a metadata group.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowsFound {
+    /// Keys and values, in the order in which they were wanted.
+    pub rows: Vec<(Bytes, Bytes)>,
+    /// Whether there may be more.
+    pub more: bool,
 }
 
 /// A query's reply.
 pub type NamespaceQueryReply = Result<NamespaceAnswer, NamespaceError>;
+
+/// Why a query was refused, if it was; nothing else of the reply is read.
+pub fn refusal(reply: &[u8]) -> Option<NamespaceError> {
+    // The version, then which of the two it is: see [`codec::encode`].
+    match reply.get(1) {
+        Some(1) => decode_query_reply(reply).ok()?.err(),
+        _ => None,
+    }
+}
 
 /// Reads the reply to a query.
 pub fn decode_query_reply(bytes: &[u8]) -> Result<NamespaceQueryReply, DecodeError> {

@@ -549,6 +549,54 @@ pub enum NamespaceCommand {
         /// The most that it may hold.
         allowance: Allowance,
     },
+    /// Gives a mount its bucket to itself, if it keeps no versions, has no rules about its objects' ends, and no other
+    /// mount has it so. → `Delegated`.
+    Delegate {
+        /// Whose.
+        mount: MountId,
+    },
+    /// What a mount did that has its bucket to itself: steps in order, each decided by itself, at most
+    /// `limits::POSIX_OPS_MAX`. → `Stepped`, those that are refused.
+    Steps {
+        /// Whose.
+        mount: MountId,
+        /// Under which delegation; refused with `NotDelegated` under any other.
+        grant: u64,
+        /// What.
+        steps: Vec<DelegatedStep>,
+        /// Whether it gives the bucket back with that.
+        gives_back: bool,
+    },
+    /// Asks whoever has the bucket under this delegation to give it back: who remembers that it has it is told. Fine if
+    /// it is over. → `Done`.
+    Recall {
+        /// The bucket.
+        bucket: BucketId,
+        /// The delegation.
+        grant: u64,
+    },
+    /// Ends a delegation: what its mount did and did not say is lost. Fine if it is over. → `Done`.
+    Revoke {
+        /// The bucket.
+        bucket: BucketId,
+        /// The delegation.
+        grant: u64,
+    },
+}
+
+/// One thing that a mount did while it had its bucket to itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DelegatedStep {
+    /// When.
+    pub now: Moment,
+    /// Ids for what it makes, out of those that the mount reserved; there may be more than it needs.
+    pub ids: Vec<u64>,
+    /// The session that wrote the blocks; of no account if there are none.
+    pub writer: SessionId,
+    /// All blocks that bytes lie in.
+    pub blocks: Vec<NewBlock>,
+    /// What.
+    pub op: PosixOp,
 }
 
 /// A command's success.
@@ -593,6 +641,10 @@ pub enum NamespaceOk {
     Mount(Mount),
     /// Mounts that last.
     Mounts(Vec<MountId>),
+    /// The bucket is the mount's alone, under this delegation.
+    Delegated(u64),
+    /// Steps that were refused, by their place, and why; all others are done.
+    Stepped(Vec<(u32, NamespaceError)>),
 }
 
 /// A written object.

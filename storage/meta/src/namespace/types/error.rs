@@ -3,7 +3,7 @@
 use nexusgrid_codec::id::{BlockId, SessionId};
 use serde::{Deserialize, Serialize};
 
-use super::{PosixError, VersionId};
+use super::{BucketId, PosixError, VersionId};
 
 /// Why a metadata group refuses. Each is another action for the caller.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
@@ -96,6 +96,12 @@ pub enum NamespaceError {
     /// What a mount asked for cannot be: POSIX says why.
     #[error("{0}")]
     Posix(PosixError),
+    /// A mount has the bucket to itself, under this delegation: ask for it back (`Recall`) and try again.
+    #[error("a mount has the bucket to itself")]
+    Delegated(BucketId, u64),
+    /// The bucket is not the mount's alone, or not any more; or it cannot be now.
+    #[error("the bucket is not delegated to the mount")]
+    NotDelegated,
 }
 
 /// What is wrong with a command or query.

@@ -4,7 +4,8 @@ use nexusgrid_codec::id::{BlockId, PgId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BucketId, ContentId, ExtentFilter, PosixQuery, UploadId, UploadRef, VersionRef, VersionsAfter,
+    BucketId, ContentId, ExtentFilter, MountId, PosixQuery, UploadId, UploadRef, VersionRef,
+    VersionsAfter,
 };
 use crate::rows::codec;
 
@@ -233,6 +234,45 @@ pub enum NamespaceQuery {
     Held {
         /// The bucket.
         bucket: BucketId,
+    },
+    /// Whether a mount has the bucket to itself. → `Delegation`.
+    Delegation {
+        /// The bucket.
+        bucket: BucketId,
+    },
+    /// Rows that a mount needs which has its bucket to itself. → `Rows`, one answer each.
+    Rows {
+        /// Whose.
+        mount: MountId,
+        /// Under which delegation.
+        grant: u64,
+        /// Which; at most `limits::ROWS_WANTED_MAX`.
+        wanted: Vec<RowsWanted>,
+    },
+}
+
+/// Rows of a metadata group, by the name of their family.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum RowsWanted {
+    /// The row of this key, if there is one.
+    Get {
+        /// Which family.
+        family: String,
+        /// Its key.
+        key: Vec<u8>,
+    },
+    /// Rows of `start..end`, as many as one answer may hold.
+    Scan {
+        /// Which family.
+        family: String,
+        /// The first key.
+        start: Vec<u8>,
+        /// The first key beyond; `None`: to the family's end.
+        end: Option<Vec<u8>>,
+        /// From the end backwards.
+        reverse: bool,
+        /// At most so many (1 to `limits::ANSWER_ROWS_MAX`).
+        limit: u32,
     },
 }
 
