@@ -127,6 +127,9 @@ enum Attempt<T> {
     Without,
 }
 
+/// What an operation came to, and who hears when the group has.
+type Decided = (Result<PosixDone, NamespaceError>, Option<oneshot::Receiver<Said>>);
+
 /// Operations as they are asked for.
 pub(super) struct Asked<'a> {
     pub(super) now: Moment,
@@ -378,10 +381,7 @@ impl Delegation {
         lease: &Lease,
         asked: &Asked<'_>,
         op: &PosixOp,
-    ) -> Result<
-        Option<(Result<PosixDone, NamespaceError>, Option<oneshot::Receiver<Said>>)>,
-        MetaError,
-    > {
+    ) -> Result<Option<Decided>, MetaError> {
         if self.state.lock().phase == Phase::Without {
             return Ok(None);
         }
@@ -397,11 +397,7 @@ impl Delegation {
     }
 
     /// Takes a step.
-    fn take(
-        &self,
-        lease: &Lease,
-        step: &DelegatedStep,
-    ) -> Attempt<(Result<PosixDone, NamespaceError>, Option<oneshot::Receiver<Said>>)> {
+    fn take(&self, lease: &Lease, step: &DelegatedStep) -> Attempt<Decided> {
         let mut state = self.state.lock();
         let grant = match self.may(lease, &state) {
             Ok(grant) => grant,
