@@ -12,6 +12,7 @@ use crate::identities::cli::{
     GroupCommand, PolicyCommand, ProviderCommand, RoleCommand, UserCommand,
 };
 use crate::kms::KmsCommand;
+use crate::snapshots::SnapshotCommand;
 
 /// A storage-first private cloud: one agent per machine.
 #[derive(Debug, Parser)]
@@ -167,6 +168,9 @@ pub enum Command {
     /// Buckets.
     #[command(subcommand)]
     Bucket(BucketCommand),
+    /// Snapshots: what buckets were.
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
     /// Accounts: each owns its buckets, users and keys.
     #[command(subcommand)]
     Account(AccountCommand),

@@ -169,6 +169,7 @@ pub async fn run(cli: Cli) -> anyhow::Result<()> {
         Command::Account(AccountCommand::Delete { id, node }) => {
             done(&node, AdminRequest::AccountDelete { id }, json).await
         }
+        Command::Snapshot(command) => crate::snapshots::run(command, json).await,
         Command::Event(command) => crate::events::run(command, json).await,
         Command::Key(KeyCommand::Ls(node)) => {
             list(

@@ -13,6 +13,7 @@ mod identities;
 mod kms;
 mod node;
 mod s3_client;
+mod snapshots;
 mod status;
 
 use std::io::IsTerminal;

@@ -26,4 +26,5 @@ mod repair;
 mod restore;
 mod secrecy;
 mod simulation;
+mod snapshots;
 mod told;

@@ -40,12 +40,12 @@ fn until_alone(grid: &LocalGrid, mounted: &Mounted) {
     }
 }
 
-fn bytes(number: usize) -> Vec<u8> {
+pub(crate) fn bytes(number: usize) -> Vec<u8> {
     (0..SIZES[number % SIZES.len()]).map(|at| (at * 31 + number) as u8).collect()
 }
 
 /// Directories with files, some of them moved, linked, or given other permissions.
-fn grow(dir: &Path) {
+pub(crate) fn grow(dir: &Path) {
     fs::create_dir(dir).unwrap();
     for number in 0..FILES {
         let below = dir.join(format!("d{}", number / 50));
@@ -66,7 +66,7 @@ fn grow(dir: &Path) {
 }
 
 /// All that is below a directory: modes, and bytes.
-fn tree(dir: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
+pub(crate) fn tree(dir: &Path) -> BTreeMap<String, (u32, Vec<u8>)> {
     let mut all = BTreeMap::new();
     let mut left = vec![dir.to_owned()];
     while let Some(at) = left.pop() {

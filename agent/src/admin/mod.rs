@@ -192,6 +192,27 @@ pub enum AdminRequest {
         /// Bytes; `None`: no quota.
         bytes: Option<u64>,
     },
+    /// A bucket's snapshots.
+    SnapshotList {
+        /// The bucket.
+        bucket: String,
+    },
+    /// Takes a snapshot.
+    SnapshotCreate {
+        /// The bucket.
+        bucket: String,
+        /// The directory in it; empty: all of it.
+        directory: String,
+        /// Its name; `None`: the time.
+        name: Option<String>,
+    },
+    /// Drops a snapshot.
+    SnapshotDelete {
+        /// The bucket.
+        bucket: String,
+        /// Its name.
+        name: String,
+    },
     /// All access keys, without secrets.
     KeyList,
     /// Accounts.

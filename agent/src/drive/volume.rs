@@ -63,6 +63,9 @@ const NAME_BITS: u128 = u128::MAX >> 16;
 /// Nothing is believed unasked.
 const NOT_AT_ALL: Duration = Duration::ZERO;
 
+/// But what a snapshot shows: so long after it was dropped the kernel may show it still.
+const PAST_VALID: Duration = Duration::from_secs(10);
+
 /// Which step of a request a name is for: a request may be several calls.
 #[derive(Clone, Copy, Debug)]
 enum Step {
@@ -228,6 +231,11 @@ fn unexpected(what: &str) -> VolumeError {
     VolumeError::Io
 }
 
+/// How long the kernel may believe what it hears of a node, and of the name that led to it.
+fn valid(ino: Ino) -> Duration {
+    if grid::is_past(at(ino)) { PAST_VALID } else { NOT_AT_ALL }
+}
+
 fn at(ino: Ino) -> grid::Ino {
     grid::Ino(ino.0)
 }
@@ -290,8 +298,9 @@ impl Inner {
             attributes.modified = attributes.modified.max(waiting.modified);
             attributes.changed = attributes.changed.max(waiting.modified);
         }
+        let valid = valid(attributes.ino);
         self.shown.lock().note(attributes);
-        Ok(Known { attributes, valid: NOT_AT_ALL })
+        Ok(Known { attributes, valid })
     }
 
     /// As [`Inner::known`], of a node that is asked for by its number. The kernel has just looked it up by name, or has
@@ -308,7 +317,8 @@ impl Inner {
     }
 
     fn entry(&self, node: &grid::Node) -> Outcome<Entry> {
-        Ok(Entry { known: self.known(node)?, generation: 0, name_valid: NOT_AT_ALL })
+        let known = self.known(node)?;
+        Ok(Entry { known, generation: 0, name_valid: known.valid })
     }
 
     async fn listed(
@@ -447,7 +457,7 @@ impl Inner {
         opening.is_open = true;
         drop(turn);
         let loan = self.line.loan(&grid::Question::Node(at(ino)));
-        let keep_pages = self.files.may_keep_pages(ino, handle, loan);
+        let keep_pages = self.files.may_keep_pages(ino, handle, loan) || grid::is_past(at(ino));
         Ok(Opened { keep_pages, direct: false })
     }
 }

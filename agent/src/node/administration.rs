@@ -37,6 +37,7 @@ use super::leave::{self, Decision, Vouched};
 use super::metadata;
 use super::report::{self, Heard};
 use super::root::Root;
+use super::snapshots;
 use crate::admin::AdminRequest;
 use crate::admin::server::Administration;
 use crate::status::{RecodeStatus, StatusReport, WorkerProgress};
@@ -577,6 +578,13 @@ impl Administration for NodeAdministration {
             AdminRequest::BucketQuota { name, bytes } => {
                 self.grid.set_quota(&name, bytes).await?;
                 Ok(json!({}))
+            }
+            AdminRequest::SnapshotList { bucket } => snapshots::list(&self.grid, &bucket).await,
+            AdminRequest::SnapshotCreate { bucket, directory, name } => {
+                snapshots::create((&self.grid, &self.env), &bucket, &directory, name).await
+            }
+            AdminRequest::SnapshotDelete { bucket, name } => {
+                snapshots::delete(&self.grid, &bucket, &name).await
             }
             AdminRequest::EventTargets => events::list(self.told.as_ref()).await,
             AdminRequest::EventTargetSet { account, name, target, secret } => {

@@ -19,6 +19,7 @@ mod report;
 mod root;
 mod serve;
 mod setup;
+mod snapshots;
 
 pub use found::init;
 pub use offline::fsck as fsck_offline;

@@ -190,6 +190,10 @@ fn namespace_error(error: NamespaceError) -> GridError {
         NamespaceError::Malformed(namespace::Malformed::Retention) => {
             GridError::InvalidArgument("the retention is over already, or too long".to_owned())
         }
+        NamespaceError::NoSuchSnapshot
+        | NamespaceError::SnapshotExists
+        | NamespaceError::TooManySnapshots
+        | NamespaceError::InvalidSnapshotName => GridError::InvalidArgument(error.to_string()),
         // Mounts have errors of their own.
         NamespaceError::Malformed(_) | NamespaceError::CopyInstead | NamespaceError::Posix(_) => {
             GridError::Internal(error.to_string())

@@ -4,8 +4,10 @@ use std::time::Duration;
 
 /// A command's body. One Raft entry stays below this plus a small head.
 pub const COMMAND_BYTES_MAX: usize = 1024 * 1024;
-/// Rows that one command may change.
+/// Rows that one command may change, but for those that it keeps as they were.
 pub const COMMAND_ROWS_MAX: usize = 1_000;
+/// Rows that one command may write, with those: at most one for each that it changes.
+pub const BATCH_ROWS_MAX: usize = 2 * COMMAND_ROWS_MAX;
 /// A query's body.
 pub const QUERY_BYTES_MAX: usize = 256 * 1024;
 /// A reply of a command or a query.

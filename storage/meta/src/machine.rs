@@ -30,7 +30,7 @@ pub struct ApplyContext {
 /// The effect of one command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Applied {
-    /// Rows to write, atomically. At most [`crate::limits::COMMAND_ROWS_MAX`] changes.
+    /// Rows to write, atomically. At most [`crate::limits::BATCH_ROWS_MAX`] changes.
     pub batch: Batch,
     /// What the proposer gets, an encoded success or refusal of the machine's own.
     pub reply: Vec<u8>,
@@ -129,15 +129,17 @@ impl<E> From<KvError> for Stop<E> {
 }
 
 /// What a command came to, as the host takes it: all its rows, or none and a refusal. One that would
-/// change more rows than a command may is refused with `too_large`.
+/// change more rows than a command may is refused with `too_large`; those that `beside` counts do not count.
 pub(crate) fn applied<T: Serialize, E: Serialize>(
     outcome: Result<(T, Tx<'_>), Stop<E>>,
     too_large: E,
+    beside: impl FnOnce(&Tx<'_>) -> usize,
 ) -> Result<Applied, KvError> {
+    let outcome = outcome.and_then(|(done, tx)| {
+        let counted = tx.rows().saturating_sub(beside(&tx));
+        if counted > COMMAND_ROWS_MAX { Err(Stop::Refuse(too_large)) } else { Ok((done, tx)) }
+    });
     let (reply, batch, checks) = match outcome {
-        Ok((_, tx)) if tx.rows() > COMMAND_ROWS_MAX => {
-            (Err(too_large), Batch::default(), Checks::default())
-        }
         Ok((done, mut tx)) => {
             let checks = tx.take_checks();
             (Ok(done), tx.into_batch(), checks)

@@ -155,6 +155,9 @@ impl Volume for Drive {
         flags: OpenFlags,
         handle: Handle,
     ) -> Outcome<Opened> {
+        if grid::is_past(at(ino)) && (flags.writes() || flags.truncates()) {
+            return Err(VolumeError::ReadOnly);
+        }
         let opened = self.0.opened(ino, handle, flags, false).await?;
         if flags.truncates()
             && let Err(error) = self.0.set(name(caller, Step::Then), ino, NOTHING, Some(0)).await

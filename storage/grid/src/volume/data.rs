@@ -9,7 +9,7 @@ use nexusgrid_meta::namespace::types::{
     WrappedKey,
 };
 
-use super::{AttrsChange, Ino, Moment, Node, NodeKind, PosixError, Volume, VolumeError};
+use super::{AttrsChange, Ino, Moment, Node, NodeKind, PosixError, Volume, VolumeError, is_past};
 use crate::api::{ResolvedRange, Tenant};
 use crate::core::internal;
 use crate::error::GridError;
@@ -228,6 +228,9 @@ impl Volume {
         request: Option<CommandId>,
     ) -> Result<Node, VolumeError> {
         self.core.check_writable()?;
+        if is_past(ino) {
+            return Err(PosixError::ReadOnly.into());
+        }
         let bytes = ranges.iter().map(FileRange::len).sum::<u64>();
         let tenant = self.tenant();
         let reserve = || self.core.budget.reserve(&tenant, 2 * bytes);

@@ -29,6 +29,7 @@ use super::delegation::{self, Asked, Delegation};
 use super::holds::{self, Holds};
 use super::lend::Lending;
 use super::memory;
+use super::past;
 use crate::core::Core;
 use crate::limits;
 use crate::meta_port::{CommandId, MetaError};
@@ -208,6 +209,7 @@ impl Lease {
         ops: Vec<PosixOp>,
         request: Option<CommandId>,
     ) -> Result<Vec<Result<PosixDone, NamespaceError>>, MetaError> {
+        past::check_ops(&ops).map_err(|error| MetaError::Namespace(error.into()))?;
         let now_ms = self.core.meta.now_ms();
         if let Some(results) = self.delegation.answered(request) {
             return Ok(results);

@@ -6,9 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use nexusgrid_meta::namespace::types::{
-    DirEntry, Ino, NamespaceAnswer, PosixDone, PosixOp, PosixQuery,
-};
+use nexusgrid_meta::namespace::types::{DirEntry, Ino, NamespaceAnswer, PosixQuery};
 use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
@@ -130,10 +128,7 @@ impl Volume {
             entries.iter_mut().filter(|entry| entry.node.ino.is_none()).collect();
         for lot in unknown.chunks_mut(limits::ADOPTED_AT_ONCE) {
             let names = lot.iter().map(|entry| entry.name.clone()).collect();
-            let done = self.one(PosixOp::Adopt { parent, names }, None).await?;
-            let PosixDone::Nodes(nodes) = done else {
-                return Err(internal("reply to an adoption").into());
-            };
+            let nodes = self.adopted(parent, names).await?;
             for (entry, node) in lot.iter_mut().zip(nodes) {
                 if let Some(node) = node {
                     entry.node = node;

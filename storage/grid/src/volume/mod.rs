@@ -4,6 +4,7 @@
 //!   mount ──▶ Volume ──┬─ nodes   one command or query each; a repeated one has one effect
 //!                      ├─ data    ranges into blocks, then one command that lays them over the file
 //!                      ├─ locks   rows of the group, waited for here
+//!                      ├─ past    what snapshots show, under numbers of their own
 //!                      └─ lease   renewed every third of it, until the volume is dropped
 //! ```
 //!
@@ -21,6 +22,7 @@ mod listing;
 mod locks;
 mod memory;
 mod nodes;
+mod past;
 mod ranges;
 mod space;
 
@@ -47,6 +49,7 @@ pub use nexusgrid_meta::namespace::types::{
     NodeKind, PosixError, RenameMode, SetTime, Special, XattrWhen,
 };
 pub use nodes::Creation;
+pub use past::{SNAPSHOTS_NAME, is_past};
 pub use ranges::Seek;
 pub use space::Space;
 
@@ -90,6 +93,7 @@ impl From<NamespaceError> for VolumeError {
     fn from(error: NamespaceError) -> VolumeError {
         match error {
             NamespaceError::Posix(error) => VolumeError::Posix(error),
+            NamespaceError::NoSuchSnapshot => VolumeError::Posix(PosixError::Stale),
             NamespaceError::SessionClosed(_)
             | NamespaceError::NoQuorum(_)
             | NamespaceError::Fenced(_)
@@ -118,6 +122,7 @@ pub struct Volume {
     lease: Arc<Lease>,
     cookies: Cookies,
     turns: Turns,
+    snapshots: past::Seen,
 }
 
 impl Drop for Volume {
@@ -150,7 +155,8 @@ impl Grid {
             other => other?,
         };
         let (cookies, turns) = (Cookies::default(), Turns::default());
-        let volume = Volume { core, bucket, lease, cookies, turns };
+        let snapshots = past::Seen::default();
+        let volume = Volume { core, bucket, lease, cookies, turns, snapshots };
         volume.one(PosixOp::Root, None).await?;
         Ok(volume)
     }
@@ -202,6 +208,9 @@ impl Volume {
         &self,
         query: PosixQuery,
     ) -> Result<(NamespaceAnswer, bool), VolumeError> {
+        if let Some(answer) = self.ask_past(&query).await {
+            return Ok((answer?, false));
+        }
         match self.alone(&query).await? {
             Alone::Answer(answer, _) => Ok((answer_of(&answer)?, true)),
             Alone::Pass(_pass) => {
@@ -217,6 +226,9 @@ impl Volume {
         &self,
         query: PosixQuery,
     ) -> (Result<NamespaceAnswer, VolumeError>, Option<Loan>) {
+        if let Some(answer) = self.ask_past(&query).await {
+            return (answer, None);
+        }
         let _pass = match self.alone(&query).await {
             Ok(Alone::Answer(answer, fact)) => {
                 let query = NamespaceQuery::Posix { bucket: self.bucket.id, query }.encode();
@@ -246,6 +258,9 @@ impl Volume {
 
     /// Asks, whatever is remembered; what is remembered is not older than the answer then.
     async fn ask(&self, query: PosixQuery) -> Result<NamespaceAnswer, VolumeError> {
+        if let Some(answer) = self.ask_past(&query).await {
+            return answer;
+        }
         let _pass = match self.alone(&query).await? {
             Alone::Answer(answer, _) => return answer_of(&answer),
             Alone::Pass(pass) => pass,

@@ -6,8 +6,8 @@ use nexusgrid_meta::namespace::types::{NamespaceAnswer, PosixDone, PosixOp, Posi
 use serde::{Deserialize, Serialize};
 
 use super::{
-    AttrsChange, Ino, Loan, Maker, NewNode, Node, PosixError, RenameMode, Volume, VolumeError,
-    XattrWhen,
+    AttrsChange, Ino, Loan, Maker, NewNode, Node, PosixError, RenameMode, SNAPSHOTS_NAME, Volume,
+    VolumeError, XattrWhen, is_past,
 };
 use crate::core::internal;
 use crate::limits;
@@ -36,6 +36,9 @@ impl Volume {
         parent: Ino,
         name: &[u8],
     ) -> (Result<Node, VolumeError>, Option<Loan>) {
+        if name == SNAPSHOTS_NAME && !is_past(parent) {
+            return (self.lookup_all(parent).await, None);
+        }
         let query = PosixQuery::Lookup { parent, name: name.to_vec() };
         match self.recall_loan(query).await {
             (Ok(NamespaceAnswer::Node(node)), loan) if node.ino.is_some() => (Ok(*node), loan),
@@ -46,10 +49,22 @@ impl Volume {
     }
 
     /// Gives what a name leads to a number.
-    async fn adopt(&self, parent: Ino, name: &[u8]) -> Result<Node, VolumeError> {
-        let names = vec![name.to_vec()];
+    pub(super) async fn adopt(&self, parent: Ino, name: &[u8]) -> Result<Node, VolumeError> {
+        let mut nodes = self.adopted(parent, vec![name.to_vec()]).await?;
+        Ok(nodes.pop().flatten().ok_or(PosixError::NotFound)?)
+    }
+
+    /// Gives what names lead to numbers; `None`: nowhere.
+    pub(super) async fn adopted(
+        &self,
+        parent: Ino,
+        names: Vec<Vec<u8>>,
+    ) -> Result<Vec<Option<Node>>, VolumeError> {
+        if let Some(nodes) = self.adopt_past(parent, &names).await {
+            return nodes;
+        }
         match self.one(PosixOp::Adopt { parent, names }, None).await? {
-            PosixDone::Nodes(mut nodes) => Ok(nodes.pop().flatten().ok_or(PosixError::NotFound)?),
+            PosixDone::Nodes(nodes) => Ok(nodes),
             _ => Err(internal("reply to an adoption").into()),
         }
     }
@@ -219,6 +234,10 @@ impl Volume {
 
     /// Keeps a node that is no directory while the mount lasts, even if its last name goes.
     pub async fn hold(&self, ino: Ino) -> Result<Node, VolumeError> {
+        // The snapshot holds it.
+        if is_past(ino) {
+            return self.node(ino).await;
+        }
         if self.lease.holds().open(ino).await {
             let node = self.node(ino).await;
             if node.is_err() {
@@ -235,6 +254,9 @@ impl Volume {
 
     /// Ends that, within some seconds.
     pub fn release(&self, ino: Ino) {
+        if is_past(ino) {
+            return;
+        }
         self.lease.holds().close(ino, self.core.env.clock.now());
     }
 
@@ -245,6 +267,7 @@ impl Volume {
 
     /// Whoever goes on with a mount says which nodes are open: what else it holds is given back.
     pub async fn opens(&self, open: &[Ino]) -> Result<(), VolumeError> {
+        let open: Vec<Ino> = open.iter().copied().filter(|ino| !is_past(*ino)).collect();
         let mut held = Vec::new();
         let life = self.lease.holds().life();
         loop {
@@ -261,7 +284,7 @@ impl Volume {
                 break;
             }
         }
-        self.lease.holds().sort(life, open, held, self.core.env.clock.now());
+        self.lease.holds().sort(life, &open, held, self.core.env.clock.now());
         Ok(())
     }
 }

@@ -59,8 +59,8 @@ impl Volume {
             return Err(PosixError::Invalid.into());
         }
         if len >= limits::REFERRED_BYTES_MIN {
-            let key = self.fresh_row().await?;
-            match self.one(PosixOp::CopyRange { from, to, len, key }, request).await {
+            let op = self.copy_op(from, to, len).await?;
+            match self.one(op, request).await {
                 Ok(PosixDone::Copied(len)) => return Ok(len),
                 Ok(_) => return Err(internal("reply to a copy").into()),
                 // Shared too deep, or more pieces than one command may cover.

@@ -18,6 +18,7 @@ use super::rows::{
     self, BlockRow, BucketRow, CodeRow, ContentKind, ContentRow, Dentry, DirId, LiveBucket,
     MovedRow, OutboxRow, Page, Part, PartRow, Released, UploadRow, VersionRow,
 };
+use super::snapshots;
 use super::tree;
 use super::types::{BucketId, CodeUsage, ContentId, Ino, Object, UploadId, Usage};
 use crate::rows::key::KeyReader;
@@ -58,6 +59,7 @@ pub fn audit(state: &dyn KvRead) -> Result<Vec<Violation>, KvError> {
     audit.tree(state)?;
     audit.versions(state)?;
     audit.uploads(state)?;
+    audit.snapshots(state)?;
     audit.contents(state)?;
     audit.blocks(state)?;
     Ok(audit.found)
@@ -202,6 +204,18 @@ impl Audit {
         let usage = self.usage.entry(bucket).or_default();
         usage.objects += 1;
         usage.bytes += object.size;
+    }
+
+    /// What snapshots keep counts for no quota.
+    fn snapshots(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
+        let (found, contents) = snapshots::audit::check(state)?;
+        for what in found {
+            self.expect("I13", false, || what);
+        }
+        for content in contents {
+            *self.references.entry(content).or_default() += 1;
+        }
+        Ok(())
     }
 
     fn versions(&mut self, state: &dyn KvRead) -> Result<(), KvError> {
@@ -388,7 +402,10 @@ impl Audit {
                     let is_new = released.insert(content);
                     self.expect("I10", is_new, || format!("{content:?} released twice"));
                 }
-                Released::Mount(_) | Released::Nodes(..) | Released::End(_) => {}
+                Released::Mount(_)
+                | Released::Nodes(..)
+                | Released::End(_)
+                | Released::Snapshot(..) => {}
                 Released::Upload(upload) | Released::Parts(upload, _) => {
                     owners.insert(upload);
                 }

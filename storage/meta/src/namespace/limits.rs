@@ -156,3 +156,11 @@ pub const MOVED_MAX: usize = 20_000;
 pub const RUNS_MAX: usize = 4_096;
 /// Bytes of rows of locks that one step of freeing writes, more or less.
 pub const EXPAND_LOCKS_BYTES_MAX: usize = 256 << 10;
+/// Snapshots of a bucket, with those that are being dropped.
+pub const SNAPSHOTS_MAX: usize = 256;
+/// Numbers of snapshots: more than there are snapshots, so that the number of one that is gone is not soon another's.
+pub const SNAPSHOT_NUMBERS: u16 = 1_000;
+/// A snapshot's name: it is one of a directory.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 255;
+/// Kept rows that one step of dropping a snapshot looks at.
+pub const SNAPSHOT_ROWS_LOOK_MAX: usize = 2_000;

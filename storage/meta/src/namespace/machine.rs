@@ -16,9 +16,9 @@ use super::lifecycle::Touched;
 use super::query::Answer;
 use super::types::{
     Allowance, BucketId, Extent, Ino, Malformed, MountId, NamespaceCommand, NamespaceError,
-    NamespaceOk, NamespaceQuery, PosixError, Session, VersionRef, VersionRules,
+    NamespaceOk, NamespaceQuery, PosixError, PosixQuery, Session, VersionRef, VersionRules,
 };
-use super::{limits, posix, query, rows, versions};
+use super::{limits, posix, query, rows, snapshots, versions};
 use crate::machine::{self, Applied, ApplyContext, RestsOn, StateMachine};
 use crate::rows::tx::Tx;
 
@@ -51,7 +51,7 @@ impl StateMachine for Namespace {
                     .map(|done| (done, change.tx))
             }
         };
-        machine::applied(outcome, NamespaceError::TooLarge)
+        machine::applied(outcome, NamespaceError::TooLarge, |tx| tx.rows_of(rows::STATE, b'h'))
     }
 
     fn query(&self, state: &dyn KvRead, query: &[u8]) -> Result<Vec<u8>, KvError> {
@@ -88,16 +88,22 @@ impl StateMachine for Namespace {
     }
 
     fn is_long(&self, query: &[u8]) -> bool {
-        use NamespaceQuery::{List, ListUploads, ListVersions};
+        use NamespaceQuery::{List, ListUploads, ListVersions, Past};
         let query = NamespaceQuery::decode(query);
-        matches!(query, Ok(List { .. } | ListVersions { .. } | ListUploads { .. }))
+        // A snapshot's names may lie far apart, among what came later.
+        let is_listing = |query: &PosixQuery| matches!(query, PosixQuery::Entries { .. });
+        match query {
+            Ok(List { .. } | ListVersions { .. } | ListUploads { .. }) => true,
+            Ok(Past { query, .. }) => is_listing(&query),
+            _ => false,
+        }
     }
 
     fn is_brief(&self, query: &[u8]) -> bool {
-        use NamespaceQuery::{Delegation, Get, Head, Posix, Rows};
+        use NamespaceQuery::{Delegation, Get, Head, Past, Posix, Rows};
         match NamespaceQuery::decode(query) {
             Ok(Head { .. } | Get { .. } | Delegation { .. } | Rows { .. }) => true,
-            Ok(Posix { query, .. }) => posix::is_brief(&query),
+            Ok(Posix { query, .. } | Past { query, .. }) => posix::is_brief(&query),
             _ => false,
         }
     }
@@ -324,6 +330,13 @@ impl<'a> Change<'a> {
             }
             C::Recall { bucket, grant } => self.recall(bucket, grant),
             C::Revoke { bucket, grant } => self.revoke(bucket, grant),
+            C::TakeSnapshot { bucket, name, path, now_ms } => {
+                self.take_snapshot(bucket, name, path, now_ms)
+            }
+            C::DropSnapshot { bucket, name, now_ms } => self.drop_snapshot(bucket, &name, now_ms),
+            C::AdoptPast { bucket, snapshot, parent, names } => {
+                self.adopt_past(bucket, snapshot, parent, &names)
+            }
         }
     }
 
@@ -433,7 +446,9 @@ impl<'a> Change<'a> {
         let holds = |row: rows::LiveBucket| {
             row.children > 0 || row.usage.uploads > 0 || row.usage.objects > 0
         };
-        if live.is_some_and(holds) || versions::has_any(&self.tx, bucket)? {
+        let is_shown =
+            versions::has_any(&self.tx, bucket)? || snapshots::has_any(&self.tx, bucket)?;
+        if live.is_some_and(holds) || is_shown {
             return Err(NamespaceError::BucketNotEmpty.into());
         }
         // A bucket that was never initialised here is dropped too: its `InitBucket` may be late.

@@ -23,6 +23,7 @@ pub mod restore;
 mod rewrite;
 pub mod rows;
 mod sessions;
+pub mod snapshots;
 pub mod speculate;
 mod staged;
 #[cfg(test)]

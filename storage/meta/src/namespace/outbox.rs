@@ -74,6 +74,7 @@ impl Change<'_> {
                 Released::Upload(upload) => self.expand_upload(upload, now_ms)?,
                 Released::Mount(mount) => self.expand_holds(mount, now_ms)?,
                 Released::End(content) => self.expand_end(content, row.sequence, now_ms)?,
+                Released::Snapshot(bucket, id) => self.expand_snapshot(bucket, id, now_ms)?,
                 Released::Nodes(bucket, mut nodes) => {
                     self.expand_nodes(bucket, &mut nodes)?;
                     let is_done = nodes.is_empty();

@@ -14,8 +14,8 @@ use super::types::{
     NamespaceError, NamespaceQuery, PartListing, RangeSpec, Repair, Session, UploadRef, VersionRef,
 };
 use super::{
-    codes, ends, lifecycle, limits, list, map, outbox, posix, restore, rewrite, sessions, uploads,
-    version_list, versions,
+    codes, ends, lifecycle, limits, list, map, outbox, posix, restore, rewrite, sessions,
+    snapshots, uploads, version_list, versions,
 };
 use crate::rows::tx::{Tx, decode_row};
 
@@ -125,6 +125,10 @@ pub(super) fn answer(state: &dyn KvRead, query: NamespaceQuery) -> Step<Answer> 
             A::Delegation(row.map(|row| (row.mount, row.grant, row.recalled)))
         }
         Q::Rows { mount, grant, wanted } => posix::delegations::fetch(tx, mount, grant, &wanted)?,
+        Q::Snapshots { bucket, of } => A::Snapshots(snapshots::list(tx, bucket, of)?),
+        Q::Past { bucket, snapshot, query } => {
+            snapshots::past::answer(state, bucket, snapshot, query)?
+        }
         Q::PartsOf { content, skip, limit } => {
             A::PartsOf(uploads::parts_of(tx, content, skip as usize, bounded(limit))?)
         }

@@ -28,7 +28,7 @@
 //!          'Y' bucket                                → u64        what lifecycle rules do here is told
 //! ```
 //!
-//! What mounts know has more rows: [`super::posix::rows`].
+//! What mounts know has more rows: [`super::posix::rows`]; so have snapshots: [`super::snapshots::rows`].
 //!
 //! `name·0000` is escaped and ended (see [`crate::rows::key`]). In `tree` a directory is stored as
 //! `name/` and a file as `name`: then a depth-first walk is byte order of whole keys. The tree holds
@@ -48,7 +48,7 @@ use super::limits;
 use super::posix::rows::{Directory, Inode};
 use super::types::{
     Allowance, BucketId, ContentId, DeleteMarker, End, Extent, Ino, Lifecycle, MountId, Object,
-    PartInfo, UploadId, UploadInfo, Usage, VersionRules, WrappedKey,
+    PartInfo, SnapshotId, UploadId, UploadInfo, Usage, VersionRules, WrappedKey,
 };
 
 mod keys;
@@ -455,6 +455,8 @@ pub enum Released {
     Nodes(BucketId, Vec<Ino>),
     /// The end of a file that was cut: what lies behind its `CutRow`.
     End(ContentId),
+    /// What was kept for a snapshot that is dropped.
+    Snapshot(BucketId, SnapshotId),
 }
 
 /// Extents that contents had before they moved to other blocks: they keep those alive for readers

@@ -114,7 +114,13 @@ impl Change<'_> {
     ) -> Step<()> {
         match above {
             Some(above) => {
-                self.set_children(bucket, above, above.row.children + 1, i64::from(is_dir), now_ms);
+                self.set_children(
+                    bucket,
+                    above,
+                    above.row.children + 1,
+                    i64::from(is_dir),
+                    now_ms,
+                )?;
             }
             None => {
                 let mut row = self.bucket(bucket)?;
@@ -134,7 +140,7 @@ impl Change<'_> {
         children: u64,
         subdirs: i64,
         now_ms: u64,
-    ) {
+    ) -> Step<()> {
         let row = DirRow { sequence: self.sequence, children, ..above.row };
         let dentry = match above.known {
             None => Dentry::Dir(row),
@@ -145,11 +151,7 @@ impl Change<'_> {
                 Dentry::Directory(Directory { row, subdirs, attrs })
             }
         };
-        self.tx.store(rows::TREE, rows::dentry(bucket, above.parent, above.name), &dentry);
-    }
-
-    fn set_dir(&mut self, bucket: BucketId, parent: DirId, name: &[u8], row: DirRow) {
-        self.tx.store(rows::TREE, rows::dentry(bucket, parent, name), &Dentry::Dir(row));
+        self.set_dentry(bucket, above.parent, above.name, &dentry)
     }
 
     /// Sets an object's dentry and makes directories as needed. `is_new`: no object has that key
@@ -185,7 +187,7 @@ impl Change<'_> {
             let id = DirId(self.next_id()?);
             let row =
                 DirRow { sequence: self.sequence, id, children: 1, explicit: false, created_ms };
-            self.set_dir(bucket, parent, component, row);
+            self.set_dentry(bucket, parent, component, &Dentry::Dir(row))?;
             parent = id;
         }
         let now = Moment::from_ms(created_ms);
@@ -193,18 +195,10 @@ impl Change<'_> {
             Some((inode, at)) if !takes_name => self.set_object(bucket, at, inode, object, now),
             Some((inode, _)) => {
                 self.drop_link(bucket, inode, now)?;
-                self.put_file(bucket, parent, name, object);
-                Ok(())
+                self.set_dentry(bucket, parent, name, &Dentry::File(object))
             }
-            None => {
-                self.put_file(bucket, parent, name, object);
-                Ok(())
-            }
+            None => self.set_dentry(bucket, parent, name, &Dentry::File(object)),
         }
-    }
-
-    fn put_file(&mut self, bucket: BucketId, parent: DirId, name: &[u8], object: Object) {
-        self.tx.store(rows::TREE, rows::dentry(bucket, parent, name), &Dentry::File(object));
     }
 
     /// A node that mounts know, in its dentry or in its 'J' row, is another object from now on.
@@ -222,8 +216,7 @@ impl Change<'_> {
         let is_written = inode.object().is_none_or(|before| before.content != object.content);
         let modified = if is_written { now } else { inode.attrs.modified };
         let attrs = Attrs { modified, changed: now, ..inode.attrs };
-        self.set_inode(bucket, at, Inode { attrs, what: What::File(object), ..inode });
-        Ok(())
+        self.set_inode(bucket, at, Inode { attrs, what: What::File(object), ..inode })
     }
 
     /// Removes an object's dentry, and implicit directories that it leaves empty. It must exist. Gives back
@@ -241,13 +234,12 @@ impl Change<'_> {
             return Err(corrupt("a dentry without its directory"));
         }
         let parent = found.last().map_or(DirId::ROOT, |above| above.row.id);
-        let row = rows::dentry(bucket, parent, name);
-        let known = match self.tx.load(rows::TREE, &row)? {
+        let known = match self.tx.load(rows::TREE, &rows::dentry(bucket, parent, name))? {
             Some(Dentry::Inode(inode)) => Some(inode),
             Some(Dentry::Link(ino)) => Some(inodes::linked(&self.tx, bucket, ino)?),
             _ => None,
         };
-        self.tx.delete(rows::TREE, row);
+        self.drop_dentry(bucket, parent, name)?;
         let is_gone = match known {
             Some(inode) => self.drop_link(bucket, inode, Moment::from_ms(now_ms))?,
             None => true,
@@ -259,11 +251,11 @@ impl Change<'_> {
             self.tx.check(Invariant::I13, above.row.children > 0, || format!("{:?}", above.row));
             let children = above.row.children.saturating_sub(1);
             if children > 0 || above.row.explicit {
-                self.set_children(bucket, &above, children, subdirs, now_ms);
+                self.set_children(bucket, &above, children, subdirs, now_ms)?;
                 self.forget_dirs(bucket, forgotten, now_ms);
                 return Ok(is_gone);
             }
-            self.tx.delete(rows::TREE, rows::dentry(bucket, above.parent, above.name));
+            self.drop_dentry(bucket, above.parent, above.name)?;
             if above.known.is_some() {
                 forgotten.push(Ino(above.row.id.0));
             }

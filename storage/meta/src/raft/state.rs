@@ -36,7 +36,7 @@ use super::types::{
 use super::wire::Standing;
 use crate::host::watchers::{Changed, Watchers, marks};
 use crate::limits::{
-    APPLY_CHUNK_ENTRIES, APPLY_IN_PLACE_ENTRIES, COMMAND_ROWS_MAX, REPLY_WINDOW_ENTRIES,
+    APPLY_CHUNK_ENTRIES, APPLY_IN_PLACE_ENTRIES, BATCH_ROWS_MAX, REPLY_WINDOW_ENTRIES,
 };
 use crate::machine::{ApplyContext, FAMILY_RAFT, FAMILY_REPLIES, HOST_FAMILIES, StateMachine};
 
@@ -370,7 +370,7 @@ impl StateStore {
                     let context = ApplyContext { index, group: self.identity.lock().group };
                     let applied =
                         self.machine.apply(kv, &context, &envelope.body).map_err(failed)?;
-                    if applied.batch.changes.len() > COMMAND_ROWS_MAX {
+                    if applied.batch.changes.len() > BATCH_ROWS_MAX {
                         tracing::error!(
                             index,
                             rows = applied.batch.changes.len(),

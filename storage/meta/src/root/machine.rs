@@ -42,7 +42,7 @@ impl StateMachine for Root {
             Err(_) => Err(RootError::Malformed.into()),
             Ok(command) => run(state, context, command),
         };
-        machine::applied(outcome, RootError::LimitReached(InvalidField::Groups))
+        machine::applied(outcome, RootError::LimitReached(InvalidField::Groups), |_| 0)
     }
 
     fn takes_from(&self, roles: Roles, command: &[u8]) -> bool {

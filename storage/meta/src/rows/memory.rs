@@ -8,7 +8,7 @@ use nexusgrid_codec::id::GroupId;
 use nexusgrid_env::kv::{Change, Row};
 use nexusgrid_env::{Batch, KvError, KvRead, ScanRange};
 
-use crate::limits::COMMAND_ROWS_MAX;
+use crate::limits::BATCH_ROWS_MAX;
 use crate::machine::{ApplyContext, StateMachine};
 
 /// A store in memory, and the index of the last command.
@@ -41,7 +41,7 @@ impl Memory {
         self.index += 1;
         let context = ApplyContext { index: self.index, group: GroupId(1) };
         let applied = machine.apply(self, &context, command).unwrap();
-        assert!(applied.batch.changes.len() <= COMMAND_ROWS_MAX, "bounded commands");
+        assert!(applied.batch.changes.len() <= BATCH_ROWS_MAX, "bounded commands");
         self.write(applied.batch);
         applied.reply
     }

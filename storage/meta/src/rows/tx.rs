@@ -105,6 +105,11 @@ impl<'a> Tx<'a> {
         Ok(merged.into_iter().take(limit).collect())
     }
 
+    /// The store itself, as it is before any change.
+    pub fn base(&self) -> &'a dyn KvRead {
+        self.base
+    }
+
     /// Rows of the store itself, as they are before any change.
     pub fn base_scan(&self, family: &'static str, range: &ScanRange) -> Result<Vec<Row>, KvError> {
         self.base.scan(family, range)
@@ -227,6 +232,12 @@ impl<'a> Tx<'a> {
     /// Rows changed so far.
     pub fn rows(&self) -> usize {
         self.changes.values().map(BTreeMap::len).sum()
+    }
+
+    /// Of these, rows of a family whose keys begin so.
+    pub fn rows_of(&self, family: &'static str, tag: u8) -> usize {
+        let Some(changes) = self.changes.get(family) else { return 0 };
+        changes.range(vec![tag]..).take_while(|(key, _)| key.first() == Some(&tag)).count()
     }
 
     /// The changes, in order of family and key.

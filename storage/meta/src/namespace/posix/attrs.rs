@@ -75,7 +75,7 @@ impl Change<'_> {
             && let Some(list) = self.list(bucket, ino, acl::ACCESS)?
         {
             let key = own::xattr(bucket, ino, acl::ACCESS);
-            self.tx.put(rows::STATE, key, list.with_mode(mode).bytes());
+            self.set_xattr_row(key, Some(list.with_mode(mode).bytes()))?;
         }
         match &mut found {
             Found::Dir(found) => {
@@ -146,9 +146,9 @@ impl Change<'_> {
                 {
                     return Err(PosixError::NoSpace.into());
                 }
-                self.tx.put(rows::STATE, key, value);
+                self.set_xattr_row(key, Some(value))?;
             }
-            None => self.tx.delete(rows::STATE, key),
+            None => self.set_xattr_row(key, None)?,
         }
         self.set_attrs(bucket, ino, &change, now).map(drop)
     }

@@ -18,9 +18,10 @@ use super::super::contents::Blocks;
 use super::super::limits;
 use super::super::machine::{Change, Step, corrupt};
 use super::super::rows::{self, ContentKind, ContentRow, MovedRow, Page, Part, Segment};
+use super::super::snapshots;
 use super::super::types::{
     BucketId, Cipher, ContentId, Extent, Ino, Malformed, Moment, NewContent, Node, Object,
-    PosixError, WrappedKey,
+    PosixError, SnapshotId, WrappedKey,
 };
 use super::inodes::{self, FoundInode};
 use super::rows::What;
@@ -197,15 +198,44 @@ impl Change<'_> {
     ) -> Step<u64> {
         let source = self.file(bucket, from)?.object;
         let len = len.min(source.size.saturating_sub(from_offset));
+        let overlaps = from == to
+            && from_offset < to_offset.saturating_add(len)
+            && to_offset < from_offset + len;
+        if overlaps {
+            return Err(PosixError::Invalid.into());
+        }
+        self.copy_of(bucket, (&source, from_offset), (to, to_offset), len, key, now)
+    }
+
+    /// Likewise, of a file as a snapshot shows it.
+    pub(super) fn copy_past(
+        &mut self,
+        bucket: BucketId,
+        (snapshot, from, from_offset): (SnapshotId, Ino, u64),
+        to: (Ino, u64),
+        len: u64,
+        key: &WrappedKey,
+        now: Moment,
+    ) -> Step<u64> {
+        let source = snapshots::past::object(&self.tx, bucket, snapshot, from)?;
+        self.copy_of(bucket, (&source, from_offset), to, len, key, now)
+    }
+
+    fn copy_of(
+        &mut self,
+        bucket: BucketId,
+        (source, from_offset): (&Object, u64),
+        (to, to_offset): (Ino, u64),
+        len: u64,
+        key: &WrappedKey,
+        now: Moment,
+    ) -> Step<u64> {
+        let len = len.min(source.size.saturating_sub(from_offset));
         if len == 0 {
             return Ok(0);
         }
         let target = self.file_to_change(bucket, to, now)?;
         let to_end = to_offset.checked_add(len).ok_or(PosixError::TooLarge)?;
-        let overlaps = from == to && from_offset < to_end && to_offset < from_offset + len;
-        if overlaps {
-            return Err(PosixError::Invalid.into());
-        }
         let size = target.object.size.max(to_end);
         self.check_room(bucket, target.object.size, size)?;
         let below = self.content_row(source.content)?;

@@ -22,6 +22,7 @@ use nexusgrid_env::ScanRange;
 use super::super::limits;
 use super::super::machine::{Change, Step, Stop, check_family};
 use super::super::rows;
+use super::super::snapshots;
 use super::super::types::{
     BucketId, DelegatedStep, Ino, MountId, NamespaceAnswer, NamespaceCommand, NamespaceError,
     NamespaceOk, NamespaceQuery, PosixDone, PosixError, RowsFound, RowsWanted, VersionRules,
@@ -120,6 +121,9 @@ impl Change<'_> {
             | C::SetRules { bucket, .. }
             | C::DeleteVersions { bucket, .. }
             | C::SetLifecycle { bucket, .. }
+            | C::TakeSnapshot { bucket, .. }
+            | C::DropSnapshot { bucket, .. }
+            | C::AdoptPast { bucket, .. }
             | C::Rename { bucket, .. } => check(*bucket),
             C::Commit { puts, .. } => puts.iter().try_for_each(|put| check(put.bucket)),
             C::Link { source, target, .. } => check(source.0).and_then(|()| check(target.0)),
@@ -145,7 +149,9 @@ impl Change<'_> {
     pub(in super::super) fn delegate(&mut self, mount: MountId) -> Step<NamespaceOk> {
         let bucket = self.mount(mount)?.bucket;
         let rules = self.bucket(bucket)?.rules;
-        let has_rules = rules != VersionRules::default() || self.has_lifecycle(bucket)?;
+        let has_rules = rules != VersionRules::default()
+            || self.has_lifecycle(bucket)?
+            || snapshots::has_any(&self.tx, bucket)?;
         if has_rules || of(&self.tx, bucket)?.is_some() {
             return Err(NamespaceError::NotDelegated.into());
         }

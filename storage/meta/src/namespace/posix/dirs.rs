@@ -9,7 +9,7 @@ use super::super::types::{
     PosixError, RenameMode, Special,
 };
 use super::acl;
-use super::inodes::{self, Found, FoundDir, FoundInode};
+use super::inodes::{self, Found, FoundInode};
 use super::names;
 use super::rows::{self as own, Directory, Inode, Place, What};
 use super::versions::{self, Leaves};
@@ -81,7 +81,10 @@ impl Change<'_> {
             let row = DirRow { sequence: 0, id, children, explicit: true, created_ms: now.ms() };
             let subdirs = self.count_subdirs(bucket, id, children)?;
             let dir = Directory { row, subdirs, attrs: Attrs::at(now) };
-            self.set_found_dir(bucket, &FoundDir { at: None, dir })?;
+            // No change: a snapshot shows it likewise.
+            let row = DirRow { sequence: self.sequence, children: 0, ..dir.row };
+            let dir = Directory { row, ..dir };
+            self.tx.store(rows::STATE, key, &Place::Root(dir));
         }
         Ok(inodes::find(&self.tx, bucket, Ino::ROOT)?.node())
     }
@@ -125,12 +128,12 @@ impl Change<'_> {
             Dentry::Dir(row) => {
                 let subdirs = self.count_subdirs(bucket, row.id, row.children)?;
                 let attrs = Attrs::at(Moment::from_ms(row.created_ms));
-                self.set_place(bucket, Ino(row.id.0), parent, &named.stored);
+                self.number(bucket, Ino(row.id.0), parent, &named.stored);
                 Dentry::Directory(Directory { row, subdirs, attrs })
             }
             Dentry::File(object) => {
                 let ino = Ino(self.next_id()?);
-                self.set_place(bucket, ino, parent, &named.stored);
+                self.number(bucket, ino, parent, &named.stored);
                 let attrs = Attrs::at(Moment::from_ms(object.modified_ms));
                 Dentry::Inode(Inode { ino, links: 1, attrs, what: What::File(object) })
             }
@@ -138,6 +141,36 @@ impl Change<'_> {
         };
         self.tx.store(rows::TREE, key, &dentry);
         inodes::of_dentry(&self.tx, bucket, &dentry)
+    }
+
+    /// Whoever looks at a snapshot and at now sees one node there, as long as nothing changes it.
+    fn number(&mut self, bucket: BucketId, ino: Ino, parent: DirId, name: &[u8]) {
+        let place = Place::At { parent, name: name.to_vec() };
+        self.tx.store(rows::STATE, own::place(bucket, ino), &place);
+    }
+
+    /// As [`Change::adopt`], of a dentry that has no number yet.
+    pub(in super::super) fn adopt_live(
+        &mut self,
+        bucket: BucketId,
+        parent: DirId,
+        stored: Vec<u8>,
+        dentry: Dentry,
+    ) -> Step<Node> {
+        self.adopted(bucket, parent, Named { stored, dentry })
+    }
+
+    /// A directory that moves is known by its number from where it was: its number is its id, which a snapshot may
+    /// show there.
+    fn numbered_dir(&mut self, bucket: BucketId, parent: DirId, named: Named) -> Step<Named> {
+        if !matches!(named.dentry, Dentry::Dir(_)) {
+            return Ok(named);
+        }
+        let stored = named.stored.clone();
+        self.adopted(bucket, parent, named)?;
+        let dentry = self.tx.load(rows::TREE, &rows::dentry(bucket, parent, &stored))?;
+        let dentry = dentry.ok_or_else(|| corrupt("a directory without its name"))?;
+        Ok(Named { stored, dentry })
     }
 
     /// A directory has another number of children and directories, as of now.
@@ -213,8 +246,8 @@ impl Change<'_> {
                 Dentry::Inode(Inode { ino: make.ino, links: 1, attrs, what })
             }
         };
-        self.tx.store(rows::TREE, rows::dentry(bucket, parent, &stored), &dentry);
-        self.set_place(bucket, make.ino, parent, &stored);
+        self.set_dentry(bucket, parent, &stored, &dentry)?;
+        self.set_name(bucket, make.ino, parent, &stored)?;
         self.change_dir(bucket, make.parent, (1, i64::from(is_dir)), now)?;
         self.touch_name(bucket, parent, &stored)?;
         inodes::of_dentry(&self.tx, bucket, &dentry)
@@ -245,11 +278,11 @@ impl Change<'_> {
         let list = default.inherited(mode);
         if !list.is_mode() {
             let key = own::xattr(bucket, make.ino, acl::ACCESS);
-            self.tx.put(rows::STATE, key, list.bytes());
+            self.set_xattr_row(key, Some(list.bytes()))?;
         }
         if is_dir {
             let key = own::xattr(bucket, make.ino, acl::DEFAULT);
-            self.tx.put(rows::STATE, key, default.bytes());
+            self.set_xattr_row(key, Some(default.bytes()))?;
         }
         Ok(attrs(mode & !0o777 | list.mode() | set_group))
     }
@@ -301,7 +334,7 @@ impl Change<'_> {
             let leaves = Leaves { is_draft, is_replaced };
             self.leave(bucket, (dir, &stored), &object, &leaves, now)?;
         }
-        self.tx.delete(rows::TREE, rows::dentry(bucket, dir, &stored));
+        self.drop_dentry(bucket, dir, &stored)?;
         match dentry {
             Dentry::File(object) => {
                 self.count_object(bucket, None, Some(&object))?;
@@ -364,13 +397,13 @@ impl Change<'_> {
             return Err(PosixError::TooManyLinks.into());
         }
         if let Some((at, stored)) = found.at {
-            self.tx.store(rows::TREE, rows::dentry(bucket, at, &stored), &Dentry::Link(ino));
+            self.set_dentry(bucket, at, &stored, &Dentry::Link(ino))?;
         }
         inode.links += 1;
         inode.attrs.changed = now;
         let node = inodes::of_inode(&inode);
         self.set_found_inode(bucket, FoundInode { at: None, inode })?;
-        self.tx.store(rows::TREE, rows::dentry(bucket, dir, name), &Dentry::Link(ino));
+        self.set_dentry(bucket, dir, name, &Dentry::Link(ino))?;
         self.change_dir(bucket, parent, (1, 0), now)?;
         self.touch_name(bucket, dir, name)?;
         Ok(node)
@@ -396,7 +429,7 @@ impl Change<'_> {
         }
         if source.is_dir() {
             let Some(ino) = source.ino() else { return Err(corrupt("a directory without id")) };
-            if self.is_below(bucket, to_dir, DirId(ino.0))? {
+            if inodes::is_below(&self.tx, bucket, to_dir, DirId(ino.0))? {
                 return Err(PosixError::Invalid.into());
             }
         }
@@ -414,6 +447,13 @@ impl Change<'_> {
                 return Err(PosixError::ReadOnly.into());
             }
         }
+        let source = self.numbered_dir(bucket, from_dir, source)?;
+        let target = match target {
+            Some(target) if mode == RenameMode::Exchange => {
+                Some(self.numbered_dir(bucket, to_dir, target)?)
+            }
+            other => other,
+        };
         match target {
             None => self.move_name(bucket, (from, from_dir), source, (to, to_dir), now),
             Some(_) if mode == RenameMode::NoReplace => Err(PosixError::Exists.into()),
@@ -461,7 +501,7 @@ impl Change<'_> {
         self.touch_name(bucket, from_dir, &source.stored)?;
         let from_name = (from_dir, source.stored.as_slice());
         let dentry = self.moved_file(bucket, from_name, (to_dir, &stored), source.dentry, now)?;
-        self.tx.delete(rows::TREE, rows::dentry(bucket, from_dir, &source.stored));
+        self.drop_dentry(bucket, from_dir, &source.stored)?;
         self.settle_at(bucket, to_dir, &stored, dentry, now)?;
         let subdirs = i64::from(is_dir);
         self.change_dir(bucket, from.0, (-1, -subdirs), now)?;
@@ -529,25 +569,24 @@ impl Change<'_> {
             Dentry::Directory(mut found) => {
                 found.attrs.changed = now;
                 found.row.sequence = self.sequence;
-                self.set_place(bucket, Ino(found.row.id.0), dir, stored);
+                self.set_name(bucket, Ino(found.row.id.0), dir, stored)?;
                 Dentry::Directory(found)
             }
             Dentry::Inode(mut inode) => {
                 inode.attrs.changed = now;
-                self.set_place(bucket, inode.ino, dir, stored);
+                self.set_name(bucket, inode.ino, dir, stored)?;
                 Dentry::Inode(inode)
             }
             Dentry::Link(ino) => {
                 let mut inode = inodes::linked(&self.tx, bucket, ino)?;
                 inode.attrs.changed = now;
-                self.tx.store(rows::STATE, own::place(bucket, ino), &Place::Own(inode));
+                self.set_place(bucket, ino, &Place::Own(inode))?;
                 Dentry::Link(ino)
             }
             // Nobody knows it by number.
             unknown @ (Dentry::Dir(_) | Dentry::File(_)) => unknown,
         };
-        self.tx.store(rows::TREE, rows::dentry(bucket, dir, stored), &dentry);
-        Ok(())
+        self.set_dentry(bucket, dir, stored, &dentry)
     }
 
     fn exchange(
@@ -561,7 +600,7 @@ impl Change<'_> {
     ) -> Step<()> {
         if target.is_dir() {
             let Some(ino) = target.ino() else { return Err(corrupt("a directory without id")) };
-            if self.is_below(bucket, from_dir, DirId(ino.0))? {
+            if inodes::is_below(&self.tx, bucket, from_dir, DirId(ino.0))? {
                 return Err(PosixError::Invalid.into());
             }
         }
@@ -570,8 +609,8 @@ impl Change<'_> {
         let to_target = stored_as(&plain(&source.stored), target_is_dir);
         self.touch_name(bucket, from_dir, &source.stored)?;
         self.touch_name(bucket, to_dir, &target.stored)?;
-        self.tx.delete(rows::TREE, rows::dentry(bucket, from_dir, &source.stored));
-        self.tx.delete(rows::TREE, rows::dentry(bucket, to_dir, &target.stored));
+        self.drop_dentry(bucket, from_dir, &source.stored)?;
+        self.drop_dentry(bucket, to_dir, &target.stored)?;
         // A name that is hidden, or hides another, changes kind: then it might meet that one.
         for (dir, stored) in [(to_dir, &to_source), (from_dir, &to_target)] {
             if self.tx.get(rows::TREE, &rows::dentry(bucket, dir, stored))?.is_some() {

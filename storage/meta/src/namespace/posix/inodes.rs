@@ -16,7 +16,7 @@ use crate::rows::tx::{Tx, decode_row};
 
 /// A directory and where it is.
 #[derive(Clone, Debug)]
-pub(super) struct FoundDir {
+pub(in super::super) struct FoundDir {
     /// The directory that it is in, and its name there; `None`: it is the root.
     pub at: Option<(DirId, Vec<u8>)>,
     /// The directory.
@@ -25,7 +25,7 @@ pub(super) struct FoundDir {
 
 /// A node that is no directory, and where it is.
 #[derive(Clone, Debug)]
-pub(super) struct FoundInode {
+pub(in super::super) struct FoundInode {
     /// Directory and stored name, if it has one name.
     pub at: Option<(DirId, Vec<u8>)>,
     /// The node.
@@ -35,7 +35,7 @@ pub(super) struct FoundInode {
 /// A node.
 #[allow(clippy::large_enum_variant, reason = "lives only briefly")]
 #[derive(Clone, Debug)]
-pub(super) enum Found {
+pub(in super::super) enum Found {
     Dir(FoundDir),
     Inode(FoundInode),
 }
@@ -54,7 +54,7 @@ impl DirRow {
 }
 
 /// A node by its number.
-pub(super) fn find(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<Found> {
+pub(in super::super) fn find(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<Found> {
     let place: Option<Place> = tx.load(rows::STATE, &own::place(bucket, ino))?;
     match place.ok_or(PosixError::Stale)? {
         Place::Root(dir) => {
@@ -69,6 +69,12 @@ pub(super) fn find(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<Found> {
                 Some(Dentry::Directory(dir)) if dir.row.id.0 == ino.0 => {
                     Ok(Found::Dir(FoundDir { at, dir }))
                 }
+                // A snapshot shows it as it was before it was adopted.
+                Some(Dentry::Dir(row)) if row.id.0 == ino.0 => {
+                    let attrs = Attrs::at(Moment::from_ms(row.created_ms));
+                    let dir = Directory { row, subdirs: None, attrs };
+                    Ok(Found::Dir(FoundDir { at, dir }))
+                }
                 Some(Dentry::Inode(inode)) if inode.ino == ino => {
                     Ok(Found::Inode(FoundInode { at, inode }))
                 }
@@ -80,7 +86,7 @@ pub(super) fn find(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<Found> {
 }
 
 /// A directory by its number.
-pub(super) fn find_dir(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<FoundDir> {
+pub(in super::super) fn find_dir(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<FoundDir> {
     match find(tx, bucket, ino)? {
         Found::Dir(found) => Ok(found),
         Found::Inode(_) => Err(PosixError::NotDirectory.into()),
@@ -96,7 +102,7 @@ pub(super) fn find_inode(tx: &Tx<'_>, bucket: BucketId, ino: Ino) -> Step<FoundI
 }
 
 /// What a shown name leads to in a directory: its stored name and its dentry.
-pub(super) fn resolve(
+pub(in super::super) fn resolve(
     tx: &Tx<'_>,
     bucket: BucketId,
     dir: DirId,
@@ -186,7 +192,7 @@ impl Found {
 }
 
 /// What a dentry leads to, as a mount sees it.
-pub(super) fn of_dentry(tx: &Tx<'_>, bucket: BucketId, dentry: &Dentry) -> Step<Node> {
+pub(in super::super) fn of_dentry(tx: &Tx<'_>, bucket: BucketId, dentry: &Dentry) -> Step<Node> {
     Ok(match dentry {
         Dentry::Dir(row) => Node {
             ino: None,
@@ -276,6 +282,29 @@ pub(super) fn held(
     Ok((numbers.collect::<Step<_>>()?, found.len() > limit))
 }
 
+/// Whether `dir` is `above`, or lies below it.
+pub(in super::super) fn is_below(
+    tx: &Tx<'_>,
+    bucket: BucketId,
+    dir: DirId,
+    above: DirId,
+) -> Step<bool> {
+    let mut at = dir;
+    for _ in 0..limits::DEPTH_MAX {
+        if at == above {
+            return Ok(true);
+        }
+        if at == DirId::ROOT {
+            return Ok(false);
+        }
+        let place: Option<Place> = tx.load(rows::STATE, &own::place(bucket, Ino(at.0)))?;
+        // Of what a snapshot shows nothing rests on rows that are not there.
+        let Some(Place::At { parent, .. }) = place else { return Err(PosixError::Stale.into()) };
+        at = parent;
+    }
+    Err(PosixError::Invalid.into())
+}
+
 impl Change<'_> {
     /// Writes a directory back to where it is.
     pub(super) fn set_found_dir(&mut self, bucket: BucketId, found: &FoundDir) -> Step<()> {
@@ -283,11 +312,7 @@ impl Change<'_> {
             Directory { row: DirRow { sequence: self.sequence, ..found.dir.row }, ..found.dir };
         match &found.at {
             Some((parent, name)) => {
-                self.tx.store(
-                    rows::TREE,
-                    rows::dentry(bucket, *parent, name),
-                    &Dentry::Directory(dir),
-                );
+                self.set_dentry(bucket, *parent, name, &Dentry::Directory(dir))?;
             }
             None => {
                 let mut row = self.bucket(bucket)?;
@@ -297,7 +322,7 @@ impl Change<'_> {
                 }
                 // Counted in the bucket's row.
                 let dir = Directory { row: DirRow { children: 0, ..dir.row }, ..dir };
-                self.tx.store(rows::STATE, own::place(bucket, Ino::ROOT), &Place::Root(dir));
+                self.set_place(bucket, Ino::ROOT, &Place::Root(dir))?;
             }
         }
         Ok(())
@@ -308,8 +333,7 @@ impl Change<'_> {
         if let Some((parent, name)) = &found.at {
             self.touch_name(bucket, *parent, name)?;
         }
-        self.set_inode(bucket, found.at, found.inode);
-        Ok(())
+        self.set_inode(bucket, found.at, found.inode)
     }
 
     /// Writes a node to its dentry, or to its 'J' row.
@@ -318,14 +342,10 @@ impl Change<'_> {
         bucket: BucketId,
         at: Option<(DirId, Vec<u8>)>,
         inode: Inode,
-    ) {
+    ) -> Step<()> {
         match at {
-            Some((parent, name)) => self.tx.store(
-                rows::TREE,
-                rows::dentry(bucket, parent, &name),
-                &Dentry::Inode(inode),
-            ),
-            None => self.tx.store(rows::STATE, own::place(bucket, inode.ino), &Place::Own(inode)),
+            Some((parent, name)) => self.set_dentry(bucket, parent, &name, &Dentry::Inode(inode)),
+            None => self.set_place(bucket, inode.ino, &Place::Own(inode)),
         }
     }
 
@@ -341,15 +361,20 @@ impl Change<'_> {
             let now = Moment::from_ms(now_ms);
             dir.attrs = Attrs { modified: now, changed: now, ..dir.attrs };
             dir.subdirs = dir.subdirs.map(|count| count.saturating_add_signed(subdirs));
-            self.tx.store(rows::STATE, key, &Place::Root(dir));
+            self.set_place(bucket, Ino::ROOT, &Place::Root(dir))?;
         }
         Ok(())
     }
 
     /// Says where a node is that has one name.
-    pub(super) fn set_place(&mut self, bucket: BucketId, ino: Ino, parent: DirId, name: &[u8]) {
-        let place = Place::At { parent, name: name.to_vec() };
-        self.tx.store(rows::STATE, own::place(bucket, ino), &place);
+    pub(super) fn set_name(
+        &mut self,
+        bucket: BucketId,
+        ino: Ino,
+        parent: DirId,
+        name: &[u8],
+    ) -> Step<()> {
+        self.set_place(bucket, ino, &Place::At { parent, name: name.to_vec() })
     }
 
     /// A node is gone for good: forgets where it is. Its extended attributes and locks, which may be many, are
@@ -360,7 +385,7 @@ impl Change<'_> {
         ino: Ino,
         now_ms: u64,
     ) -> Step<()> {
-        self.tx.delete(rows::STATE, own::place(bucket, ino));
+        self.drop_place(bucket, ino)?;
         let prefix = own::xattrs(bucket, ino).done();
         let end = prefix_end(&prefix);
         let has_more = !self.tx.scan(rows::STATE, &prefix, end.as_deref(), 1)?.is_empty()
@@ -387,12 +412,12 @@ impl Change<'_> {
             let xattrs =
                 self.tx.scan(rows::STATE, &prefix, end.as_deref(), limits::XATTRS_MAX + 1)?;
             for (key, _) in xattrs {
-                self.tx.delete(rows::STATE, key.to_vec());
+                self.set_xattr_row(key.to_vec(), None)?;
             }
             if !self.expand_locks_of(bucket, ino)? {
                 return Ok(());
             }
-            self.tx.delete(rows::STATE, own::place(bucket, ino));
+            self.drop_place(bucket, ino)?;
             nodes.pop();
         }
         Ok(())
@@ -559,24 +584,5 @@ impl Change<'_> {
         }
         names.reverse();
         Ok(Some(names.concat()))
-    }
-
-    /// Whether `dir` is `above`, or lies below it.
-    pub(super) fn is_below(&self, bucket: BucketId, dir: DirId, above: DirId) -> Step<bool> {
-        let mut at = dir;
-        for _ in 0..limits::DEPTH_MAX {
-            if at == above {
-                return Ok(true);
-            }
-            if at == DirId::ROOT {
-                return Ok(false);
-            }
-            let place: Option<Place> = self.tx.load(rows::STATE, &own::place(bucket, Ino(at.0)))?;
-            let Some(Place::At { parent, .. }) = place else {
-                return Err(corrupt("a directory without its place"));
-            };
-            at = parent;
-        }
-        Err(PosixError::Invalid.into())
     }
 }

@@ -182,6 +182,10 @@ impl Change<'_> {
             O::CopyRange { from, to, len, key } => {
                 PosixDone::Copied(self.copy_range(bucket, from, to, len, &key, now)?)
             }
+            O::CopyPast { snapshot, from: (from, offset), to, len, key } => {
+                let from = (snapshot, from, offset);
+                PosixDone::Copied(self.copy_past(bucket, from, to, len, &key, now)?)
+            }
             O::Lengthen { ino, size, key } => node(self.lengthen(bucket, ino, size, &key, now)?),
             O::Clear { ino, offset, len, key } => {
                 PosixDone::Copied(self.clear(bucket, ino, (offset, len), &key, now)?)

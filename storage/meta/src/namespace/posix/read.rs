@@ -5,6 +5,7 @@ use super::super::limits;
 use super::super::machine::Step;
 use super::super::map;
 use super::super::rows::{self, ContentRow, DirId};
+use super::super::snapshots::keep;
 use super::super::types::{
     BucketId, ContentMap, Lock, NamespaceAnswer, NamespaceError, NodeKind, PosixError, PosixQuery,
 };
@@ -58,7 +59,7 @@ pub(in super::super) fn answer(
             A::Conflict(locks::conflict(tx, bucket, ino, &wanted)?)
         }
         PosixQuery::Map { ino, offset, len } => {
-            let inodes::Found::Inode(inodes::FoundInode { inode, .. }) =
+            let inodes::Found::Inode(inodes::FoundInode { at, inode }) =
                 inodes::find(tx, bucket, ino)?
             else {
                 return Err(PosixError::Invalid.into());
@@ -74,7 +75,8 @@ pub(in super::super) fn answer(
                 0 => ContentMap::default(),
                 _ => map::map(tx, *content, offset, len)?,
             };
-            let is_kept = versions::is_kept(tx, bucket, &live.rules, &inode)?;
+            let is_kept = versions::is_kept(tx, bucket, &live.rules, &inode)?
+                || keep::is_shared(tx, bucket, at.as_ref(), &inode)?;
             let key = row.own_key(*size).filter(|_| !is_kept).cloned();
             A::FileMap { node: Box::new(node), key, map }
         }

@@ -119,9 +119,10 @@ impl Change<'_> {
         Ok(())
     }
 
-    /// A file whose bytes change with this operation; what it was is kept, where that is the rule.
+    /// A file whose bytes change with this operation; what it was is kept, where that is the rule, and where a snapshot shows it.
     pub(super) fn file_to_change(&mut self, bucket: BucketId, ino: Ino, now: Moment) -> Step<File> {
         let mut file = self.file(bucket, ino)?;
+        self.keep_file(bucket, file.found.at.as_ref(), ino)?;
         let row = self.bucket(bucket)?;
         if !is_kept(&self.tx, bucket, &row.rules, &file.found.inode)? {
             return Ok(file);

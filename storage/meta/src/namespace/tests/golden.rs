@@ -6,6 +6,7 @@ use nexusgrid_env::NodeId;
 
 use crate::namespace::posix::rows::{self as own, CutRow, Directory, Inode, LocksRow, Place, What};
 use crate::namespace::rows::{self, *};
+use crate::namespace::snapshots::rows as kept;
 use crate::namespace::types::*;
 use crate::rows::codec;
 
@@ -765,6 +766,94 @@ fn delegations() {
         ),
         ("given", codec::encode(&NamespaceOk::Delegated(grant)), "0111ac02"),
         ("refusal", codec::encode(&NamespaceError::Delegated(bucket, grant)), "011d07ac02"),
+    ];
+    let other: Vec<(&str, String)> = golden
+        .iter()
+        .filter(|(_, bytes, text)| hex(bytes) != *text)
+        .map(|(what, bytes, _)| (*what, hex(bytes)))
+        .collect();
+    assert!(other.is_empty(), "{other:#?}");
+}
+
+#[test]
+fn snapshots_of_buckets() {
+    let (bucket, id) = (BucketId(7), SnapshotId(300));
+    let snapshot = Snapshot {
+        id,
+        name: "n".to_owned(),
+        number: 5,
+        dir: Ino(8),
+        path: b"d/".to_vec(),
+        taken_ms: 9,
+    };
+    let row = kept::SnapshotsRow { sequence: 301, newest: Some(id), number: 5, count: 2 };
+    let drop = Some(kept::Drop { after: Some(vec![1]) });
+    let dropped = kept::SnapshotRow { snapshot: snapshot.clone(), drop };
+    let name = "n".to_owned();
+    let take = NamespaceCommand::TakeSnapshot {
+        bucket,
+        name: name.clone(),
+        path: b"d/".to_vec(),
+        now_ms: 9,
+    };
+    let names = vec![b"a".to_vec()];
+    let adopt = NamespaceCommand::AdoptPast { bucket, snapshot: id, parent: Ino(8), names };
+    let key = WrappedKey { bucket, version: 1, wrapped: Bytes::from_static(b"w") };
+    let copy = PosixOp::CopyPast { snapshot: id, from: (Ino(8), 1), to: (Ino(9), 2), len: 3, key };
+    let query = PosixQuery::Node { ino: Ino(8) };
+    let dentry = rows::dentry(bucket, DirId::ROOT, b"a");
+    let (_, kind, rest) = kept::split(TREE, &dentry).unwrap();
+    let place = own::place(bucket, Ino(8));
+    let (_, place, at) = kept::split(STATE, &place).unwrap();
+    let xattr = own::xattr(bucket, Ino(8), b"x");
+    let (_, xattr, of) = kept::split(STATE, &xattr).unwrap();
+    let golden = [
+        ("all", kept::snapshots(bucket), "670000000000000007"),
+        ("one", kept::snapshot(bucket, id), "730000000000000007000000000000012c"),
+        (
+            "name",
+            kept::kept(bucket, kind, rest, id),
+            "6800000000000000070056920000000000000001610000000000000000012c",
+        ),
+        (
+            "place",
+            kept::kept(bucket, place, at, id),
+            "680000000000000007010000000000000008000000000000012c",
+        ),
+        (
+            "xattr",
+            kept::kept(bucket, xattr, of, id),
+            "680000000000000007020000000000000008780000000000000000012c",
+        ),
+        ("row", codec::encode(&row), "01ad0201ac020502"),
+        ("dropped", codec::encode(&dropped), "01ac02016e050802642f0901010101"),
+        (
+            "kept",
+            codec::encode(&kept::KeptRow { sequence: 301, before: Some(vec![1]) }),
+            "01ad02010101",
+        ),
+        ("take", take.encode(), "013007016e02642f09"),
+        (
+            "drop",
+            NamespaceCommand::DropSnapshot { bucket, name, now_ms: 9 }.encode(),
+            "013107016e09",
+        ),
+        ("adopt", adopt.encode(), "013207ac0208010161"),
+        ("copy", codec::encode(&copy), "0116ac02080109020307010177"),
+        (
+            "taken",
+            codec::encode(&NamespaceOk::Snapshot(Box::new(snapshot.clone()))),
+            "0113ac02016e050802642f09",
+        ),
+        ("asked", NamespaceQuery::Snapshots { bucket, of: Some(Ino(8)) }.encode(), "0121070108"),
+        ("past", NamespaceQuery::Past { bucket, snapshot: id, query }.encode(), "012207ac020008"),
+        (
+            "listed",
+            codec::encode(&NamespaceAnswer::Snapshots(vec![snapshot])),
+            "012501ac02016e050802642f09",
+        ),
+        ("released", codec::encode(&Released::Snapshot(bucket, id)), "010607ac02"),
+        ("refusal", codec::encode(&NamespaceError::InvalidSnapshotName), "0122"),
     ];
     let other: Vec<(&str, String)> = golden
         .iter()

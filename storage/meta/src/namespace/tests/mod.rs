@@ -18,6 +18,7 @@ mod posix_locks;
 mod posix_long;
 mod posix_ops;
 mod posix_rights;
+mod posix_snapshots;
 mod posix_tree;
 mod posix_versions;
 mod restore;

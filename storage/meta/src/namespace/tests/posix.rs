@@ -20,9 +20,11 @@ pub(super) struct Run {
     pub(super) mount: MountId,
     /// Whether the bucket keeps versions.
     pub(super) has_versions: bool,
+    /// Looks at this snapshot.
+    pub(super) past: Option<SnapshotId>,
     /// The mount has the bucket to itself: what it knows.
     pub(super) alone: Option<Alone>,
-    fill: u8,
+    pub(super) fill: u8,
 }
 
 impl Run {
@@ -33,6 +35,7 @@ impl Run {
             numbers: vec![],
             mount: MountId(0),
             has_versions: false,
+            past: None,
             alone: None,
             fill: 0,
         };
@@ -80,6 +83,10 @@ impl Run {
     }
 
     pub(super) fn ask(&self, query: PosixQuery) -> NamespaceAnswer {
+        if let Some(snapshot) = self.past {
+            let query = NamespaceQuery::Past { bucket: BUCKET, snapshot, query };
+            return self.group.ask(query).unwrap();
+        }
         match &self.alone {
             Some(alone) => alone.ask(query),
             None => self.group.ask(NamespaceQuery::Posix { bucket: BUCKET, query }).unwrap(),
@@ -124,7 +131,7 @@ impl Run {
         found
     }
 
-    fn key(&self) -> WrappedKey {
+    pub(super) fn key(&self) -> WrappedKey {
         let wrapped = Bytes::from(vec![self.fill]);
         WrappedKey { bucket: BUCKET, version: 1, wrapped }
     }

@@ -13,7 +13,7 @@ use crate::namespace::types::*;
 type Seen = (VersionId, bool, Option<Vec<u8>>);
 
 impl Run {
-    fn versioned(versioning: Versioning) -> Run {
+    pub(super) fn versioned(versioning: Versioning) -> Run {
         let mut run = Run::new();
         run.set_versioning(versioning);
         run

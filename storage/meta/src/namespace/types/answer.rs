@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Allowance, CodeUsage, ContentId, DeadBlock, DirEntry, End, EndMark, Extent, FoundExtent, Ino,
     LifecycleLeft, Listing, LiveBlock, Lock, Mount, MountId, NamespaceError, Node, Object,
-    PartInfo, Repair, Session, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing,
+    PartInfo, Repair, Session, Snapshot, UploadId, UploadInfo, UploadsAfter, Usage, VersionListing,
     VersionRules, WrappedKey,
 };
 use crate::rows::codec::{self, DecodeError};
@@ -252,6 +252,8 @@ pub enum NamespaceAnswer {
     Delegation(Option<(MountId, u64, bool)>),
     /// For each that was wanted.
     Rows(Vec<RowsFound>),
+    /// A bucket's snapshots, oldest first.
+    Snapshots(Vec<Snapshot>),
 }
 
 /// Rows of a metadata group.

@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Allowance, BucketId, Checksum, ChecksumAlgorithm, ChecksumKind, ContentId, DeleteVersion,
     EndMark, Ino, Lifecycle, LifecycleDone, Moment, Mount, MountId, NamespaceError, NewBlock,
-    NewContent, ObjectMeta, PartInfo, PosixDone, PosixOp, Repaired, RulesChange, Session, Swap,
-    UploadId, UploadRef, VersionChange, VersionDeleted, VersionId, VersionRef,
+    NewContent, ObjectMeta, PartInfo, PosixDone, PosixOp, Repaired, RulesChange, Session, Snapshot,
+    SnapshotId, Swap, UploadId, UploadRef, VersionChange, VersionDeleted, VersionId, VersionRef,
 };
 use crate::rows::codec::{self, DecodeError};
 
@@ -582,6 +582,38 @@ pub enum NamespaceCommand {
         /// The delegation.
         grant: u64,
     },
+    /// Takes a snapshot of a bucket. → `Snapshot`.
+    TakeSnapshot {
+        /// The bucket.
+        bucket: BucketId,
+        /// Its name, which no other of the bucket has.
+        name: String,
+        /// The directory that it is of: the beginning of keys, empty or ending with `/`.
+        path: Vec<u8>,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Drops a snapshot: nobody sees it any more, and what only it shows goes in time. → `Done`.
+    DropSnapshot {
+        /// The bucket.
+        bucket: BucketId,
+        /// Its name.
+        name: String,
+        /// Now.
+        now_ms: u64,
+    },
+    /// Gives numbers to what a snapshot shows and clients of S3 had made. → `Posix`, one result: `Nodes`, one for each
+    /// name.
+    AdoptPast {
+        /// The bucket.
+        bucket: BucketId,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The directory.
+        parent: Ino,
+        /// Names in it, as they are shown, each once; at most `limits::ADOPT_MAX`.
+        names: Vec<Vec<u8>>,
+    },
 }
 
 /// One thing that a mount did while it had its bucket to itself.
@@ -645,6 +677,8 @@ pub enum NamespaceOk {
     Delegated(u64),
     /// Steps that were refused, by their place, and why; all others are done.
     Stepped(Vec<(u32, NamespaceError)>),
+    /// The snapshot.
+    Snapshot(Box<Snapshot>),
 }
 
 /// A written object.

@@ -102,6 +102,18 @@ pub enum NamespaceError {
     /// The bucket is not the mount's alone, or not any more; or it cannot be now.
     #[error("the bucket is not delegated to the mount")]
     NotDelegated,
+    /// The bucket has none of this name, or not any more.
+    #[error("no such snapshot")]
+    NoSuchSnapshot,
+    /// The bucket has one of this name.
+    #[error("a snapshot of this name exists")]
+    SnapshotExists,
+    /// The bucket has as many as there may be.
+    #[error("too many snapshots")]
+    TooManySnapshots,
+    /// It must be one of a directory.
+    #[error("not a name for a snapshot")]
+    InvalidSnapshotName,
 }
 
 /// What is wrong with a command or query.

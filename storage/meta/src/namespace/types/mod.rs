@@ -17,6 +17,7 @@ mod posix;
 mod query;
 mod records;
 mod rewrite;
+mod snapshot;
 mod version;
 
 pub use answer::*;
@@ -32,4 +33,5 @@ pub use posix::*;
 pub use query::*;
 pub use records::*;
 pub use rewrite::*;
+pub use snapshot::*;
 pub use version::*;

@@ -3,7 +3,7 @@
 use nexusgrid_env::NodeId;
 use serde::{Deserialize, Serialize};
 
-use super::{BucketId, ContentId, Extent, LockKind, LockRange, NewContent, WrappedKey};
+use super::{BucketId, ContentId, Extent, LockKind, LockRange, NewContent, SnapshotId, WrappedKey};
 
 /// A mount's lease with a metadata group: unique, never reused. It writes no blocks of its own, so that it
 /// may last for weeks and hold up nothing.
@@ -425,6 +425,19 @@ pub enum PosixOp {
         size: u64,
         /// Only if it still is as this commit sequence left it; else it is as if it had another key.
         over: u64,
+    },
+    /// As `CopyRange`, of what a snapshot shows. → `Copied`.
+    CopyPast {
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// Source and offset.
+        from: (Ino, u64),
+        /// Target and offset.
+        to: (Ino, u64),
+        /// Bytes; the source's end bounds them.
+        len: u64,
+        /// A new key, as in `Resize`.
+        key: WrappedKey,
     },
 }
 

@@ -4,8 +4,8 @@ use nexusgrid_codec::id::{BlockId, PgId};
 use serde::{Deserialize, Serialize};
 
 use super::{
-    BucketId, ContentId, ExtentFilter, MountId, PosixQuery, UploadId, UploadRef, VersionRef,
-    VersionsAfter,
+    BucketId, ContentId, ExtentFilter, Ino, MountId, PosixQuery, SnapshotId, UploadId, UploadRef,
+    VersionRef, VersionsAfter,
 };
 use crate::rows::codec;
 
@@ -248,6 +248,22 @@ pub enum NamespaceQuery {
         grant: u64,
         /// Which; at most `limits::ROWS_WANTED_MAX`.
         wanted: Vec<RowsWanted>,
+    },
+    /// A bucket's snapshots, oldest first. → `Snapshots`.
+    Snapshots {
+        /// The bucket.
+        bucket: BucketId,
+        /// Only those that show this directory.
+        of: Option<Ino>,
+    },
+    /// As `Posix`, of what a snapshot shows. → as there.
+    Past {
+        /// The bucket.
+        bucket: BucketId,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// What.
+        query: PosixQuery,
     },
 }
 
